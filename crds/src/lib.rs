@@ -1,0 +1,1 @@
+//! The words users speak: the TaskStoreCluster kind, its rules, names and conditions.

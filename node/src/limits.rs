@@ -1,0 +1,77 @@
+//! Every cap of a member, in one place. A bound that a caller meets is named in the error it causes.
+
+/// Largest payload of one task, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Largest result of one task, in bytes. Results stay in memory while a finished row is kept.
+pub const RESULT_BYTES_MAX: usize = 64 << 10;
+/// Longest error text kept for a failed attempt, in bytes.
+pub const ERROR_BYTES_MAX: usize = 4 << 10;
+/// Longest task id, in characters.
+pub const TASK_ID_CHARS_MAX: usize = 128;
+/// Longest namespace, queue or claim id, in characters (a DNS label, so that they fit into names).
+pub const NAME_CHARS_MAX: usize = 63;
+/// Longest claim id or worker name, in characters.
+pub const CLAIM_ID_CHARS_MAX: usize = 64;
+/// Longest kind or content type, in characters.
+pub const KIND_CHARS_MAX: usize = 128;
+/// Items in one batch of creates or settles, and tasks in one claim.
+pub const BATCH_ITEMS_MAX: usize = 1_000;
+/// Payload bytes of one batch of creates: one Raft entry must hold it (4 MiB).
+pub const BATCH_BYTES_MAX: usize = 3 << 20;
+/// Payload bytes that one claim may carry.
+pub const CLAIM_BYTES_MAX: usize = 3 << 20;
+/// Queues that one claim may name.
+pub const CLAIM_QUEUES_MAX: usize = 16;
+/// Longest wait of a claim, in milliseconds.
+pub const CLAIM_WAIT_MS_MAX: u64 = 60_000;
+/// Shortest and longest lease, in milliseconds (a day).
+pub const LEASE_MS_MIN: u64 = 100;
+pub const LEASE_MS_MAX: u64 = 24 * 3600 * 1000;
+/// Lease of a task that names none, in milliseconds.
+pub const LEASE_MS_DEFAULT: u64 = 30_000;
+/// Attempts of a task that names none, and the most it may name.
+pub const ATTEMPTS_DEFAULT: u32 = 10;
+pub const ATTEMPTS_MAX: u32 = 1_000;
+/// Leases that may run out before a task is discarded.
+pub const ABANDONMENTS_MAX: u32 = 5;
+/// Highest priority number (0 runs first).
+pub const PRIORITY_MAX: u8 = 9;
+/// Farthest `not_before`, in milliseconds from now (ten years).
+pub const NOT_BEFORE_AHEAD_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// Tasks in one page of a list, and the page size of a list that names none.
+pub const PAGE_SIZE_MAX: usize = 1_000;
+pub const PAGE_SIZE_DEFAULT: usize = 100;
+/// Age at which a finished row may go, in milliseconds, and the newest rows of a queue that stay.
+pub const FINISHED_AGE_MS_MAX: u64 = 24 * 3600 * 1000;
+pub const FINISHED_ROWS_MAX: u64 = 1_000_000;
+/// Age at which a caller's UUIDv7 is refused for a create, in milliseconds: its finished row may be gone.
+pub const ID_AGE_MS_MAX: u64 = 24 * 3600 * 1000;
+/// Queues of one store, all namespaces together.
+pub const QUEUES_MAX: usize = 100_000;
+/// Rows of tasks, finished ones included. A full store refuses creates and still accepts settles.
+pub const TASK_ROWS_MAX: u64 = 4_000_000;
+/// Payload bytes held in memory until cold payloads move to disk.
+pub const PAYLOADS_BYTES_MAX: u64 = 256 << 20;
+/// Work done by one tick: expired leases, due tasks and finished rows each.
+pub const TICK_ITEMS_MAX: usize = 10_000;
+
+/// Bytes of one Raft entry, and of one batch of entries sent to a follower.
+pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+pub const APPEND_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one frame between members.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one chunk of a snapshot on its way to a follower.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Commands gathered into one Raft entry, and their bytes.
+pub const ENTRY_COMMANDS_MAX: usize = 1_024;
+pub const ENTRY_COMMAND_BYTES_MAX: usize = 1 << 20;
+/// Commands waiting at the door of the leader; the next one is answered RESOURCE_EXHAUSTED.
+pub const PROPOSALS_WAITING_MAX: usize = 16_384;
+/// Claims parked on the leader.
+pub const WAITERS_MAX: usize = 16_384;
+/// Bytes of one client request's body.
+pub const REQUEST_BYTES_MAX: usize = 8 << 20;
+/// Client connections of one member.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Requests forwarded to the leader by one member at a time.
+pub const FORWARDS_MAX: usize = 16_384;

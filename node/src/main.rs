@@ -1,0 +1,3 @@
+//! `taskstore`: one member of the store, and a small client for people.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Consensus: openraft's settings, its network, and guarded membership changes.

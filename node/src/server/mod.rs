@@ -1,0 +1,1 @@
+//! What listens: clients, the operator, health and metrics. Handlers parse, call the service, answer.

@@ -1,0 +1,3 @@
+//! `taskstore-operator`: reconciles TaskStoreCluster objects.
+
+fn main() {}
