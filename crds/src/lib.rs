@@ -1,1 +1,37 @@
 //! The words users speak: the TaskStoreCluster kind, its rules, names and conditions.
+//!
+//! ```text
+//! cluster.rs  spec, one field after the other        names.rs       every derived name, label and address
+//! status.rs   what the operator reports              conditions.rs  condition types and reasons
+//! validate.rs rules, as CEL and as a pure function   schema.rs      the CRD that the API server gets
+//! ```
+//!
+//! Pure: no async, no clock, no randomness, no Kubernetes client. The operator, the chart and the
+//! tests all take their words from here, so a name or a condition is spelled exactly once.
+//!
+//! Decisions that bind this crate:
+//! - `replicas` is bounded by a rule with a message of ours, not by a schema `enum`: an enum fails
+//!   before any rule runs, and "Unsupported value: 4" does not tell why an even number is no good.
+//! - The rules live in one table that feeds both the CRD and [`validate::validate`]; a reconcile
+//!   repeats them because an object may be older than its rules.
+//! - `schema::crd` removes what schemars adds and GitOps tools trip over: `nullable`, float bounds,
+//!   foreign number formats. It also bounds every string, list and map, or CEL's cost check fails.
+
+pub mod cluster;
+pub mod conditions;
+pub mod names;
+pub mod quantity;
+pub mod schema;
+pub mod status;
+pub mod validate;
+
+pub use cluster::{TaskStoreCluster, TaskStoreClusterSpec};
+pub use conditions::{ConditionType, Reason};
+pub use names::MemberId;
+pub use status::TaskStoreClusterStatus;
+pub use validate::{Violation, validate};
+
+/// The API group of every kind of ours, and the prefix of labels and annotations.
+pub const GROUP: &str = "taskstore.dev";
+/// The only version so far.
+pub const VERSION: &str = "v1alpha1";

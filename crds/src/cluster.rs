@@ -1,0 +1,326 @@
+//! TaskStoreCluster: what a user asks for. Every field says its default, its bound and whether it may change.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Affinity, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::TaskStoreClusterStatus;
+
+/// A replicated task store: durable tasks on a Raft quorum, run by the TaskStore operator.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "taskstore.dev",
+    version = "v1alpha1",
+    kind = "TaskStoreCluster",
+    plural = "taskstoreclusters",
+    shortname = "tsc",
+    category = "taskstore",
+    namespaced,
+    status = "TaskStoreClusterStatus",
+    derive = "PartialEq",
+    doc = "A replicated task store: durable tasks on a Raft quorum, run by the TaskStore operator.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        description = "Whether the cluster serves reads and writes",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Members",
+        type_ = "string",
+        description = "Healthy voters of all voters",
+        json_path = ".status.summary.members"
+    ),
+    printcolumn(
+        name = "Leader",
+        type_ = "string",
+        description = "Pod of the member that leads",
+        json_path = ".status.leader"
+    ),
+    printcolumn(
+        name = "Version",
+        type_ = "string",
+        description = "Version the members run",
+        json_path = ".status.summary.version"
+    ),
+    printcolumn(
+        name = "Operation",
+        type_ = "string",
+        description = "The change in flight",
+        json_path = ".status.operation.kind"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStoreClusterSpec {
+    /// Number of voting members: 1, 3, 5 or 7. Default 3. May change: new members join as learners
+    /// and are promoted together; a removed member keeps its volume as `storage.whenScaled` says.
+    /// One replica survives no failure and has no disruption budget.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 7))]
+    pub replicas: i32,
+
+    /// Container image of the members, at most 512 characters. Default: the image that the operator
+    /// was installed with. May change, but running members are not rolled to it yet; the condition
+    /// Progressing says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// When the kubelet pulls the image: Always, IfNotPresent (default) or Never. May change.
+    #[serde(default)]
+    pub image_pull_policy: ImagePullPolicy,
+
+    /// Secrets of the same namespace with credentials for the image's registry, at most 8.
+    /// Default none. May change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub image_pull_secrets: Vec<SecretName>,
+
+    /// The volume of each member. Default: 10Gi of the default storage class, never deleted by us.
+    #[serde(default)]
+    pub storage: Storage,
+
+    /// TLS of the client port. Default: certificates of the cluster's own CA. Members and the
+    /// operator always talk over mutual TLS with that CA, whatever is set here.
+    #[serde(default)]
+    pub tls: ClientTls,
+
+    /// Compute resources of each member. Default: 100m CPU and 512Mi memory requested, no limits.
+    /// May change, but running members are not rolled to it yet.
+    #[serde(default)]
+    pub resources: Resources,
+
+    /// Where members may run. Default: spread over zones, then nodes, as far as possible.
+    /// May change; it counts for pods made from then on.
+    #[serde(default)]
+    pub scheduling: Scheduling,
+
+    /// Stops every action of the operator on this cluster; only status is still written. The store
+    /// itself goes on serving. Default false. May change.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+impl Default for TaskStoreClusterSpec {
+    fn default() -> Self {
+        Self {
+            replicas: default_replicas(),
+            image: None,
+            image_pull_policy: ImagePullPolicy::default(),
+            image_pull_secrets: Vec::new(),
+            storage: Storage::default(),
+            tls: ClientTls::default(),
+            resources: Resources::default(),
+            scheduling: Scheduling::default(),
+            paused: false,
+        }
+    }
+}
+
+/// The volume of each member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Size of each volume. Default 10Gi; at least twice `logBudget`. May only grow, and grows
+    /// running volumes only where the storage class can expand them.
+    #[serde(default = "default_size")]
+    pub size: Quantity,
+
+    /// Storage class of the volumes, at most 253 characters. Default: the cluster's default class.
+    /// Never changes, because a volume cannot change its class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub class_name: Option<String>,
+
+    /// How a volume may be mounted: ReadWriteOnce (default) or ReadWriteOncePod, which makes the
+    /// API server itself refuse a second pod on the volume. Never changes.
+    #[serde(default)]
+    pub access_mode: AccessMode,
+
+    /// Disk reserved for each member's Raft log when its volume is formatted. Default 1Gi, at least
+    /// 256Mi. Never changes.
+    #[serde(default = "default_log_budget")]
+    pub log_budget: Quantity,
+
+    /// What happens to the volumes when the TaskStoreCluster is deleted: Retain (default), so that a
+    /// cluster created again under this name adopts them, or Delete. May change.
+    #[serde(default)]
+    pub when_deleted: VolumePolicy,
+
+    /// What happens to the volume of a member that a scale-in removed: Retain (default) or Delete.
+    /// May change.
+    #[serde(default)]
+    pub when_scaled: VolumePolicy,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            size: default_size(),
+            class_name: None,
+            access_mode: AccessMode::default(),
+            log_budget: default_log_budget(),
+            when_deleted: VolumePolicy::default(),
+            when_scaled: VolumePolicy::default(),
+        }
+    }
+}
+
+/// TLS of the client port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientTls {
+    /// Secret of type kubernetes.io/tls in the same namespace (`tls.crt`, `tls.key`, and `ca.crt` for
+    /// clients), which cert-manager may fill; at most 253 characters. Default: the operator signs the
+    /// certificate with the cluster's own CA and publishes the CA in the ConfigMap `<cluster>-ca`.
+    /// May change. None of the Secrets that the operator makes for this cluster may be named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
+}
+
+/// Compute resources of each member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// What the scheduler sets aside, at most 16 entries. Default `cpu: 100m, memory: 512Mi`: a member
+    /// without any would be the first that a node short of memory evicts.
+    #[serde(default = "default_requests")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub requests: BTreeMap<String, Quantity>,
+
+    /// What a member may not pass, at most 16 entries. Default none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self {
+            requests: default_requests(),
+            limits: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where members may run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduling {
+    /// Soft (default): members spread over zones, then nodes, and share one only when they must.
+    /// Required: a member that cannot have a zone and a node of its own waits as Pending.
+    #[serde(default)]
+    pub spread: Spread,
+
+    /// Labels a node must carry, at most 32. Default none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// Taints that members tolerate besides not-ready and unreachable, which they always tolerate;
+    /// at most 32. Default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+
+    /// Affinity of the members' pods. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+
+    /// Priority class of the members' pods, at most 253 characters. Default: the cluster's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+}
+
+/// The name of a Secret in the cluster's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretName {
+    /// At most 253 characters.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePullPolicy {
+    Always,
+    #[default]
+    IfNotPresent,
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// The word that a container's `imagePullPolicy` takes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AccessMode {
+    #[default]
+    ReadWriteOnce,
+    ReadWriteOncePod,
+}
+
+impl AccessMode {
+    /// The word that a claim's `accessModes` takes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadWriteOnce => "ReadWriteOnce",
+            Self::ReadWriteOncePod => "ReadWriteOncePod",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VolumePolicy {
+    #[default]
+    Retain,
+    Delete,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Spread {
+    #[default]
+    Soft,
+    Required,
+}
+
+fn default_replicas() -> i32 {
+    3
+}
+
+fn default_size() -> Quantity {
+    Quantity("10Gi".into())
+}
+
+fn default_log_budget() -> Quantity {
+    Quantity("1Gi".into())
+}
+
+fn default_requests() -> BTreeMap<String, Quantity> {
+    BTreeMap::from([
+        ("cpu".into(), Quantity("100m".into())),
+        ("memory".into(), Quantity("512Mi".into())),
+    ])
+}

@@ -1,0 +1,234 @@
+//! What the operator reports. Only what flips is kept here; moving numbers are metrics.
+//!
+//! `identity` and `operation` are more than a report: they are written before anything is done, with
+//! the object's resourceVersion, so that an operator that dies is picked up by the next one.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::names::MemberId;
+
+/// What the operator last saw and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStoreClusterStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Who this cluster is. Written once, before the store is first initialized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// Pod of the member that leads; absent while there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub leader: Option<String>,
+    /// Raft's committed configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Membership>,
+    /// Every member that has a volume in use, ordered by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    pub members: Vec<MemberStatus>,
+    /// The change in flight; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    /// What the running pods were made from. A newer operator goes on rendering with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
+    /// Short words for kubectl's columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+    /// Label selector of the members' pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub selector: Option<String>,
+    /// Voters in the committed configuration.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Voters whose pod is Ready.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// The state in words: see the condition types and reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Who this cluster is: what is stamped on every disk and checked in every handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// UID of the TaskStoreCluster that bootstrapped.
+    #[schemars(length(max = 36))]
+    pub cluster_id: String,
+    /// Starts at 1; rises with every restore and every recovery from a lost majority.
+    pub incarnation: u16,
+    /// Member ids of the first voter set. `initialize` is called with exactly these.
+    #[schemars(length(max = 7))]
+    pub founders: Vec<MemberId>,
+    /// Whether `initialize` is known to have succeeded.
+    #[serde(default)]
+    pub initialized: bool,
+}
+
+/// A committed Raft configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Membership {
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub voters: Vec<MemberId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub learners: Vec<MemberId>,
+    /// The outgoing voter set while a change is half done; empty otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub joint: Vec<MemberId>,
+    /// Where the configuration stands in the log: the guard of the next change.
+    pub log_id: LogId,
+}
+
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub struct LogId {
+    pub term: u64,
+    pub index: u64,
+}
+
+/// One member, as its cluster sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    pub id: MemberId,
+    #[schemars(length(max = 63))]
+    pub pod: String,
+    /// UID of the one volume this member has for life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 36))]
+    pub pvc_uid: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub node: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub zone: Option<String>,
+    pub role: Role,
+    pub health: Health,
+    /// Since when role and health are what they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub version: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Role {
+    /// Has a volume, is in no configuration yet.
+    Joining,
+    Learner,
+    Voter,
+    /// Removed from the configuration; its pod and volume are on their way out.
+    Leaving,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Health {
+    /// Nobody has reported on it. Unknown is never treated as dead.
+    Unknown,
+    /// Its pod runs; it has not caught up since its start.
+    Starting,
+    CaughtUp,
+    Lagging,
+    Unreachable,
+    /// It refuses its own disk.
+    Damaged,
+    /// An empty directory where a formatted volume should be.
+    Blank,
+}
+
+/// A change in flight. At most one per cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Operation {
+    /// The same id gives the same reserved member numbers, so a retry makes no second set.
+    #[schemars(length(max = 64))]
+    pub id: String,
+    pub kind: OperationKind,
+    pub step: Step,
+    /// The members that come or go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub members: Vec<MemberId>,
+    pub started_at: Time,
+    /// When the condition Progressing starts to complain. Nothing is given up then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OperationKind {
+    Bootstrap,
+    /// Takes up the volumes of a cluster that was deleted, or whose status was lost.
+    Adopt,
+    ScaleOut,
+    ScaleIn,
+}
+
+/// Where an operation stands; each kind walks down its own column.
+///
+/// ```text
+/// Bootstrap       Adopt        ScaleOut          ScaleIn
+/// Format          Inspect      Reserve           CloseBudget
+/// Initialize      Start        CreateMembers     HandOver
+///                              AddLearners       Remove
+///                              CatchUp           Retire
+///                              CloseBudget
+///                              Promote
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Step {
+    Format,
+    Initialize,
+    Inspect,
+    Start,
+    Reserve,
+    CreateMembers,
+    AddLearners,
+    CatchUp,
+    CloseBudget,
+    Promote,
+    HandOver,
+    Remove,
+    Retire,
+}
+
+/// What the running pods were made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Template {
+    /// Revision of the operator's pod renderer.
+    pub renderer_revision: u32,
+    /// Hash of the rendered pod without its images.
+    #[schemars(length(max = 64))]
+    pub hash: String,
+    #[schemars(length(max = 512))]
+    pub image: String,
+}
+
+/// Short words for kubectl's columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Healthy voters of all voters, like `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub members: Option<String>,
+    /// The version of all members, or the lowest and the highest, like `0.1.0-0.2.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 130))]
+    pub version: Option<String>,
+}

@@ -1,0 +1,208 @@
+//! The rules of a TaskStoreCluster, each once: as CEL for the API server and as a pure function for us.
+//!
+//! Expected flow: `schema::crd` writes [`RULES`] into the CRD; the operator calls [`validate`] in every
+//! reconcile, because an object may be older than a rule. `cases` holds one table that both must agree on.
+//!
+//! Caveats: a transition rule is skipped by the API server when its old or new value is absent, so all of
+//! them stand on `spec`, which is always there, and test optional fields with `has()` on both sides.
+//! `validate` with `old: None` checks an object by itself, as on creation.
+
+#[doc(hidden)]
+pub mod cases;
+
+use std::cmp::Ordering;
+
+use kube::ResourceExt;
+
+use crate::cluster::TaskStoreCluster;
+use crate::names::{CLUSTER_NAME_CHARS_MAX, is_own_secret};
+use crate::quantity;
+
+/// Smallest log budget, in bytes: four segments, because a snapshot is cut at a quarter of it.
+pub const LOG_BUDGET_BYTES_MIN: u64 = 256 << 20;
+
+/// A broken rule: the field as a path, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub field: &'static str,
+    pub message: &'static str,
+}
+
+/// The node of the schema that carries a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole object; only here CEL sees `metadata.name`.
+    Object,
+    Spec,
+}
+
+/// One rule in its two forms.
+pub struct Rule {
+    pub scope: Scope,
+    /// The field that is reported.
+    pub field: &'static str,
+    /// True when the object keeps the rule.
+    pub cel: &'static str,
+    pub message: &'static str,
+    /// The same as `cel`; the old object is there on updates only.
+    keeps: fn(new: &TaskStoreCluster, old: Option<&TaskStoreCluster>) -> bool,
+}
+
+/// Every rule that the schema's own bounds cannot say.
+pub const RULES: &[Rule] = &[
+    Rule {
+        scope: Scope::Object,
+        field: "metadata.name",
+        cel: "size(self.metadata.name) <= 46",
+        message: "metadata.name must have at most 46 characters: names of pods and Services are made from it and hold 63",
+        keeps: |new, _| new.name_any().chars().count() <= CLUSTER_NAME_CHARS_MAX,
+    },
+    Rule {
+        scope: Scope::Object,
+        field: "metadata.name",
+        cel: "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        message: "metadata.name must be a DNS label that starts with a letter (a-z, 0-9 and '-'): Services are named after it",
+        keeps: |new, _| is_service_name(&new.name_any()),
+    },
+    Rule {
+        scope: Scope::Object,
+        field: "metadata.name",
+        cel: "!self.metadata.name.endsWith('-peers')",
+        message: "metadata.name must not end with '-peers': the peer Service of another cluster may have that name",
+        keeps: |new, _| !new.name_any().ends_with("-peers"),
+    },
+    Rule {
+        scope: Scope::Object,
+        field: "spec.tls.secretName",
+        cel: "!has(self.spec.tls) || !has(self.spec.tls.secretName) || !self.spec.tls.secretName.startsWith(self.metadata.name) || !self.spec.tls.secretName.substring(size(self.metadata.name)).matches('^-(ca|client-tls|[0-9]+-[0-9]+-tls)$')",
+        message: "spec.tls.secretName must not be a Secret that the operator makes for this cluster; leave it out to use the cluster's own CA",
+        keeps: |new, _| {
+            let secret = new.spec.tls.secret_name.as_deref();
+            !secret.is_some_and(|secret| is_own_secret(&new.name_any(), secret))
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.replicas",
+        cel: "self.replicas in [1, 3, 5, 7]",
+        message: "replicas must be 1, 3, 5 or 7: an even number of voters survives no more failures than one less",
+        keeps: |new, _| [1, 3, 5, 7].contains(&new.spec.replicas),
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.storage.logBudget",
+        cel: "isQuantity(string(self.storage.logBudget)) && quantity(string(self.storage.logBudget)).compareTo(quantity('256Mi')) >= 0",
+        message: "storage.logBudget must be a quantity of at least 256Mi: a member's log needs four segments of 64Mi",
+        keeps: |new, _| {
+            quantity::units(&new.spec.storage.log_budget)
+                .is_some_and(|bytes| bytes >= LOG_BUDGET_BYTES_MIN)
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.storage.size",
+        cel: "isQuantity(string(self.storage.size)) && (!isQuantity(string(self.storage.logBudget)) || quantity(string(self.storage.size)).compareTo(quantity(string(self.storage.logBudget)).add(quantity(string(self.storage.logBudget)))) >= 0)",
+        message: "storage.size must be a quantity of at least twice storage.logBudget: snapshots need as much room as the log",
+        keeps: |new, _| {
+            let storage = &new.spec.storage;
+            match (
+                quantity::units(&storage.size),
+                quantity::units(&storage.log_budget),
+            ) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(size), Some(budget)) => size / 2 >= budget,
+            }
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.storage.size",
+        cel: "!isQuantity(string(self.storage.size)) || !isQuantity(string(oldSelf.storage.size)) || quantity(string(self.storage.size)).compareTo(quantity(string(oldSelf.storage.size))) >= 0",
+        message: "storage.size may only grow: a volume cannot be made smaller",
+        keeps: |new, old| {
+            old.is_none_or(|old| {
+                quantity::compare(&new.spec.storage.size, &old.spec.storage.size)
+                    != Some(Ordering::Less)
+            })
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.storage.className",
+        cel: "has(self.storage.className) == has(oldSelf.storage.className) && (!has(self.storage.className) || self.storage.className == oldSelf.storage.className)",
+        message: "storage.className may not change: a volume cannot change its class",
+        keeps: |new, old| {
+            old.is_none_or(|old| new.spec.storage.class_name == old.spec.storage.class_name)
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.storage.accessMode",
+        cel: "self.storage.accessMode == oldSelf.storage.accessMode",
+        message: "storage.accessMode may not change: a volume cannot change how it is mounted",
+        keeps: |new, old| {
+            old.is_none_or(|old| new.spec.storage.access_mode == old.spec.storage.access_mode)
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.storage.logBudget",
+        cel: "!isQuantity(string(self.storage.logBudget)) || !isQuantity(string(oldSelf.storage.logBudget)) || quantity(string(self.storage.logBudget)).compareTo(quantity(string(oldSelf.storage.logBudget))) == 0",
+        message: "storage.logBudget may not change: the log's disk is reserved when a volume is formatted",
+        keeps: |new, old| {
+            old.is_none_or(|old| {
+                let order =
+                    quantity::compare(&new.spec.storage.log_budget, &old.spec.storage.log_budget);
+                order.is_none_or(Ordering::is_eq)
+            })
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.resources.requests",
+        cel: "!('cpu' in self.resources.requests) || !has(self.resources.limits) || !('cpu' in self.resources.limits) || !isQuantity(string(self.resources.requests['cpu'])) || !isQuantity(string(self.resources.limits['cpu'])) || quantity(string(self.resources.requests['cpu'])).compareTo(quantity(string(self.resources.limits['cpu']))) <= 0",
+        message: "resources.requests: cpu must not be above resources.limits",
+        keeps: |new, _| requests_within_limits(new, "cpu"),
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.resources.requests",
+        cel: "!('memory' in self.resources.requests) || !has(self.resources.limits) || !('memory' in self.resources.limits) || !isQuantity(string(self.resources.requests['memory'])) || !isQuantity(string(self.resources.limits['memory'])) || quantity(string(self.resources.requests['memory'])).compareTo(quantity(string(self.resources.limits['memory']))) <= 0",
+        message: "resources.requests: memory must not be above resources.limits",
+        keeps: |new, _| requests_within_limits(new, "memory"),
+    },
+];
+
+/// Every rule that the object breaks, in the order of [`RULES`]; with `old`, the rules of a change too.
+pub fn validate(new: &TaskStoreCluster, old: Option<&TaskStoreCluster>) -> Vec<Violation> {
+    RULES
+        .iter()
+        .filter(|rule| !(rule.keeps)(new, old))
+        .map(|rule| Violation {
+            field: rule.field,
+            message: rule.message,
+        })
+        .collect()
+}
+
+fn is_service_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn requests_within_limits(cluster: &TaskStoreCluster, resource: &str) -> bool {
+    let resources = &cluster.spec.resources;
+    match (
+        resources.requests.get(resource),
+        resources.limits.get(resource),
+    ) {
+        (Some(request), Some(limit)) => {
+            quantity::compare(request, limit) != Some(Ordering::Greater)
+        }
+        _ => true,
+    }
+}

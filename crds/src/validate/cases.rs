@@ -1,0 +1,396 @@
+//! The table that both forms of the rules must agree on: run in this crate's tests against the pure
+//! function, and by the stories against a real API server.
+
+use serde_json::{Value, json};
+
+/// What is sent, and what must come of it.
+pub struct Case {
+    pub name: &'static str,
+    /// The object before; none for a create.
+    pub old: Option<Value>,
+    pub new: Value,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Accepted,
+    /// By a rule of ours: the field, and a part of the message.
+    Refused {
+        field: &'static str,
+        message: &'static str,
+    },
+    /// By the schema's own bounds and types, in the server's words: the field.
+    OutOfSchema {
+        field: &'static str,
+    },
+}
+
+use Verdict::{Accepted, OutOfSchema, Refused};
+
+/// Every case. Objects have no namespace; whoever sends them gives one.
+pub fn cases() -> Vec<Case> {
+    let mut cases = creates();
+    cases.extend(changes());
+    cases
+}
+
+fn creates() -> Vec<Case> {
+    let name = |message| Refused {
+        field: "metadata.name",
+        message,
+    };
+    let replicas = Refused {
+        field: "spec.replicas",
+        message: "must be 1, 3, 5 or 7",
+    };
+    let size = Refused {
+        field: "spec.storage.size",
+        message: "at least twice storage.logBudget",
+    };
+    let budget = Refused {
+        field: "spec.storage.logBudget",
+        message: "at least 256Mi",
+    };
+    let secret = Refused {
+        field: "spec.tls.secretName",
+        message: "a Secret that the operator makes",
+    };
+    let requests = Refused {
+        field: "spec.resources.requests",
+        message: "must not be above",
+    };
+    vec![
+        create("an empty spec", json!({}), Accepted),
+        create("one replica", json!({"replicas": 1}), Accepted),
+        create("seven replicas", json!({"replicas": 7}), Accepted),
+        create("two replicas", json!({"replicas": 2}), replicas),
+        create("four replicas", json!({"replicas": 4}), replicas),
+        create("no replicas", json!({"replicas": 0}), replicas),
+        create("nine replicas", json!({"replicas": 9}), replicas),
+        create(
+            "a negative number of replicas",
+            json!({"replicas": -3}),
+            replicas,
+        ),
+        create(
+            "replicas in words",
+            json!({"replicas": "three"}),
+            OutOfSchema {
+                field: "spec.replicas",
+            },
+        ),
+        create(
+            "an unknown pull policy",
+            json!({"imagePullPolicy": "Sometimes"}),
+            OutOfSchema {
+                field: "spec.imagePullPolicy",
+            },
+        ),
+        create(
+            "an image with a space",
+            json!({"image": "task store:1"}),
+            OutOfSchema {
+                field: "spec.image",
+            },
+        ),
+        create(
+            "a storage size in bytes as a number",
+            json!({"storage": {"size": 10_737_418_240_u64}}),
+            Accepted,
+        ),
+        create(
+            "a storage size that is no quantity",
+            json!({"storage": {"size": "10 gigs"}}),
+            size,
+        ),
+        create(
+            "a negative storage size",
+            json!({"storage": {"size": "-10Gi"}}),
+            size,
+        ),
+        create(
+            "a storage size just large enough",
+            json!({"storage": {"size": "2Gi"}}),
+            Accepted,
+        ),
+        create(
+            "a storage size without room for snapshots",
+            json!({"storage": {"size": "1500Mi"}}),
+            size,
+        ),
+        create(
+            "the smallest log budget",
+            json!({"storage": {"size": "512Mi", "logBudget": "256Mi"}}),
+            Accepted,
+        ),
+        create(
+            "a log budget below its bound",
+            json!({"storage": {"logBudget": "255Mi"}}),
+            budget,
+        ),
+        create(
+            "a log budget that is no quantity",
+            json!({"storage": {"logBudget": "lots"}}),
+            budget,
+        ),
+        create(
+            "an unknown access mode",
+            json!({"storage": {"accessMode": "ReadWriteMany"}}),
+            OutOfSchema {
+                field: "spec.storage.accessMode",
+            },
+        ),
+        create(
+            "volumes that go with the cluster",
+            json!({"storage": {"whenDeleted": "Delete", "whenScaled": "Delete"}}),
+            Accepted,
+        ),
+        create(
+            "an unknown volume policy",
+            json!({"storage": {"whenDeleted": "Maybe"}}),
+            OutOfSchema {
+                field: "spec.storage.whenDeleted",
+            },
+        ),
+        create(
+            "processors as a number",
+            json!({"resources": {"requests": {"cpu": 1}}}),
+            Accepted,
+        ),
+        create(
+            "only limits",
+            json!({"resources": {"limits": {"cpu": "2", "memory": "1Gi"}}}),
+            Accepted,
+        ),
+        create(
+            "a cpu request above its limit",
+            json!({"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}}}),
+            requests,
+        ),
+        create(
+            "the default memory request above a small limit",
+            json!({"resources": {"limits": {"memory": "256Mi"}}}),
+            requests,
+        ),
+        create(
+            "a request that is no quantity",
+            json!({"resources": {"requests": {"cpu": "much"}}}),
+            OutOfSchema {
+                field: "spec.resources.requests",
+            },
+        ),
+        create(
+            "a user's certificate",
+            json!({"tls": {"secretName": "web-certificate"}}),
+            Accepted,
+        ),
+        create(
+            "a user's certificate that is named after the cluster",
+            json!({"tls": {"secretName": "case-web-tls"}}),
+            Accepted,
+        ),
+        create(
+            "the CA's own Secret as certificate",
+            json!({"tls": {"secretName": "case-ca"}}),
+            secret,
+        ),
+        create(
+            "a member's Secret as certificate",
+            json!({"tls": {"secretName": "case-1-3-tls"}}),
+            secret,
+        ),
+        create(
+            "the client port's own Secret as certificate",
+            json!({"tls": {"secretName": "case-client-tls"}}),
+            secret,
+        ),
+        create(
+            "required spread with tolerations",
+            json!({"scheduling": {"spread": "Required", "tolerations": [{"key": "disk", "operator": "Exists"}]}}),
+            Accepted,
+        ),
+        create(
+            "an unknown spread",
+            json!({"scheduling": {"spread": "Loose"}}),
+            OutOfSchema {
+                field: "spec.scheduling.spread",
+            },
+        ),
+        create(
+            "paused in words",
+            json!({"paused": "yes"}),
+            OutOfSchema {
+                field: "spec.paused",
+            },
+        ),
+        Case {
+            name: "the longest name",
+            old: None,
+            new: object(&"n".repeat(46), json!({})),
+            verdict: Accepted,
+        },
+        Case {
+            name: "a name too long",
+            old: None,
+            new: object(&"n".repeat(47), json!({})),
+            verdict: name("at most 46 characters"),
+        },
+        Case {
+            name: "a name with a dot",
+            old: None,
+            new: object("tasks.shop", json!({})),
+            verdict: name("DNS label"),
+        },
+        Case {
+            name: "a name that starts with a digit",
+            old: None,
+            new: object("1st", json!({})),
+            verdict: name("starts with a letter"),
+        },
+        Case {
+            name: "a name that another cluster's Service may have",
+            old: None,
+            new: object("shop-peers", json!({})),
+            verdict: name("-peers"),
+        },
+    ]
+}
+
+fn changes() -> Vec<Case> {
+    let shrunk = Refused {
+        field: "spec.storage.size",
+        message: "may only grow",
+    };
+    let class = Refused {
+        field: "spec.storage.className",
+        message: "may not change",
+    };
+    let mode = Refused {
+        field: "spec.storage.accessMode",
+        message: "may not change",
+    };
+    let budget = Refused {
+        field: "spec.storage.logBudget",
+        message: "may not change",
+    };
+    let replicas = Refused {
+        field: "spec.replicas",
+        message: "must be 1, 3, 5 or 7",
+    };
+    let storage = |storage: Value| json!({"storage": storage});
+    vec![
+        change(
+            "scaling out",
+            json!({"replicas": 3}),
+            json!({"replicas": 5}),
+            Accepted,
+        ),
+        change(
+            "scaling to an even number",
+            json!({"replicas": 3}),
+            json!({"replicas": 4}),
+            replicas,
+        ),
+        change(
+            "another image",
+            json!({"image": "store:1"}),
+            json!({"image": "store:2"}),
+            Accepted,
+        ),
+        change(
+            "a larger volume",
+            storage(json!({"size": "10Gi"})),
+            storage(json!({"size": "20Gi"})),
+            Accepted,
+        ),
+        change(
+            "the same size in another unit",
+            storage(json!({"size": "10Gi"})),
+            storage(json!({"size": "10240Mi"})),
+            Accepted,
+        ),
+        change(
+            "a smaller volume",
+            storage(json!({"size": "20Gi"})),
+            storage(json!({"size": "10Gi"})),
+            shrunk,
+        ),
+        change(
+            "a size dropped back to the default",
+            storage(json!({"size": "20Gi"})),
+            json!({}),
+            shrunk,
+        ),
+        change(
+            "another class",
+            storage(json!({"className": "a"})),
+            storage(json!({"className": "b"})),
+            class,
+        ),
+        change(
+            "a class where there was none",
+            json!({}),
+            storage(json!({"className": "b"})),
+            class,
+        ),
+        change(
+            "no class where there was one",
+            storage(json!({"className": "a"})),
+            json!({}),
+            class,
+        ),
+        change(
+            "another access mode",
+            json!({}),
+            storage(json!({"accessMode": "ReadWriteOncePod"})),
+            mode,
+        ),
+        change(
+            "another log budget",
+            json!({}),
+            storage(json!({"logBudget": "2Gi"})),
+            budget,
+        ),
+        change(
+            "other volume policies",
+            json!({}),
+            storage(json!({"whenDeleted": "Delete", "whenScaled": "Delete"})),
+            Accepted,
+        ),
+        change(
+            "a certificate of one's own",
+            json!({}),
+            json!({"tls": {"secretName": "web"}}),
+            Accepted,
+        ),
+        change("pausing", json!({}), json!({"paused": true}), Accepted),
+    ]
+}
+
+fn create(name: &'static str, spec: Value, verdict: Verdict) -> Case {
+    Case {
+        name,
+        old: None,
+        new: object("case", spec),
+        verdict,
+    }
+}
+
+fn change(name: &'static str, old: Value, new: Value, verdict: Verdict) -> Case {
+    Case {
+        name,
+        old: Some(object("case", old)),
+        new: object("case", new),
+        verdict,
+    }
+}
+
+fn object(name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": format!("{}/{}", crate::GROUP, crate::VERSION),
+        "kind": "TaskStoreCluster",
+        "metadata": {"name": name},
+        "spec": spec,
+    })
+}
