@@ -22,6 +22,7 @@ use crate::status::TaskStoreClusterStatus;
     namespaced,
     status = "TaskStoreClusterStatus",
     derive = "PartialEq",
+    annotation("helm.sh/resource-policy", "keep"),
     doc = "A replicated task store: durable tasks on a Raft quorum, run by the TaskStore operator.",
     scale(
         spec_replicas_path = ".spec.replicas",

@@ -164,9 +164,10 @@ pub fn member_tls_name(cluster_id: &str, member: MemberId) -> String {
     )
 }
 
-/// The name in the certificate that the operator shows on the admin port.
-pub fn operator_tls_name(cluster_id: &str, incarnation: u16) -> String {
-    format!("operator.i{incarnation}.{cluster_id}.taskstore")
+/// The name in the certificate that the operator shows on the admin port. The server's side of the
+/// handshake already holds the incarnation.
+pub fn operator_tls_name(cluster_id: &str) -> String {
+    format!("operator.{cluster_id}.taskstore")
 }
 
 /// Label selector of every pod of a cluster, as `status.selector` holds it.

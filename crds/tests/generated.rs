@@ -1,0 +1,117 @@
+//! The committed CRD is the one that the types give, and keeps the promises of the schema pass.
+
+use serde_json::Value;
+
+const COMMITTED: &str = "../charts/taskstore-crds/templates/taskstoreclusters.yaml";
+
+#[test]
+fn the_committed_crd_is_what_the_types_give() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(COMMITTED);
+    let committed = std::fs::read_to_string(path).unwrap();
+    assert!(
+        committed == crds::schema::crd_yaml(),
+        "the chart is out of date: cargo run -p taskstore-crds --bin crdgen > charts/taskstore-crds/templates/taskstoreclusters.yaml"
+    );
+}
+
+#[test]
+fn helm_finds_nothing_to_expand_in_the_crd() {
+    assert!(!crds::schema::crd_yaml().contains("{{"));
+}
+
+#[test]
+fn a_client_side_apply_can_remember_the_crd() {
+    // kubectl keeps the last applied object in an annotation of at most 256 KiB.
+    assert!(crds::schema::crd().to_string().len() < 256 << 10);
+}
+
+/// Calls `check` with the path of every node of the schema.
+fn walk(path: &str, node: &Value, check: &mut impl FnMut(&str, &Value)) {
+    check(path, node);
+    for (key, child) in node["properties"].as_object().into_iter().flatten() {
+        walk(&format!("{path}.{key}"), child, check);
+    }
+    for key in ["items", "additionalProperties"] {
+        if node[key].is_object() {
+            walk(&format!("{path}[]"), &node[key], check);
+        }
+    }
+}
+
+fn every_node(mut check: impl FnMut(&str, &Value)) {
+    let crd = crds::schema::crd();
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let mut nodes = 0;
+    walk("", schema, &mut |path, node| {
+        nodes += 1;
+        check(path, node);
+    });
+    assert!(nodes > 100, "only {nodes} nodes were walked");
+}
+
+#[test]
+fn every_string_list_and_map_is_bounded() {
+    every_node(|path, node| {
+        let bounded = match node["type"].as_str() {
+            Some("string") => ["maxLength", "enum", "format"]
+                .iter()
+                .any(|key| !node[key].is_null()),
+            Some("array") => node["maxItems"].is_u64(),
+            Some("object") => {
+                node["additionalProperties"].is_null() || node["maxProperties"].is_u64()
+            }
+            _ => node["x-kubernetes-int-or-string"].is_null() || node["maxLength"].is_u64(),
+        };
+        assert!(bounded, "{path} has no bound: {node}");
+    });
+}
+
+#[test]
+fn nothing_is_nullable_and_no_bound_is_a_float() {
+    every_node(|path, node| {
+        assert!(node["nullable"].is_null(), "{path} is nullable");
+        for key in ["minimum", "maximum"] {
+            assert!(
+                node[key].is_null() || node[key].is_i64(),
+                "{path} has a float bound"
+            );
+        }
+        let known = [
+            Value::Null,
+            "int32".into(),
+            "int64".into(),
+            "date-time".into(),
+        ];
+        assert!(
+            known.contains(&node["format"]),
+            "{path} has the format {}",
+            node["format"]
+        );
+    });
+}
+
+#[test]
+fn objects_that_hold_defaults_default_to_an_empty_object() {
+    every_node(|path, node| {
+        let holds = node["properties"]
+            .as_object()
+            .is_some_and(|properties| properties.values().any(|child| !child["default"].is_null()));
+        if holds && path.starts_with(".spec") {
+            assert_eq!(node["default"], serde_json::json!({}), "{path}");
+        }
+    });
+}
+
+#[test]
+fn every_field_of_the_spec_is_documented() {
+    every_node(|path, node| {
+        let own = path.starts_with(".spec")
+            && !path.contains("affinity")
+            && !path.contains("tolerations");
+        let words = node["description"].as_str().unwrap_or_default();
+        assert!(
+            !own || path.ends_with("[]") || words.len() > 20,
+            "{path} is not documented: {words:?}"
+        );
+    });
+}
