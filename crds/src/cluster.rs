@@ -136,8 +136,8 @@ impl Default for TaskStoreClusterSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Size of each volume. Default 10Gi; at least twice `logBudget`. May only grow, and grows
-    /// running volumes only where the storage class can expand them.
+    /// Size of each volume. Default 10Gi; at least twice `logBudget`. May only grow: volumes made from
+    /// then on have the new size.
     #[serde(default = "default_size")]
     pub size: Quantity,
 
