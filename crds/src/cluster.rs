@@ -1,5 +1,10 @@
 //! TaskStoreCluster: what a user asks for. Every field says its default, its bound and whether it may change.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "one printcolumn after the other repeats its keys"
+)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
