@@ -39,9 +39,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The Lease by which one operator is chosen; the name is fixed in the operator. */}}
-{{- define "taskstore.lease" -}}taskstore-operator{{- end -}}
-
 {{/*
 What the operator may do where it watches. Least rights, grouped by what needs them. Secrets are never
 listed or watched: RBAC knows no labels, so that would open every Secret of the namespace.
@@ -58,22 +55,18 @@ listed or watched: RBAC knows no labels, so that would open every Secret of the 
 - apiGroups: [taskstore.dev]
   resources: [taskstoreclusters/finalizers]
   verbs: [update]
-# Members: a pod and a volume each, and their Services.
+# Members: a pod and a volume each, their Services, and the account their pods run under.
 - apiGroups: [""]
-  resources: [pods, persistentvolumeclaims, services]
+  resources: [pods, persistentvolumeclaims, services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
 # The disruption budget of each cluster.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
-# Identity of members' pods, and the CA that clients trust.
+# Certificates and keys, and the CA that clients trust: by name, never listed or watched.
 - apiGroups: [""]
-  resources: [serviceaccounts, configmaps]
-  verbs: [get, create, patch, delete]
-# Certificates and keys, by name.
-- apiGroups: [""]
-  resources: [secrets]
-  verbs: [get, create, patch, delete]
+  resources: [secrets, configmaps]
+  verbs: [get, create, update, patch, delete]
 # What happened, for kubectl describe.
 - apiGroups: [events.k8s.io]
   resources: [events]
