@@ -24,13 +24,29 @@ pub struct Binaries {
 /// Builds what is missing: about 8 minutes on 2 cores the first time.
 pub async fn local() -> Result<Binaries> {
     let version = format!("-X k8s.io/component-base/version.gitVersion={KUBERNETES}");
-    let (major, minor) = KUBERNETES[1..].split_once('.').context("a version has dots")?;
+    let (major, minor) = KUBERNETES[1..]
+        .split_once('.')
+        .context("a version has dots")?;
     let minor = minor.split('.').next().unwrap_or_default();
     let flags = format!(
         "{version} -X k8s.io/component-base/version.gitMajor={major} -X k8s.io/component-base/version.gitMinor={minor}"
     );
-    let components = module("kubernetes", Path::new(SOURCES), &[".", "./pause"], &flags, "about 6 minutes").await?;
-    let coredns = module("coredns", &Path::new(SOURCES).join("coredns"), &["."], "", "about a minute").await?;
+    let components = module(
+        "kubernetes",
+        Path::new(SOURCES),
+        &[".", "./pause"],
+        &flags,
+        "about 6 minutes",
+    )
+    .await?;
+    let coredns = module(
+        "coredns",
+        &Path::new(SOURCES).join("coredns"),
+        &["."],
+        "",
+        "about a minute",
+    )
+    .await?;
     Ok(Binaries {
         kubernetes: components.join("kubernetes"),
         kubectl: components.join("kubectl"),
@@ -46,26 +62,50 @@ pub async fn helm() -> Result<PathBuf> {
 
 /// A published Go program at a pinned version.
 pub async fn installed(name: &str, package: &str, version: &str, long: &str) -> Result<PathBuf> {
-    let key = Key::default().text(&go_version().await?).text(package).text(version);
+    let key = Key::default()
+        .text(&go_version().await?)
+        .text(package)
+        .text(version);
     let wanted = format!("{package}@{version}");
     let folder = cache::entry("go", name, &key, async |fresh| {
         let mut go = go(["install", "-trimpath", "-ldflags=-s -w", &wanted]);
         go.env("GOBIN", fresh);
-        step(&format!("Build {name} {version} (once, {long})"), output(&mut go)).await.map(drop)
+        step(
+            &format!("Build {name} {version} (once, {long})"),
+            output(&mut go),
+        )
+        .await
+        .map(drop)
     })
     .await?;
     Ok(folder.join(name))
 }
 
-async fn module(name: &str, folder: &Path, packages: &[&str], flags: &str, long: &str) -> Result<PathBuf> {
+async fn module(
+    name: &str,
+    folder: &Path,
+    packages: &[&str],
+    flags: &str,
+    long: &str,
+) -> Result<PathBuf> {
     let mut key = Key::default().text(&go_version().await?).text(flags);
     for file in sources(folder)? {
-        key = key.text(&file.strip_prefix(folder)?.to_string_lossy()).file(&file)?;
+        key = key
+            .text(&file.strip_prefix(folder)?.to_string_lossy())
+            .file(&file)?;
     }
     cache::entry("go", name, &key, async |fresh| {
         let flags = format!("-ldflags=-s -w {flags}");
         let target = format!("{}/", fresh.display());
-        let mut go = go(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", &flags, "-o", &target]);
+        let mut go = go([
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-mod=readonly",
+            &flags,
+            "-o",
+            &target,
+        ]);
         go.args(packages).current_dir(folder);
         step(&format!("Build {name} (once, {long})"), output(&mut go)).await?;
         if name == "kubernetes" {
@@ -98,7 +138,10 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
                 if !path.join("go.mod").exists() {
                     folders.push(path);
                 }
-            } else if path.extension().is_some_and(|end| ["go", "mod", "sum"].iter().any(|known| end == *known)) {
+            } else if path
+                .extension()
+                .is_some_and(|end| ["go", "mod", "sum"].iter().any(|known| end == *known))
+            {
                 found.push(path);
             }
         }

@@ -16,7 +16,10 @@ const OLDER_KEPT: usize = 3;
 pub fn root() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME") {
         Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+        None => PathBuf::from(
+            std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?,
+        )
+        .join(".cache"),
     };
     Ok(base.join("taskstore"))
 }
@@ -27,13 +30,17 @@ pub struct Key(blake3::Hasher);
 
 impl Key {
     pub fn text(mut self, text: &str) -> Self {
-        self.0.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        self.0
+            .update(&(text.len() as u64).to_le_bytes())
+            .update(text.as_bytes());
         self
     }
 
     pub fn file(mut self, path: &Path) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        self.0.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+        self.0
+            .update(&(bytes.len() as u64).to_le_bytes())
+            .update(&bytes);
         Ok(self)
     }
 
@@ -43,7 +50,12 @@ impl Key {
 }
 
 /// The entry's folder, made by `build` (which gets an empty folder to fill) when it is not there.
-pub async fn entry<F>(kind: &str, name: &str, key: &Key, build: impl FnOnce(PathBuf) -> F) -> Result<PathBuf>
+pub async fn entry<F>(
+    kind: &str,
+    name: &str,
+    key: &Key,
+    build: impl FnOnce(PathBuf) -> F,
+) -> Result<PathBuf>
 where
     F: Future<Output = Result<()>>,
 {
@@ -71,7 +83,11 @@ where
 
 /// An exclusive lock that ends with the returned file, also when the process is killed.
 pub async fn lock(path: &Path) -> Result<fs::File> {
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
     tokio::task::spawn_blocking(move || {
         file.lock()?;
         Ok(file)
@@ -86,7 +102,9 @@ fn forget_old(shelf: &Path, name: &str) -> Result<()> {
         let entry = entry?;
         let file = entry.file_name();
         let rest = file.to_str().and_then(|file| file.strip_prefix(&prefix));
-        if rest.is_some_and(|key| key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        if rest
+            .is_some_and(|key| key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
             entries.push((entry.metadata()?.modified()?, entry.path()));
         }
     }

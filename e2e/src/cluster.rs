@@ -30,12 +30,26 @@ impl Cluster {
         let Some(path) = kubeconfig else {
             local::up().await?;
             let kubectl = local::layout::state().join("bin/kubectl");
-            return Ok(Self { kind: Kind::Local, kubeconfig: local::layout::kubeconfig(), kubectl, helm });
+            return Ok(Self {
+                kind: Kind::Local,
+                kubeconfig: local::layout::kubeconfig(),
+                kubectl,
+                helm,
+            });
         };
         let kubeconfig = std::path::absolute(path)?;
-        anyhow::ensure!(kubeconfig.is_file(), "there is no kubeconfig at {}", kubeconfig.display());
+        anyhow::ensure!(
+            kubeconfig.is_file(),
+            "there is no kubeconfig at {}",
+            kubeconfig.display()
+        );
         let kubectl = binaries::local().await?.kubectl;
-        Ok(Self { kind: Kind::Given, kubeconfig, kubectl, helm })
+        Ok(Self {
+            kind: Kind::Given,
+            kubeconfig,
+            kubectl,
+            helm,
+        })
     }
 
     /// Runs kubectl and returns what it prints.
@@ -63,7 +77,9 @@ impl Cluster {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
         let options = kube::config::KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(config, &options).await.context("read the kubeconfig")?;
+        let config = kube::Config::from_custom_kubeconfig(config, &options)
+            .await
+            .context("read the kubeconfig")?;
         Ok(kube::Client::try_from(config)?)
     }
 
@@ -71,7 +87,9 @@ impl Cluster {
     pub async fn load(&self, archive: &Path) -> Result<()> {
         match self.kind {
             Kind::Local => local::load(archive).await,
-            Kind::Given => bail!("images cannot be put onto the nodes of a given cluster: push them to its registry"),
+            Kind::Given => bail!(
+                "images cannot be put onto the nodes of a given cluster: push them to its registry"
+            ),
         }
     }
 

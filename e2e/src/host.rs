@@ -29,40 +29,72 @@ const SYSTEM_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// Checks everything that the local cluster needs and installs what it may.
 pub async fn prepare() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("the local Kubernetes makes namespaces, mounts and cgroups: run this as root, or give a cluster of your own with --kubeconfig");
+        bail!(
+            "the local Kubernetes makes namespaces, mounts and cgroups: run this as root, or give a cluster of your own with --kubeconfig"
+        );
     }
     if !on_path("go") {
         bail!("the Go compiler (1.26 or newer) is missing: see https://go.dev/dl");
     }
-    let missing: Vec<&str> = PACKAGES.iter().filter(|(_, proof)| !present(proof)).map(|(package, _)| *package).collect();
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(_, proof)| !present(proof))
+        .map(|(package, _)| *package)
+        .collect();
     if !missing.is_empty() {
         install(&missing).await?;
     }
     // Built-in or already loaded is the common case, and failing here shows better later.
-    let _ = output(&mut program("modprobe", ["-a", "br_netfilter", "overlay", "veth", "loop", "nf_conntrack"])).await;
+    let _ = output(&mut program(
+        "modprobe",
+        [
+            "-a",
+            "br_netfilter",
+            "overlay",
+            "veth",
+            "loop",
+            "nf_conntrack",
+        ],
+    ))
+    .await;
     Ok(())
 }
 
 async fn install(missing: &[&str]) -> Result<()> {
     let list = missing.join(" ");
     if !Path::new("/etc/debian_version").exists() {
-        bail!("these are missing, by their Debian names: {list}\nInstall them, then try again (only on Debian is this done for you)");
+        bail!(
+            "these are missing, by their Debian names: {list}\nInstall them, then try again (only on Debian is this done for you)"
+        );
     }
-    say(&format!("Missing Debian packages are now installed: {list}"));
+    say(&format!(
+        "Missing Debian packages are now installed: {list}"
+    ));
     let mut update = program("apt-get", ["-q", "update"]);
     step("apt-get update", output(&mut update)).await?;
-    let mut install = program("apt-get", ["-q", "-y", "--no-install-recommends", "install"]);
-    install.args(missing).env("DEBIAN_FRONTEND", "noninteractive");
+    let mut install = program(
+        "apt-get",
+        ["-q", "-y", "--no-install-recommends", "install"],
+    );
+    install
+        .args(missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     step("apt-get install", output(&mut install)).await?;
     Ok(())
 }
 
 fn present(proof: &str) -> bool {
-    if proof.starts_with('/') { Path::new(proof).exists() } else { on_path(proof) }
+    if proof.starts_with('/') {
+        Path::new(proof).exists()
+    } else {
+        on_path(proof)
+    }
 }
 
 fn on_path(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
-        || SYSTEM_FOLDERS.iter().any(|folder| Path::new(folder).join(name).is_file())
+        || SYSTEM_FOLDERS
+            .iter()
+            .any(|folder| Path::new(folder).join(name).is_file())
 }

@@ -13,7 +13,10 @@ where
     S: AsRef<OsStr>,
 {
     let mut command = Command::new(name);
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     command
 }
 
@@ -26,14 +29,20 @@ pub fn line(text: &str) -> Command {
 /// Runs to the end; standard output when it succeeded, else an error with both outputs.
 pub async fn output(command: &mut Command) -> Result<String> {
     let shown = show(command);
-    let done = command.output().await.with_context(|| format!("start {shown}"))?;
+    let done = command
+        .output()
+        .await
+        .with_context(|| format!("start {shown}"))?;
     finished(&shown, done)
 }
 
 /// As `output`, with `input` on standard input.
 pub async fn feed(command: &mut Command, input: &str) -> Result<String> {
     let shown = show(command);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("start {shown}"))?;
     let mut pipe = child.stdin.take().expect("standard input was just piped");
     let (written, done) = tokio::join!(
@@ -56,13 +65,21 @@ fn finished(shown: &str, done: std::process::Output) -> Result<String> {
         return Ok(text);
     }
     let errors = String::from_utf8_lossy(&done.stderr);
-    bail!("`{shown}` failed ({}):\n{}{}", done.status, text, errors.trim_end())
+    bail!(
+        "`{shown}` failed ({}):\n{}{}",
+        done.status,
+        text,
+        errors.trim_end()
+    )
 }
 
 fn show(command: &Command) -> String {
     let command = command.as_std();
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let mut text = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let mut text = words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
     if text.len() > 300 {
         text.truncate(text.floor_char_boundary(300));
         text.push('…');

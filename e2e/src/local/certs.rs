@@ -3,7 +3,10 @@
 use super::layout::{API_SERVICE, CONTROL, HOST, WORKERS, Worker, home, kubeconfig, pki};
 use anyhow::Result;
 use base64::Engine;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -14,10 +17,19 @@ pub fn create() -> Result<()> {
     fs::set_permissions(pki(), fs::Permissions::from_mode(0o700))?;
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::CommonName, "taskstore-local");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "taskstore-local");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
-    let authority = Authority { pem: params.self_signed(&key)?.pem(), issuer: Issuer::new(params, key) };
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::CrlSign,
+    ];
+    let authority = Authority {
+        pem: params.self_signed(&key)?.pem(),
+        issuer: Issuer::new(params, key),
+    };
     fs::write(pki().join("ca.crt"), &authority.pem)?;
 
     // The service account tokens' key is no certificate's.
@@ -25,12 +37,40 @@ pub fn create() -> Result<()> {
     secret(&pki().join("tokens.key"), &tokens.serialize_pem())?;
     fs::write(pki().join("tokens.pub"), tokens.public_key_pem())?;
 
-    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1", CONTROL, API_SERVICE];
+    let names = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+        "127.0.0.1",
+        CONTROL,
+        API_SERVICE,
+    ];
     authority.pair("apiserver", "kube-apiserver", None, &names)?;
-    authority.pair("apiserver-to-kubelet", "kube-apiserver-kubelet-client", Some("system:masters"), &[])?;
-    authority.kubeconfig(&kubeconfig(), "taskstore-local-admin", Some("system:masters"))?;
-    for component in ["kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "local-provisioner"] {
-        authority.kubeconfig(&pki().join(format!("{component}.kubeconfig")), &format!("system:{component}"), None)?;
+    authority.pair(
+        "apiserver-to-kubelet",
+        "kube-apiserver-kubelet-client",
+        Some("system:masters"),
+        &[],
+    )?;
+    authority.kubeconfig(
+        &kubeconfig(),
+        "taskstore-local-admin",
+        Some("system:masters"),
+    )?;
+    for component in [
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kube-proxy",
+        "coredns",
+        "local-provisioner",
+    ] {
+        authority.kubeconfig(
+            &pki().join(format!("{component}.kubeconfig")),
+            &format!("system:{component}"),
+            None,
+        )?;
     }
     for worker in &WORKERS {
         authority.worker(worker)?;
@@ -46,26 +86,59 @@ struct Authority {
 impl Authority {
     fn worker(&self, worker: &Worker) -> Result<()> {
         fs::create_dir_all(home(worker.name))?;
-        self.pair(worker.name, worker.name, None, &[worker.name, worker.address, HOST])?;
-        self.kubeconfig(&home(worker.name).join("kubelet.kubeconfig"), &format!("system:node:{}", worker.name), Some("system:nodes"))
+        self.pair(
+            worker.name,
+            worker.name,
+            None,
+            &[worker.name, worker.address, HOST],
+        )?;
+        self.kubeconfig(
+            &home(worker.name).join("kubelet.kubeconfig"),
+            &format!("system:node:{}", worker.name),
+            Some("system:nodes"),
+        )
     }
 
-    fn pair(&self, file: &str, name: &str, group: Option<&str>, alternative: &[&str]) -> Result<()> {
+    fn pair(
+        &self,
+        file: &str,
+        name: &str,
+        group: Option<&str>,
+        alternative: &[&str],
+    ) -> Result<()> {
         let (certificate, key) = self.issue(name, group, alternative)?;
         fs::write(pki().join(format!("{file}.crt")), certificate)?;
         secret(&pki().join(format!("{file}.key")), &key)
     }
 
-    fn issue(&self, name: &str, group: Option<&str>, alternative: &[&str]) -> Result<(String, String)> {
+    fn issue(
+        &self,
+        name: &str,
+        group: Option<&str>,
+        alternative: &[&str],
+    ) -> Result<(String, String)> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(alternative.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        let mut params = CertificateParams::new(
+            alternative
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        )?;
         params.distinguished_name.push(DnType::CommonName, name);
         if let Some(group) = group {
-            params.distinguished_name.push(DnType::OrganizationName, group);
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, group);
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        Ok((
+            params.signed_by(&key, &self.issuer)?.pem(),
+            key.serialize_pem(),
+        ))
     }
 
     /// Self-contained, so that it can be copied anywhere on the machine.
@@ -100,6 +173,11 @@ current-context: taskstore-local
 
 fn secret(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
-    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     Ok(file.write_all(text.as_bytes())?)
 }

@@ -20,7 +20,8 @@ pub fn create(name: &str, daemons: &[&str]) -> Result<PathBuf> {
     for hierarchy in hierarchies()? {
         let ours = hierarchy.join(NAME);
         for folder in [&ours, &ours.join(name)] {
-            fs::create_dir_all(folder).with_context(|| format!("make cgroup {}", folder.display()))?;
+            fs::create_dir_all(folder)
+                .with_context(|| format!("make cgroup {}", folder.display()))?;
             inherit_cpuset(folder)?;
         }
         if hierarchy.join("cgroup.controllers").exists() && hierarchy == Path::new(ROOT) {
@@ -43,7 +44,11 @@ pub fn processes(name: Option<&str>) -> Result<Vec<i32>> {
         let folder = name.map_or(hierarchy.join(NAME), |name| hierarchy.join(NAME).join(name));
         for folder in below(&folder)? {
             let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+            found.extend(
+                text.lines()
+                    .filter_map(|line| line.parse::<i32>().ok())
+                    .filter(|pid| *pid > 0),
+            );
         }
     }
     found.sort_unstable();
@@ -78,7 +83,8 @@ pub fn remove(name: Option<&str>) -> Result<()> {
         for folder in below(&folder)?.into_iter().rev() {
             match fs::remove_dir(&folder) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("remove cgroup {}", folder.display()));
+                    return Err(error)
+                        .with_context(|| format!("remove cgroup {}", folder.display()));
                 }
                 _ => {}
             }
@@ -89,7 +95,11 @@ pub fn remove(name: Option<&str>) -> Result<()> {
 
 /// Folders of ours that exist.
 pub fn leftovers() -> Result<Vec<PathBuf>> {
-    Ok(hierarchies()?.into_iter().map(|hierarchy| hierarchy.join(NAME)).filter(|folder| folder.exists()).collect())
+    Ok(hierarchies()?
+        .into_iter()
+        .map(|hierarchy| hierarchy.join(NAME))
+        .filter(|folder| folder.exists())
+        .collect())
 }
 
 /// Mount points of all hierarchies: one with version 2, several with version 1.
@@ -98,7 +108,11 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     let found: Vec<PathBuf> = mounts
         .lines()
         .map(|line| line.split(' ').collect::<Vec<_>>())
-        .filter(|fields| fields.len() > 2 && ["cgroup", "cgroup2"].contains(&fields[2]) && fields[1].starts_with(ROOT))
+        .filter(|fields| {
+            fields.len() > 2
+                && ["cgroup", "cgroup2"].contains(&fields[2])
+                && fields[1].starts_with(ROOT)
+        })
         .map(|fields| PathBuf::from(fields[1]))
         .collect();
     if found.is_empty() {
@@ -111,7 +125,11 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
 fn tracking() -> Result<PathBuf> {
     let all = hierarchies()?;
     let pids = Path::new(ROOT).join("pids");
-    Ok(all.iter().find(|path| **path == pids).unwrap_or(&all[0]).clone())
+    Ok(all
+        .iter()
+        .find(|path| **path == pids)
+        .unwrap_or(&all[0])
+        .clone())
 }
 
 /// A folder and all below it, parents first.
@@ -119,7 +137,9 @@ fn below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut next = vec![folder.to_owned()];
     while let Some(folder) = next.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 next.push(entry.path());
@@ -136,7 +156,9 @@ fn inherit_cpuset(folder: &Path) -> Result<()> {
     let parent = folder.parent().context("a cgroup folder has a parent")?;
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let own = folder.join(file);
-        if folder.starts_with(Path::new(ROOT).join("cpuset")) && fs::read_to_string(&own).is_ok_and(|text| text.trim().is_empty()) {
+        if folder.starts_with(Path::new(ROOT).join("cpuset"))
+            && fs::read_to_string(&own).is_ok_and(|text| text.trim().is_empty())
+        {
             fs::write(&own, fs::read_to_string(parent.join(file))?)?;
         }
     }
@@ -147,7 +169,10 @@ fn inherit_cpuset(folder: &Path) -> Result<()> {
 fn delegate(folder: &Path) -> Result<()> {
     for controller in fs::read_to_string(folder.join("cgroup.controllers"))?.split_whitespace() {
         // A controller that cannot be delegated here (real-time threads) is not needed by the kubelet.
-        let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
+        let _ = fs::write(
+            folder.join("cgroup.subtree_control"),
+            format!("+{controller}"),
+        );
     }
     Ok(())
 }

@@ -39,10 +39,30 @@ pub struct Worker {
 
 /// Four nodes in three zones.
 pub const WORKERS: [Worker; 4] = [
-    Worker { name: "worker-1", zone: "zone-a", address: "198.18.0.11", pods: "198.18.11.0/24" },
-    Worker { name: "worker-2", zone: "zone-b", address: "198.18.0.12", pods: "198.18.12.0/24" },
-    Worker { name: "worker-3", zone: "zone-c", address: "198.18.0.13", pods: "198.18.13.0/24" },
-    Worker { name: "worker-4", zone: "zone-a", address: "198.18.0.14", pods: "198.18.14.0/24" },
+    Worker {
+        name: "worker-1",
+        zone: "zone-a",
+        address: "198.18.0.11",
+        pods: "198.18.11.0/24",
+    },
+    Worker {
+        name: "worker-2",
+        zone: "zone-b",
+        address: "198.18.0.12",
+        pods: "198.18.12.0/24",
+    },
+    Worker {
+        name: "worker-3",
+        zone: "zone-c",
+        address: "198.18.0.13",
+        pods: "198.18.13.0/24",
+    },
+    Worker {
+        name: "worker-4",
+        zone: "zone-a",
+        address: "198.18.0.14",
+        pods: "198.18.14.0/24",
+    },
 ];
 
 pub fn state() -> &'static Path {

@@ -39,7 +39,13 @@ pub enum Found {
 pub async fn up() -> Result<Found> {
     host::prepare().await?;
     let binaries = binaries::local().await?;
-    let pause = images::from_binary("pause", layout::PAUSE_IMAGE, &binaries.pause, &images::sources().join("kubernetes/pause/Containerfile")).await?;
+    let pause = images::from_binary(
+        "pause",
+        layout::PAUSE_IMAGE,
+        &binaries.pause,
+        &images::sources().join("kubernetes/pause/Containerfile"),
+    )
+    .await?;
     let _lock = lock().await?;
     if usable(&binaries)? {
         revive(&pause).await?;
@@ -67,14 +73,25 @@ pub async fn status() -> Result<String> {
         if left.is_empty() {
             bail!("there is no local cluster: `cargo cluster up` makes one");
         }
-        bail!("the local cluster is not whole: `cargo cluster up` makes it anew, `cargo cluster down` removes {} things", left.len());
+        bail!(
+            "the local cluster is not whole: `cargo cluster up` makes it anew, `cargo cluster down` removes {} things",
+            left.len()
+        );
     }
     let mut text = String::new();
     let mut whole = machine(&mut text, CONTROL_NAME, machines::CONTROL_DAEMONS)?;
     for worker in &WORKERS {
         whole &= machine(&mut text, worker.name, machines::WORKER_DAEMONS)?;
     }
-    text.push_str(&kubectl(&["get", "nodes", "--label-columns=topology.kubernetes.io/zone", "--request-timeout=5s"]).await?);
+    text.push_str(
+        &kubectl(&[
+            "get",
+            "nodes",
+            "--label-columns=topology.kubernetes.io/zone",
+            "--request-timeout=5s",
+        ])
+        .await?,
+    );
     if !whole {
         bail!("{text}\nsome daemons do not run: `cargo cluster up` starts them");
     }
@@ -83,19 +100,25 @@ pub async fn status() -> Result<String> {
 
 /// Imports an image archive into every node that runs.
 pub async fn load(archive: &Path) -> Result<()> {
-    let running = WORKERS.iter().filter(|worker| layout::namespace_file(worker.name).exists());
+    let running = WORKERS
+        .iter()
+        .filter(|worker| layout::namespace_file(worker.name).exists());
     futures::future::try_join_all(running.map(|worker| machines::import(worker, archive))).await?;
     Ok(())
 }
 
 /// Gives an image on every node a second name, as a release of the same content would.
 pub async fn tag(from: &str, to: &str) -> Result<()> {
-    futures::future::try_join_all(WORKERS.iter().map(|worker| machines::tag(worker, from, to))).await?;
+    futures::future::try_join_all(WORKERS.iter().map(|worker| machines::tag(worker, from, to)))
+        .await?;
     Ok(())
 }
 
 pub fn node(name: &str) -> Result<&'static Worker> {
-    WORKERS.iter().find(|worker| worker.name == name).with_context(|| format!("the local cluster has no node {name}"))
+    WORKERS
+        .iter()
+        .find(|worker| worker.name == name)
+        .with_context(|| format!("the local cluster has no node {name}"))
 }
 
 /// A power cut: all processes, mounts and connections of the node are gone at once, its disk stays.
@@ -151,7 +174,11 @@ async fn create(binaries: &Binaries, pause: &Path) -> Result<()> {
     step("Start the API server", async {
         machines::start_control().await?;
         api_server().await?;
-        feed(&mut own_kubectl(&["apply", "--server-side", "-f", "-"]), config::CLUSTER).await
+        feed(
+            &mut own_kubectl(&["apply", "--server-side", "-f", "-"]),
+            config::CLUSTER,
+        )
+        .await
     })
     .await?;
     step("Start the workers", async {
@@ -181,28 +208,50 @@ async fn revive(pause: &Path) -> Result<()> {
 /// Waits until every node has the sandbox image and is Ready.
 async fn nodes(pause: &Path) -> Result<()> {
     for worker in &WORKERS {
-        wait_for(&format!("containerd of {}", worker.name), || async { machines::import(worker, pause).await }).await?;
+        wait_for(&format!("containerd of {}", worker.name), || async {
+            machines::import(worker, pause).await
+        })
+        .await?;
     }
     for worker in &WORKERS {
         let name = format!("node/{}", worker.name);
         wait_for(&name, || async { kubectl(&["get", &name]).await }).await?;
     }
-    kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", READY_LIMIT]).await?;
+    kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "nodes",
+        "--all",
+        READY_LIMIT,
+    ])
+    .await?;
     Ok(())
 }
 
 async fn api_server() -> Result<()> {
-    wait_for("the API server", || async { kubectl(&["get", "--raw", "/readyz", "--request-timeout=2s"]).await }).await?;
+    wait_for("the API server", || async {
+        kubectl(&["get", "--raw", "/readyz", "--request-timeout=2s"]).await
+    })
+    .await?;
     Ok(())
 }
 
 /// Tries until it works; the last error is told when it never does.
-async fn wait_for<T, F: Future<Output = Result<T>>>(what: &str, attempt: impl Fn() -> F) -> Result<T> {
+async fn wait_for<T, F: Future<Output = Result<T>>>(
+    what: &str,
+    attempt: impl Fn() -> F,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         match attempt().await {
             Err(error) if start.elapsed() > API_LIMIT => {
-                return Err(error).with_context(|| format!("{what} did not come up in {} s; logs are in {}/nodes/*/logs", API_LIMIT.as_secs(), layout::STATE));
+                return Err(error).with_context(|| {
+                    format!(
+                        "{what} did not come up in {} s; logs are in {}/nodes/*/logs",
+                        API_LIMIT.as_secs(),
+                        layout::STATE
+                    )
+                });
             }
             Err(_) => tokio::time::sleep(POLL).await,
             Ok(done) => return Ok(done),
@@ -224,24 +273,42 @@ async fn share_volumes() -> Result<()> {
 /// A cluster can be used again when it came up whole, from these programs, since the last boot,
 /// and its control plane's first process lives (it restarts the others).
 fn usable(binaries: &Binaries) -> Result<bool> {
-    let same = fs::read_to_string(layout::ready_mark()).is_ok_and(|text| mark(binaries).is_ok_and(|mark| mark == text));
+    let same = fs::read_to_string(layout::ready_mark())
+        .is_ok_and(|text| mark(binaries).is_ok_and(|mark| mark == text));
     Ok(same && machines::missing(CONTROL_NAME, &["init"])?.is_empty())
 }
 
 /// Names what the cluster was made from.
 fn mark(binaries: &Binaries) -> Result<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let sources = blake3::hash(concat!(
-        include_str!("config/worker.sh"), include_str!("config/control.sh"), include_str!("config/supervise.sh"),
-        include_str!("config/containerd.toml"), include_str!("config/kubelet.yaml"), include_str!("config/kube-proxy.yaml"),
-        include_str!("config/cni.conflist"), include_str!("config/Corefile"), include_str!("config/cluster.yaml"),
-    ).as_bytes());
-    Ok(format!("{boot}{}\n{}\n{sources}\n{PODS}\n", binaries.kubernetes.display(), binaries.coredns.display()))
+    let sources = blake3::hash(
+        concat!(
+            include_str!("config/worker.sh"),
+            include_str!("config/control.sh"),
+            include_str!("config/supervise.sh"),
+            include_str!("config/containerd.toml"),
+            include_str!("config/kubelet.yaml"),
+            include_str!("config/kube-proxy.yaml"),
+            include_str!("config/cni.conflist"),
+            include_str!("config/Corefile"),
+            include_str!("config/cluster.yaml"),
+        )
+        .as_bytes(),
+    );
+    Ok(format!(
+        "{boot}{}\n{}\n{sources}\n{PODS}\n",
+        binaries.kubernetes.display(),
+        binaries.coredns.display()
+    ))
 }
 
 fn machine(text: &mut String, name: &str, daemons: &[&'static str]) -> Result<bool> {
     let missing = machines::missing(name, daemons)?;
-    let state = if missing.is_empty() { "running".to_owned() } else { format!("not running: {}", missing.join(", ")) };
+    let state = if missing.is_empty() {
+        "running".to_owned()
+    } else {
+        format!("not running: {}", missing.join(", "))
+    };
     text.push_str(&format!("{name:<10} {state}\n"));
     Ok(missing.is_empty())
 }

@@ -1,7 +1,10 @@
 //! The network: one namespace per node, joined by a bridge in a namespace of its own. The machine
 //! gets a single device with addresses and routes of our range, and loses them with that device.
 
-use super::layout::{ALL, CONTROL, CONTROL_NAME, FABRIC, HOST, HOST_DEVICE, NODE_NETWORK_BITS, SERVICES, WORKERS, Worker, namespace, namespace_file};
+use super::layout::{
+    ALL, CONTROL, CONTROL_NAME, FABRIC, HOST, HOST_DEVICE, NODE_NETWORK_BITS, SERVICES, WORKERS,
+    Worker, namespace, namespace_file,
+};
 use crate::process::{feed, line, program, run};
 use anyhow::{Result, bail};
 
@@ -21,18 +24,35 @@ pub async fn create() -> Result<()> {
     attach(CONTROL_NAME, CONTROL).await?;
     let control = namespace(CONTROL_NAME);
     for worker in &WORKERS {
-        run(&format!("ip -n {control} route add {} via {}", worker.pods, worker.address)).await?;
+        run(&format!(
+            "ip -n {control} route add {} via {}",
+            worker.pods, worker.address
+        ))
+        .await?;
     }
-    run(&format!("ip -n {control} route add {SERVICES} dev {UPLINK}")).await?;
+    run(&format!(
+        "ip -n {control} route add {SERVICES} dev {UPLINK}"
+    ))
+    .await?;
 
     let own = std::process::id();
-    run(&format!("ip -n {fabric} link add host type veth peer name {HOST_DEVICE} netns {own}")).await?;
+    run(&format!(
+        "ip -n {fabric} link add host type veth peer name {HOST_DEVICE} netns {own}"
+    ))
+    .await?;
     run(&format!("ip -n {fabric} link set host master bridge up")).await?;
     run(&format!("ip link set {HOST_DEVICE} addrgenmode none")).await?;
-    run(&format!("ip address add {HOST}/{NODE_NETWORK_BITS} dev {HOST_DEVICE}")).await?;
+    run(&format!(
+        "ip address add {HOST}/{NODE_NETWORK_BITS} dev {HOST_DEVICE}"
+    ))
+    .await?;
     run(&format!("ip link set {HOST_DEVICE} up")).await?;
     for worker in &WORKERS {
-        run(&format!("ip route add {} via {}", worker.pods, worker.address)).await?;
+        run(&format!(
+            "ip route add {} via {}",
+            worker.pods, worker.address
+        ))
+        .await?;
     }
     run(&format!("ip route add {SERVICES} via {CONTROL}")).await?;
     Ok(())
@@ -43,7 +63,11 @@ pub async fn create_worker(worker: &Worker) -> Result<()> {
     attach(worker.name, worker.address).await?;
     let own = namespace(worker.name);
     for other in WORKERS.iter().filter(|other| *other != worker) {
-        run(&format!("ip -n {own} route add {} via {}", other.pods, other.address)).await?;
+        run(&format!(
+            "ip -n {own} route add {} via {}",
+            other.pods, other.address
+        ))
+        .await?;
     }
     // Node processes reach services too: kube-proxy rewrites the packet, but it needs a way out first.
     run(&format!("ip -n {own} route add {SERVICES} dev {UPLINK}")).await?;
@@ -53,7 +77,10 @@ pub async fn create_worker(worker: &Worker) -> Result<()> {
 /// Takes a node's cable away; nothing that its processes still send is heard by anyone.
 pub async fn unplug(name: &str) -> Result<()> {
     let fabric = namespace(FABRIC);
-    if run(&format!("ip -n {fabric} link show {name}")).await.is_ok() {
+    if run(&format!("ip -n {fabric} link show {name}"))
+        .await
+        .is_ok()
+    {
         run(&format!("ip -n {fabric} link delete {name}")).await?;
     }
     Ok(())
@@ -89,32 +116,53 @@ pub async fn mend(worker: &Worker) -> Result<()> {
 /// A program in a node's network. Not `ip netns exec`: that hides the cgroup mounts.
 pub fn inside(name: &str, arguments: &[&str]) -> tokio::process::Command {
     let net = format!("--net={}", namespace_file(name).display());
-    program("nsenter", std::iter::once(net.as_str()).chain(arguments.iter().copied()))
+    program(
+        "nsenter",
+        std::iter::once(net.as_str()).chain(arguments.iter().copied()),
+    )
 }
 
 async fn attach(name: &str, address: &str) -> Result<()> {
     let (fabric, own) = (namespace(FABRIC), namespace(name));
     run(&format!("ip netns add {own}")).await?;
     run(&format!("ip -n {own} link set lo up")).await?;
-    run(&format!("ip -n {fabric} link add {name} type veth peer name {UPLINK} netns {own}")).await?;
+    run(&format!(
+        "ip -n {fabric} link add {name} type veth peer name {UPLINK} netns {own}"
+    ))
+    .await?;
     run(&format!("ip -n {fabric} link set {name} master bridge up")).await?;
-    run(&format!("ip -n {own} address add {address}/{NODE_NETWORK_BITS} dev {UPLINK}")).await?;
+    run(&format!(
+        "ip -n {own} address add {address}/{NODE_NETWORK_BITS} dev {UPLINK}"
+    ))
+    .await?;
     run(&format!("ip -n {own} link set {UPLINK} up")).await?;
     let settings = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.disable_ipv6=1"];
     for setting in settings {
         crate::process::output(&mut inside(name, &["sysctl", "-q", "-w", setting])).await?;
     }
     // Without it a pod cannot reach a service that is served by its neighbour on the same bridge.
-    let _ = crate::process::output(&mut inside(name, &["sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=1"])).await;
+    let _ = crate::process::output(&mut inside(
+        name,
+        &["sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=1"],
+    ))
+    .await;
     Ok(())
 }
 
 /// The machine must not use our range itself.
 async fn refuse_overlap() -> Result<()> {
-    let taken = crate::process::output(&mut line(&format!("ip -4 route show table all root {ALL}"))).await?;
-    let taken: Vec<&str> = taken.lines().filter(|route| !route.contains(HOST_DEVICE) && !route.starts_with("default")).collect();
+    let taken =
+        crate::process::output(&mut line(&format!("ip -4 route show table all root {ALL}")))
+            .await?;
+    let taken: Vec<&str> = taken
+        .lines()
+        .filter(|route| !route.contains(HOST_DEVICE) && !route.starts_with("default"))
+        .collect();
     if !taken.is_empty() {
-        bail!("this machine already routes addresses of {ALL}, which the local cluster needs:\n{}", taken.join("\n"));
+        bail!(
+            "this machine already routes addresses of {ALL}, which the local cluster needs:\n{}",
+            taken.join("\n")
+        );
     }
     Ok(())
 }

@@ -7,7 +7,10 @@ use std::fs;
 use std::path::PathBuf;
 
 /// Four kubelets and containerds exceed the usual 128 instances.
-const RAISED: &[(&str, u64)] = &[("fs/inotify/max_user_instances", 8192), ("fs/inotify/max_user_watches", 524_288)];
+const RAISED: &[(&str, u64)] = &[
+    ("fs/inotify/max_user_instances", 8192),
+    ("fs/inotify/max_user_watches", 524_288),
+];
 
 /// What a kubelet sets at its start.
 const TOUCHED: &[&str] = &[
@@ -26,8 +29,13 @@ fn kept() -> PathBuf {
 /// Keeps what is set now, unless an earlier run has kept it already, and raises the limits.
 pub fn raise() -> Result<()> {
     if !kept().exists() {
-        let names = RAISED.iter().map(|(name, _)| *name).chain(TOUCHED.iter().copied());
-        let lines: Vec<String> = names.filter_map(|name| read(name).map(|value| format!("{name} {value}\n"))).collect();
+        let names = RAISED
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(TOUCHED.iter().copied());
+        let lines: Vec<String> = names
+            .filter_map(|name| read(name).map(|value| format!("{name} {value}\n")))
+            .collect();
         fs::write(kept(), lines.concat())?;
     }
     for (name, wanted) in RAISED {
@@ -51,7 +59,9 @@ pub fn restore() -> Result<()> {
 }
 
 fn read(name: &str) -> Option<String> {
-    fs::read_to_string(file(name)).ok().map(|text| text.trim().to_owned())
+    fs::read_to_string(file(name))
+        .ok()
+        .map(|text| text.trim().to_owned())
 }
 
 fn file(name: &str) -> PathBuf {

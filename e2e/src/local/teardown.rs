@@ -38,11 +38,26 @@ pub async fn down() -> Result<()> {
 
 /// Everything of a cluster that exists on this machine, in words.
 pub fn leftovers() -> Result<Vec<String>> {
-    let mut left: Vec<String> = cgroups::processes(None)?.iter().map(|pid| format!("process {pid}")).collect();
-    left.extend(namespaces()?.iter().map(|name| format!("network namespace {name}")));
+    let mut left: Vec<String> = cgroups::processes(None)?
+        .iter()
+        .map(|pid| format!("process {pid}"))
+        .collect();
+    left.extend(
+        namespaces()?
+            .iter()
+            .map(|name| format!("network namespace {name}")),
+    );
     left.extend(mounts()?.iter().map(|path| format!("mount {path}")));
-    left.extend(cgroups::leftovers()?.iter().map(|path| format!("cgroup {}", path.display())));
-    left.extend(loop_devices().into_iter().map(|device| format!("loop device {device}")));
+    left.extend(
+        cgroups::leftovers()?
+            .iter()
+            .map(|path| format!("cgroup {}", path.display())),
+    );
+    left.extend(
+        loop_devices()
+            .into_iter()
+            .map(|device| format!("loop device {device}")),
+    );
     if host_device() {
         left.push(format!("network device {HOST_DEVICE}"));
     }
@@ -62,7 +77,9 @@ async fn forget_namespace_folder() {
 }
 
 fn namespaces() -> Result<Vec<String>> {
-    let Ok(entries) = fs::read_dir("/run/netns") else { return Ok(Vec::new()) };
+    let Ok(entries) = fs::read_dir("/run/netns") else {
+        return Ok(Vec::new());
+    };
     let mut found = Vec::new();
     for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -77,13 +94,24 @@ fn namespaces() -> Result<Vec<String>> {
 fn mounts() -> Result<Vec<String>> {
     let text = fs::read_to_string("/proc/self/mounts")?;
     let points = text.lines().filter_map(|line| line.split(' ').nth(1));
-    Ok(points.filter(|point| *point == STATE || point.starts_with(&format!("{STATE}/"))).map(str::to_owned).collect())
+    Ok(points
+        .filter(|point| *point == STATE || point.starts_with(&format!("{STATE}/")))
+        .map(str::to_owned)
+        .collect())
 }
 
 fn loop_devices() -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
-    let backing = |entry: &fs::DirEntry| fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
-    entries.flatten().filter(|entry| PathBuf::from(backing(entry)).starts_with(volumes())).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    let Ok(entries) = fs::read_dir("/sys/block") else {
+        return Vec::new();
+    };
+    let backing = |entry: &fs::DirEntry| {
+        fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default()
+    };
+    entries
+        .flatten()
+        .filter(|entry| PathBuf::from(backing(entry)).starts_with(volumes()))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 fn host_device() -> bool {
