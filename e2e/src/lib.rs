@@ -4,6 +4,7 @@
 //!   that needs root.
 //! - `cluster`: a Kubernetes to talk to, local or given by a kubeconfig.
 //! - `images`: the product's two images, and any other single-binary image.
+//! - `install`: the product on a cluster, by its charts.
 //! - `stories`: user stories on a cluster, one function each.
 //! - `verify`: all checks by name.
 
@@ -12,6 +13,7 @@ pub mod cache;
 pub mod cluster;
 pub mod host;
 pub mod images;
+pub mod install;
 pub mod local;
 pub mod process;
 pub mod progress;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::progress::say;
-use e2e::{images, local, stories, verify};
+use e2e::{cluster::Cluster, install, local, stories, verify};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -35,8 +35,8 @@ enum ClusterCommand {
     Down,
     /// Says which of its machines and daemons run.
     Status,
-    /// Builds the product's images and puts them onto every node.
-    Load,
+    /// Builds the product's images, puts them onto every node and installs both charts.
+    Install,
     /// Cuts a node's power.
     Kill { node: String },
     /// Switches a killed node on again.
@@ -74,12 +74,9 @@ async fn cluster(command: ClusterCommand) -> Result<()> {
             print!("{}", local::status().await?);
             Ok(())
         }
-        ClusterCommand::Load => {
-            let product = images::product().await?;
-            for image in [&product.node, &product.operator] {
-                local::load(&image.archive).await?;
-                println!("{}", image.reference);
-            }
+        ClusterCommand::Install => {
+            let product = install::from_checkout(&Cluster::open(None).await?).await?;
+            println!("{}\n{}", product.node.reference, product.operator.reference);
             Ok(())
         }
         ClusterCommand::Kill { node } => local::kill(local::node(&node)?).await,
