@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// Whose cluster it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Made by us on this machine: nodes may be killed.
-    Local,
+    /// On this machine: nodes may be killed. Whoever made it may also take it down.
+    Local(local::Found),
     /// The user's: we only add and remove objects of our own.
     Given,
 }
@@ -28,10 +28,10 @@ impl Cluster {
     pub async fn open(kubeconfig: Option<&Path>) -> Result<Self> {
         let helm = binaries::helm().await?;
         let Some(path) = kubeconfig else {
-            local::up().await?;
+            let found = local::up().await?;
             let kubectl = local::layout::state().join("bin/kubectl");
             return Ok(Self {
-                kind: Kind::Local,
+                kind: Kind::Local(found),
                 kubeconfig: local::layout::kubeconfig(),
                 kubectl,
                 helm,
@@ -86,7 +86,7 @@ impl Cluster {
     /// Makes images of these archives available on every node.
     pub async fn load(&self, archive: &Path) -> Result<()> {
         match self.kind {
-            Kind::Local => local::load(archive).await,
+            Kind::Local(_) => local::load(archive).await,
             Kind::Given => bail!(
                 "images cannot be put onto the nodes of a given cluster: push them to its registry"
             ),

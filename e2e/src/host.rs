@@ -28,11 +28,7 @@ const SYSTEM_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// Checks everything that the local cluster needs and installs what it may.
 pub async fn prepare() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!(
-            "the local Kubernetes makes namespaces, mounts and cgroups: run this as root, or give a cluster of your own with --kubeconfig"
-        );
-    }
+    require_root()?;
     if !on_path("go") {
         bail!("the Go compiler (1.26 or newer) is missing: see https://go.dev/dl");
     }
@@ -57,6 +53,17 @@ pub async fn prepare() -> Result<()> {
         ],
     ))
     .await;
+    Ok(())
+}
+
+/// Says plainly why an ordinary user cannot go on.
+pub fn require_root() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the local Kubernetes makes namespaces, mounts and cgroups: run this as root, or give a \
+             cluster of your own with --kubeconfig"
+        );
+    }
     Ok(())
 }
 

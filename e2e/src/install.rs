@@ -16,7 +16,7 @@ const WAIT: &str = "--timeout=180s";
 /// is ready. Done again, it upgrades to what the checkout holds now.
 pub async fn from_checkout(cluster: &Cluster) -> Result<Product> {
     let product = match cluster.kind {
-        Kind::Local => {
+        Kind::Local(_) => {
             let product = images::product().await?;
             step("Put the images onto the nodes", async {
                 cluster.load(&product.node.archive).await?;

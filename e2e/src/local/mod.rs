@@ -314,5 +314,6 @@ fn machine(text: &mut String, name: &str, daemons: &[&'static str]) -> Result<bo
 }
 
 async fn lock() -> Result<fs::File> {
+    host::require_root()?;
     cache::lock(Path::new("/run/lock/taskstore-local.lock")).await
 }

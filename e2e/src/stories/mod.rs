@@ -12,6 +12,7 @@ mod harness;
 mod runner;
 
 use crate::cluster::{Cluster, Kind};
+use crate::local::Found;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ pub enum Needs {
     AnyCluster,
     /// Nodes that may be killed or cut off: the local cluster.
     NodeFaults,
-    /// The local cluster may be taken down: runs last and alone.
+    /// The local cluster may be taken down: runs last and alone, and only when this run made the
+    /// cluster or the story was asked for by its name.
     WholeMachine,
 }
 
@@ -62,9 +64,22 @@ impl Story {
     }
 }
 
+/// Whether a story was chosen by name or came with all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    ByName,
+    WithAll,
+}
+
 impl Needs {
-    fn met_by(self, cluster: &Cluster) -> bool {
-        self == Self::AnyCluster || cluster.kind == Kind::Local
+    fn met_by(self, kind: Kind, asked: Asked) -> bool {
+        match (self, kind) {
+            (Self::AnyCluster, _) | (Self::NodeFaults, Kind::Local(_)) => true,
+            (Self::NodeFaults | Self::WholeMachine, Kind::Given) => false,
+            (Self::WholeMachine, Kind::Local(found)) => {
+                found == Found::Made || asked == Asked::ByName
+            }
+        }
     }
 }
 
@@ -88,7 +103,7 @@ pub fn all() -> Vec<Entry> {
         ),
         story!("node-returns", NodeFaults, harness::node_returns),
         story!("node-is-cut-off", NodeFaults, harness::node_is_cut_off),
-        story!("cluster-up-twice", WholeMachine, harness::up_twice),
+        story!("cluster-up-twice", NodeFaults, harness::up_twice),
         story!(
             "cluster-killed-up-leaves-nothing",
             WholeMachine,

@@ -1,6 +1,6 @@
 //! Runs stories one after another or side by side, each in a namespace of its own.
 
-use super::{Entry, Figures, Needs, Story, all};
+use super::{Asked, Entry, Figures, Needs, Story, all};
 use crate::cluster::{Cluster, Kind};
 use crate::progress::say;
 use anyhow::{Result, bail};
@@ -72,6 +72,11 @@ pub async fn run(selection: &Selection) -> Result<Report> {
         );
     }
     let cluster = Cluster::open(selection.kubeconfig.as_deref()).await?;
+    let asked = if selection.names.is_empty() {
+        Asked::WithAll
+    } else {
+        Asked::ByName
+    };
     let mut report = Report::default();
     let figures = report.figures.clone();
     let (alone, shared): (Vec<Entry>, Vec<Entry>) = chosen
@@ -80,7 +85,7 @@ pub async fn run(selection: &Selection) -> Result<Report> {
     for (entries, jobs) in [(shared, selection.jobs.max(1)), (alone, 1)] {
         let mut work = Vec::new();
         for entry in (0..selection.repeat).flat_map(|_| entries.iter().copied()) {
-            if usable(entry, &cluster) {
+            if usable(entry, &cluster, asked) {
                 work.push(one(entry, cluster.clone(), figures.clone(), selection.keep).boxed());
             }
         }
@@ -106,11 +111,11 @@ fn chosen(selection: &Selection, name: &str) -> bool {
             .any(|part| name.contains(part.as_str()))
 }
 
-fn usable(entry: Entry, cluster: &Cluster) -> bool {
-    let usable = entry.needs.met_by(cluster);
+fn usable(entry: Entry, cluster: &Cluster, asked: Asked) -> bool {
+    let usable = entry.needs.met_by(cluster.kind, asked);
     if !usable {
         say(&format!(
-            "{}: left out, it faults nodes and this cluster is not ours",
+            "{}: left out, this run did not make the cluster that it would harm",
             entry.name
         ));
     }
@@ -136,7 +141,7 @@ async fn one(
 
 async fn tell(entry: Entry, cluster: &Cluster, figures: &Arc<Figures>, keep: bool) -> Result<()> {
     // An earlier story may have left a node off or the whole cluster down.
-    if cluster.kind == Kind::Local {
+    if cluster.kind != Kind::Given {
         crate::local::up().await?;
     }
     let namespace = format!("story-{:08x}", fastrand::u32(..));
