@@ -27,6 +27,8 @@ pub struct Context {
 /// What was read from, or written into, the Secrets of one cluster. Losing it costs a few reads.
 #[derive(Default)]
 pub struct Held {
+    /// The object it was learned for: another one of the same name has other Secrets.
+    pub cluster_uid: String,
     pub facts: Credentials,
     pub authority: Option<Pair>,
     /// What we show on the members' admin ports.

@@ -14,7 +14,7 @@ use kube::api::PostParams;
 use kube::runtime::controller::Action as Requeue;
 
 use crate::apply::{Scope, apply};
-use crate::context::Context;
+use crate::context::{Context, Held};
 use crate::error::{Error, kubernetes};
 use crate::observe::{Caches, Observed, observe, streams};
 use crate::plan::{Plan, plan};
@@ -55,7 +55,13 @@ async fn pass(cluster: &TaskStoreCluster, ctx: &Context, caches: &Caches) -> Res
         return Ok(Requeue::await_change());
     }
     let key = (namespace(cluster).to_owned(), cluster_name(cluster).to_owned());
-    let credentials = ctx.held(&key, |held| held.facts.clone());
+    let credentials = ctx.held(&key, |held| {
+        let uid = cluster.metadata.uid.clone().unwrap_or_default();
+        if held.cluster_uid != uid {
+            *held = Held { cluster_uid: uid, ..Held::default() };
+        }
+        held.facts.clone()
+    });
     let observed =
         observe(&ctx.client, caches, cluster, ctx.members.known(&key), credentials, &ctx.default_image)
             .await

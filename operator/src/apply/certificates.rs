@@ -40,7 +40,7 @@ pub async fn ensure_authority(scope: &Scope<'_>) -> Result<(), Error> {
     let leaf = certificates::operator(&held, &scope.cluster_id, now)?;
     scope.ctx.held(&scope.key(), |known| {
         if known.authority.as_ref() != Some(&held) {
-            *known = Held::default();
+            *known = Held { cluster_uid: uid(scope).to_owned(), ..Held::default() };
         }
         known.facts.authority = Some(Authority {
             cluster_id: scope.cluster_id.clone(),

@@ -18,6 +18,8 @@ use crate::observe::{Membership, Phase, Report, Start};
 pub fn plan(draft: &mut Draft<'_>, cluster_id: &str, members: &[MemberId]) {
     for member in members {
         healing::certificate(draft, *member);
+    }
+    for member in members {
         healing::pod(draft, *member, Start::Inspect, false);
     }
     let unheard: Vec<MemberId> = members

@@ -19,32 +19,41 @@ const POD_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 
 pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     let seats = roster(identity, &draft.plan.progress, draft.leader.as_ref());
-    for (member, seat) in seats {
-        let is_new = !identity.initialized || seat == Seat::Joining;
-        let Some(volume) = draft.observed.volume_of(member) else {
-            if is_new {
-                certificate(draft, member);
-                draft.act(Action::CreateVolume { member });
-            } else {
-                draft.wait(Waiting::VolumeLost { member });
-            }
-            continue;
-        };
-        if volume.life == Life::Deleting && draft.observed.pod_of(member).is_none() {
-            draft.wait(Waiting::VolumeLost { member });
-            continue;
-        }
-        if volume.state == VolumeState::Retired {
-            continue;
-        }
-        certificate(draft, member);
+    let startable: Vec<(MemberId, Seat)> =
+        seats.into_iter().filter(|(member, seat)| has_volume(draft, identity, *member, *seat)).collect();
+    // Alike actions stand together, because those run side by side.
+    for (member, _) in &startable {
+        certificate(draft, *member);
+    }
+    for (member, seat) in startable {
         pod(draft, member, Start::Serve, seat == Seat::Voter);
     }
 }
 
+/// Whether the member's volume is there to start on; if not, it is made or missed.
+fn has_volume(draft: &mut Draft<'_>, identity: &Identity, member: MemberId, seat: Seat) -> bool {
+    let is_new = !identity.initialized || seat == Seat::Joining;
+    let Some(volume) = draft.observed.volume_of(member) else {
+        if is_new {
+            draft.act(Action::CreateVolume { member });
+        } else {
+            draft.wait(Waiting::VolumeLost { member });
+        }
+        return false;
+    };
+    if volume.life == Life::Deleting && draft.observed.pod_of(member).is_none() {
+        draft.wait(Waiting::VolumeLost { member });
+        return false;
+    }
+    volume.state != VolumeState::Retired
+}
+
+/// Read again before a pod is made, even when known: a Secret that somebody deleted would keep it from
+/// starting.
 pub fn certificate(draft: &mut Draft<'_>, member: MemberId) {
     let expires = draft.observed.credentials.member_expires.get(&member).copied();
-    if must_issue(draft, expires) {
+    let is_due = must_issue(draft, expires);
+    if is_due || draft.observed.pod_of(member).is_none() {
         draft.act(Action::EnsureCertificate { member });
     }
 }

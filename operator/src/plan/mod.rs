@@ -1,9 +1,9 @@
 //! What to do next, decided by a pure function: `plan(cluster, observed, now) -> Plan`.
 //!
 //! ```text
-//!  identity ─▶ objects ─▶ adoption │ bootstrap ─▶ healing ─▶ membership ─▶ retirement ─▶ budget
-//!  who we are  made once   inspect │ initialize   volumes,   scale out     removed      computed
-//!                                  │ once         pods        and in        members go   from Raft
+//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ retirement
+//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     removed
+//!                                  │ from Raft  pods       once         and in        members go
 //! ```
 //!
 //! Invariants: O1 pure and total. O2 what must be remembered is in `progress`, and the caller writes it to
@@ -92,12 +92,13 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
         identity::Known::Recorded(identity) => {
             draft.note_membership();
             objects::plan(&mut draft, &identity.cluster_id);
-            bootstrap::plan(&mut draft, &identity);
             membership::plan(&mut draft, &identity);
+            // First of all effects: it must be closed before anything else is disturbed.
+            budget::plan(&mut draft, &identity);
             healing::plan(&mut draft, &identity);
+            bootstrap::plan(&mut draft, &identity);
             membership::change(&mut draft, &identity);
             retirement::plan(&mut draft, &identity);
-            budget::plan(&mut draft, &identity);
         }
     }
     draft.plan

@@ -1,0 +1,126 @@
+//! Stories told as scripts: each command line starts with `>`, what follows is what the operator did.
+//! `UPDATE=1 cargo test -p taskstore-operator --test scenarios` writes the transcripts anew; read the diff.
+
+mod world;
+
+use std::path::Path;
+
+use crds::MemberId;
+use crds::cluster::VolumePolicy;
+use operator::observe::{Life, PodPhase};
+use world::World;
+
+fn member(word: &str) -> MemberId {
+    MemberId::new(1, word.trim_start_matches('m').parse().expect("a member is called m1, m2, …"))
+}
+
+fn command(world: &mut World, line: &str) -> Vec<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let policy = |word: &str| {
+        if words.contains(&word) { VolumePolicy::Delete } else { VolumePolicy::Retain }
+    };
+    match words.as_slice() {
+        ["create", size, ..] => {
+            let size = size.trim_start_matches("size=").parse().expect("a size");
+            world.create(size, policy("deleted=Delete"), policy("scaled=Delete"));
+        }
+        ["run"] => {
+            let mut lines = world.run();
+            lines.extend(world.waits());
+            return lines;
+        }
+        ["step"] => {
+            world.turn();
+            let seen = world.look().expect("there is a cluster");
+            return world.pass(&seen, usize::MAX);
+        }
+        ["show"] => return world.summary(),
+        ["waits"] => return world.waits(),
+        ["scale", size] => {
+            let replicas = size.parse().expect("a size");
+            world.edit(|cluster| cluster.spec.replicas = replicas);
+        }
+        ["pause"] => world.edit(|cluster| cluster.spec.paused = true),
+        ["unpause"] => world.edit(|cluster| cluster.spec.paused = false),
+        ["image", image] => {
+            let image = (*image).to_owned();
+            world.edit(|cluster| cluster.spec.image = Some(image));
+        }
+        // The kubelet or a person took the pod away.
+        ["crash", who] => world.pod_mut(member(who)).life = Life::Deleting,
+        ["fail", who] => world.pod_mut(member(who)).phase = PodPhase::Ended,
+        ["evict", who] => {
+            let granted = world.evict(member(who));
+            return vec![if granted { "granted".into() } else { "refused by the budget".into() }];
+        }
+        ["cordon", node] => world.cordoned.push((*node).to_owned()),
+        ["uncordon", node] => world.cordoned.retain(|known| known != node),
+        ["lead", who] => {
+            world.raft.leader = Some(member(who));
+            world.raft.term += 1;
+        }
+        ["slow", who] => {
+            world.raft.slow.insert(member(who));
+        }
+        ["fast", who] => {
+            world.raft.slow.remove(&member(who));
+        }
+        ["damage", who] => {
+            let uid = world.objects.volume_of(member(who)).expect("a volume").uid.clone();
+            world.disks.get_mut(&uid).expect("a disk").damage = Some("a frame is bad".into());
+        }
+        // The volume behind the claim was emptied by somebody.
+        ["wipe", who] => {
+            let uid = world.objects.volume_of(member(who)).expect("a volume").uid.clone();
+            let disk = world.disks.get_mut(&uid).expect("a disk");
+            (disk.stamped, disk.known) = (false, None);
+        }
+        ["lose", "volume", who] => {
+            let name = world.objects.volume_of(member(who)).expect("a volume").name.clone();
+            let volume = world.objects.volumes.remove(&name).expect("it was found");
+            world.disks.remove(&volume.uid);
+            world.pod_mut(member(who)).life = Life::Deleting;
+        }
+        ["lose", "status"] => world.edit(|cluster| cluster.status = None),
+        ["delete", "cluster"] => world.delete_cluster(),
+        ["tick", seconds] => world.tick(seconds.parse().expect("seconds")),
+        _ => panic!("no such command: {line}"),
+    }
+    Vec::new()
+}
+
+fn play(script: &str) -> String {
+    let mut world = World::new();
+    let mut transcript = String::new();
+    for line in script.lines() {
+        if let Some(order) = line.strip_prefix("> ") {
+            transcript.push_str(line);
+            transcript.push('\n');
+            for told in command(&mut world, order) {
+                transcript.push_str(&format!("  {told}\n"));
+            }
+        } else if line.starts_with('#') || line.is_empty() {
+            transcript.push_str(line);
+            transcript.push('\n');
+        }
+    }
+    transcript
+}
+
+#[test]
+fn every_story_goes_as_it_is_written_down() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut stories: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    stories.sort();
+    assert!(!stories.is_empty());
+    for story in stories {
+        let written = std::fs::read_to_string(&story).unwrap();
+        let told = play(&written);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&story, &told).unwrap();
+        } else {
+            assert!(told == written, "{} went differently:\n{told}", story.display());
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Effects on the world, with the guards of the real ones, and the referee's promises.
+
+use std::collections::BTreeSet;
+
+use crds::names::{annotation, label};
+use crds::{MemberId, TaskStoreCluster, names};
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use operator::observe::{Life, Membership, Observed, Owner, PodPhase, VolumeState, objects};
+use operator::plan::Action;
+use operator::plan::action::{Fixture, Guard, Owned, Ownership, PodEnd, Recheck};
+use operator::resources;
+
+use super::raft::is_up;
+use super::{Disk, World};
+
+/// The world moved since the decision.
+#[derive(Debug, PartialEq)]
+pub struct Refused(pub &'static str);
+
+type Outcome = Result<(), Refused>;
+
+impl World {
+    pub fn effect(&mut self, seen: &(TaskStoreCluster, Observed), action: &Action) -> Outcome {
+        if action.recheck() == Recheck::Cluster {
+            self.recheck_cluster(&seen.0)?;
+        }
+        if self.cluster.is_none() {
+            return Err(Refused("the cluster is gone"));
+        }
+        match action {
+            Action::EnsureAuthority => self.objects.credentials.authority = Some(self.authority()),
+            Action::EnsureClientCertificate => {
+                self.objects.credentials.client_expires = Some(self.now + SignedDuration::from_hours(24 * 365));
+            }
+            Action::EnsureCertificate { member } => {
+                let expires = self.now + SignedDuration::from_hours(24 * 365);
+                self.objects.credentials.member_expires.insert(*member, expires);
+            }
+            Action::DeleteCertificate { member } => {
+                self.assert_left(*member, "its certificate is deleted");
+                self.objects.credentials.member_expires.remove(member);
+            }
+            Action::CreateFixture(fixture) => {
+                let object = self.object();
+                self.fixture(*fixture).get_or_insert(object);
+            }
+            Action::RepairFixture { .. } => {}
+            Action::SetOwner { kind, name, version, owner } => return self.set_owner(*kind, name, version, *owner),
+            Action::CreateBudget { min_available } => {
+                if self.objects.budget.is_none() {
+                    self.objects.budget = Some(self.budget(*min_available));
+                }
+            }
+            Action::SetBudget { min_available, version } => {
+                let fresh = self.fresh("v");
+                let budget = self.objects.budget.as_mut().ok_or(Refused("no budget"))?;
+                guarded(&budget.object.version, version)?;
+                budget.object.version = fresh;
+                budget.min_available = *min_available;
+                budget.generation += 1;
+            }
+            Action::DeleteBudget { uid } => {
+                if self.objects.budget.as_ref().is_some_and(|budget| budget.object.uid == *uid) {
+                    self.objects.budget = None;
+                }
+            }
+            Action::CreateVolume { member } => self.create_volume(*member),
+            Action::MarkFormatted { member, version } => {
+                return self.mark_volume(*member, version, VolumeState::Formatted);
+            }
+            Action::RetireVolume { member, version } => {
+                self.assert_left(*member, "its volume is retired");
+                return self.mark_volume(*member, version, VolumeState::Retired);
+            }
+            Action::DeleteVolume { member, uid } => {
+                let volume = self.objects.volumes.values_mut().find(|volume| volume.uid == *uid);
+                if let Some(volume) = volume {
+                    assert_eq!(volume.state, VolumeState::Retired, "only a retired volume is deleted");
+                    volume.life = Life::Deleting;
+                }
+                self.assert_left(*member, "its volume is deleted");
+            }
+            Action::CreatePod { member, volume_uid, start, is_voter } => {
+                let volume = self.objects.volume_of(*member).ok_or(Refused("no volume"))?;
+                if volume.uid != *volume_uid || volume.state == VolumeState::Retired || volume.life != Life::Present {
+                    return Err(Refused("the volume is another or retired"));
+                }
+                self.create_pod(*member, &volume_uid.clone(), *start, *is_voter);
+            }
+            Action::MarkVoter { member, version } => return self.label_pod(*member, version, true),
+            Action::UnmarkVoter { member, version } => {
+                self.assert_left(*member, "it is no longer counted");
+                return self.label_pod(*member, version, false);
+            }
+            Action::DeletePod { uid, why, member } => {
+                if let Some(pod) = self.objects.pods.values_mut().find(|pod| pod.uid == *uid) {
+                    if *why == PodEnd::Ended {
+                        assert_eq!(pod.phase, PodPhase::Ended, "a pod that runs is not called ended");
+                    }
+                    pod.life = Life::Deleting;
+                }
+                if *why == PodEnd::Retired {
+                    self.assert_left(*member, "its pod is deleted");
+                }
+            }
+            Action::Format { member, volume_uid } => {
+                let volume = self.objects.volume_of(*member).ok_or(Refused("no volume"))?;
+                let disk = self.disks.get_mut(&volume.uid).ok_or(Refused("no disk"))?;
+                if volume.uid != *volume_uid || disk.stamped {
+                    return Err(Refused("not this empty volume"));
+                }
+                disk.stamped = true;
+            }
+            Action::Initialize { on, voters } => return self.initialize(*on, voters),
+            Action::ReserveMembers { count, .. } => return self.reserve(&seen.0, *count),
+            Action::AddLearners { members, guard, .. } => {
+                let mut next = self.guarded_config(*guard)?;
+                next.learners.extend(members);
+                self.raft.commit(next);
+            }
+            Action::RemoveLearners { members, guard, .. } => {
+                let mut next = self.guarded_config(*guard)?;
+                next.learners.retain(|learner| !members.contains(learner));
+                self.raft.commit(next);
+            }
+            Action::SetVoters { voters, guard, .. } => return self.set_voters(voters, *guard),
+            Action::TransferLeader { to, term, .. } => {
+                if self.raft.term != *term || !self.objects.pod_of(*to).is_some_and(is_up) {
+                    return Err(Refused("another term"));
+                }
+                self.raft.leader = Some(*to);
+                self.raft.term += 1;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn recheck_cluster(&self, seen: &TaskStoreCluster) -> Outcome {
+        let now = self.cluster.as_ref().map(|cluster| &cluster.metadata);
+        let same = now.is_some_and(|now| {
+            now.resource_version == seen.metadata.resource_version && now.uid == seen.metadata.uid
+        });
+        if same { Ok(()) } else { Err(Refused("the cluster object moved")) }
+    }
+
+    fn assert_left(&self, member: MemberId, what: &str) {
+        if let Some(config) = &self.raft.config {
+            assert!(!config.contains(member), "{what} while {member} is in {config:?}");
+        }
+    }
+
+    fn fixture(&mut self, fixture: Fixture) -> &mut Option<operator::observe::Object> {
+        match fixture {
+            Fixture::ServiceAccount => &mut self.objects.account,
+            Fixture::PeerService => &mut self.objects.peer_service,
+            Fixture::ClientService => &mut self.objects.client_service,
+        }
+    }
+
+    fn set_owner(&mut self, kind: Owned, name: &str, version: &str, owner: Ownership) -> Outcome {
+        let fresh = self.fresh("v");
+        let owner = match owner {
+            Ownership::Cluster => Owner::Ours,
+            Ownership::Nobody => Owner::Nobody,
+        };
+        let (known, now) = match kind {
+            Owned::Volume => {
+                let volume = self.objects.volumes.get_mut(name).ok_or(Refused("no volume"))?;
+                (&mut volume.version, &mut volume.owner)
+            }
+            Owned::Pod => {
+                let pod = self.objects.pods.get_mut(name).ok_or(Refused("no pod"))?;
+                (&mut pod.version, &mut pod.owner)
+            }
+            Owned::Fixture(fixture) => {
+                let object = self.fixture(fixture).as_mut().ok_or(Refused("no object"))?;
+                (&mut object.version, &mut object.owner)
+            }
+        };
+        guarded(known, version)?;
+        *known = fresh;
+        *now = owner;
+        Ok(())
+    }
+
+    fn create_volume(&mut self, member: MemberId) {
+        let cluster = self.cluster.clone().expect("there is a cluster");
+        let identity = cluster.status.as_ref().and_then(|status| status.identity.clone()).expect("recorded first");
+        if self.objects.volume_of(member).is_some() {
+            return;
+        }
+        self.assert_left(member, "a volume is made for it");
+        let mut claim = resources::volume_claim::build(&cluster, &identity.cluster_id, member);
+        self.stamp(&mut claim.metadata);
+        let volume = objects::volume(&claim, &self.uid()).expect("what we render can be read");
+        self.disks.insert(volume.uid.clone(), Disk::default());
+        self.objects.volumes.insert(volume.name.clone(), volume);
+    }
+
+    fn create_pod(&mut self, member: MemberId, volume_uid: &str, start: operator::observe::Start, is_voter: bool) {
+        let cluster = self.cluster.clone().expect("there is a cluster");
+        let cluster_id = self.objects.volume_of(member).expect("checked").cluster_id.clone();
+        let identity = resources::pod::Identity { cluster_id: &cluster_id, member, volume_uid };
+        let mut pod = resources::pod::build(&cluster, &identity, "taskstore:1", start, is_voter);
+        self.stamp(&mut pod.metadata);
+        let hash = pod.metadata.annotations.as_ref().and_then(|known| known.get(annotation::TEMPLATE_HASH));
+        assert_eq!(hash, Some(&resources::pod::template_hash(&cluster)));
+        let labels = pod.metadata.labels.as_ref().expect("rendered");
+        assert_eq!(labels.get(label::VOTER).is_some(), is_voter);
+        let pod = objects::pod(&pod, &self.uid()).expect("what we render can be read");
+        assert_eq!(pod.name, names::pod("demo", member));
+        self.objects.pods.entry(pod.name.clone()).or_insert(pod);
+    }
+
+    fn stamp(&mut self, meta: &mut ObjectMeta) {
+        meta.uid = Some(self.fresh("uid"));
+        meta.resource_version = Some(self.fresh("v"));
+        meta.creation_timestamp = Some(Time(self.now));
+    }
+
+    fn mark_volume(&mut self, member: MemberId, version: &str, state: VolumeState) -> Outcome {
+        let fresh = self.fresh("v");
+        let volume = self
+            .objects
+            .volumes
+            .values_mut()
+            .find(|volume| volume.member == member)
+            .ok_or(Refused("no volume"))?;
+        guarded(&volume.version, version)?;
+        volume.version = fresh;
+        volume.state = state;
+        Ok(())
+    }
+
+    fn label_pod(&mut self, member: MemberId, version: &str, is_voter: bool) -> Outcome {
+        let fresh = self.fresh("v");
+        let pod = self.objects.pods.values_mut().find(|pod| pod.member == member).ok_or(Refused("no pod"))?;
+        guarded(&pod.version, version)?;
+        pod.version = fresh;
+        pod.is_voter = is_voter;
+        Ok(())
+    }
+
+    fn initialize(&mut self, on: MemberId, voters: &[MemberId]) -> Outcome {
+        let set: BTreeSet<MemberId> = voters.iter().copied().collect();
+        if let Some(config) = &self.raft.config {
+            assert_eq!(config.voters, set, "initialize is only ever repeated with the same set");
+            return Ok(());
+        }
+        for voter in voters {
+            let volume = self.objects.volume_of(*voter).expect("every founder has a volume");
+            assert_eq!(volume.state, VolumeState::Formatted, "every founder's volume is labelled first");
+            assert!(self.disks[&volume.uid].stamped, "every founder's volume is stamped first");
+        }
+        self.raft.term = 1;
+        self.raft.commit(Membership { voters: set, ..Membership::default() });
+        let volume = self.objects.volume_of(on).ok_or(Refused("no volume"))?;
+        if let Some(disk) = self.disks.get_mut(&volume.uid) {
+            disk.known.clone_from(&self.raft.config);
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, seen: &TaskStoreCluster, count: u32) -> Outcome {
+        let mut status = seen.status.clone().unwrap_or_default();
+        let operation = status.operation.as_mut().ok_or(Refused("no operation"))?;
+        let highest = self
+            .raft
+            .reserved
+            .values()
+            .flatten()
+            .copied()
+            .chain(self.objects.volumes.values().map(|volume| volume.member.0))
+            .chain(self.raft.config.iter().flat_map(|config| config.voters.iter().map(|voter| voter.0)))
+            .max()
+            .unwrap_or(0);
+        let numbers = self
+            .raft
+            .reserved
+            .entry(operation.id.clone())
+            .or_insert_with(|| (1..=u64::from(count)).map(|n| highest + n).collect());
+        operation.members = numbers.iter().copied().map(MemberId).collect();
+        operation.step = crds::status::Step::CreateMembers;
+        self.recheck_cluster(seen)?;
+        self.write_status(status);
+        Ok(())
+    }
+
+    fn guarded_config(&self, guard: Guard) -> Result<Membership, Refused> {
+        let config = self.raft.config.clone().ok_or(Refused("no configuration"))?;
+        let holds = self.raft.leader.is_some() && self.raft.term == guard.term && config.log_id == guard.log_id;
+        if holds { Ok(config) } else { Err(Refused("the configuration or the term moved")) }
+    }
+
+    fn set_voters(&mut self, voters: &BTreeSet<MemberId>, guard: Guard) -> Outcome {
+        let mut next = self.guarded_config(guard)?;
+        let added: Vec<MemberId> = voters.difference(&next.voters).copied().collect();
+        let removed: Vec<MemberId> = next.voters.difference(voters).copied().collect();
+        assert!(added.is_empty() || removed.is_empty(), "a scale only adds or only removes");
+        for member in &added {
+            assert!(next.learners.contains(member), "{member} was not a learner before");
+            let pod = self.objects.pod_of(*member).expect("a new voter has a pod");
+            assert!(pod.is_voter, "a new voter is counted by the budget first");
+        }
+        let leader = self.raft.leader.expect("guarded");
+        assert!(!removed.contains(&leader), "a leader hands over before it goes");
+        if let Some(budget) = &self.objects.budget {
+            assert_eq!(budget.disruptions_allowed, 0, "the budget is closed");
+        }
+        next.learners.retain(|learner| !voters.contains(learner));
+        next.voters.clone_from(voters);
+        self.raft.commit(next);
+        self.referee_quorum("the voters were set");
+        Ok(())
+    }
+}
+
+fn guarded(now: &str, seen: &str) -> Outcome {
+    if now == seen { Ok(()) } else { Err(Refused("the object moved")) }
+}

@@ -1,0 +1,444 @@
+//! A small model of Kubernetes and of Raft that plans are applied to: deterministic, with versions, UIDs
+//! and guards, and a referee that fails the test when a plan breaks a promise.
+//!
+//! Pods and volumes are really rendered and read back, so builders and readers are tested on the way. Members
+//! are a faithful abstraction of Raft's membership and liveness: a leader exists while a quorum of every half
+//! is up, a change commits at once, and every running member of a configuration knows it.
+
+mod effects;
+mod raft;
+
+use std::collections::BTreeMap;
+
+use crds::cluster::{TaskStoreClusterSpec, VolumePolicy};
+use crds::{MemberId, TaskStoreCluster};
+use jiff::{SignedDuration, Timestamp};
+use operator::observe::{
+    Authority, Budget, Credentials, Drift, Life, Object, Observed, Owner, Pod, PodPhase, Start, Trouble,
+    VolumeState,
+};
+use operator::plan::{Plan, plan};
+use operator::status;
+
+pub use effects::Refused;
+pub use raft::{Disk, Raft};
+
+pub struct World {
+    pub cluster: Option<TaskStoreCluster>,
+    pub objects: Observed,
+    /// By volume UID: a disk outlives its pod, and never its claim.
+    pub disks: BTreeMap<String, Disk>,
+    pub raft: Raft,
+    pub now: Timestamp,
+    /// Nodes that take no new pods.
+    pub cordoned: Vec<String>,
+    counter: u64,
+}
+
+pub const NODES: [(&str, &str); 4] =
+    [("n1", "a"), ("n2", "b"), ("n3", "c"), ("n4", "a")];
+
+impl World {
+    pub fn new() -> Self {
+        Self {
+            cluster: None,
+            objects: Observed { default_image: "taskstore:1".into(), ..Observed::default() },
+            disks: BTreeMap::new(),
+            raft: Raft::default(),
+            now: Timestamp::from_second(1_795_000_000).unwrap(),
+            cordoned: Vec::new(),
+            counter: 0,
+        }
+    }
+
+    pub fn create(&mut self, replicas: i32, when_deleted: VolumePolicy, when_scaled: VolumePolicy) {
+        let mut spec = TaskStoreClusterSpec { replicas, ..TaskStoreClusterSpec::default() };
+        spec.storage.when_deleted = when_deleted;
+        spec.storage.when_scaled = when_scaled;
+        let mut cluster = TaskStoreCluster::new("demo", spec);
+        cluster.metadata.namespace = Some("shop".into());
+        cluster.metadata.uid = Some(self.fresh("uid"));
+        cluster.metadata.generation = Some(1);
+        cluster.metadata.resource_version = Some(self.fresh("v"));
+        self.cluster = Some(cluster);
+    }
+
+    pub fn fresh(&mut self, what: &str) -> String {
+        self.counter += 1;
+        format!("{what}-{}", self.counter)
+    }
+
+    pub fn edit(&mut self, change: impl FnOnce(&mut TaskStoreCluster)) {
+        let version = self.fresh("v");
+        let cluster = self.cluster.as_mut().expect("there is a cluster");
+        change(cluster);
+        cluster.metadata.generation = cluster.metadata.generation.map(|generation| generation + 1);
+        cluster.metadata.resource_version = Some(version);
+    }
+
+    pub fn uid(&self) -> String {
+        self.cluster.as_ref().and_then(|cluster| cluster.metadata.uid.clone()).unwrap_or_default()
+    }
+
+    /// What an operator sees now.
+    pub fn observe(&self) -> Observed {
+        let mut observed = self.objects.clone();
+        observed.members = self.raft.reports(&self.objects, &self.disks);
+        observed
+    }
+
+    /// What one operator would do on what it saw.
+    pub fn think(&self, seen: &(TaskStoreCluster, Observed)) -> Plan {
+        let first = plan(&seen.0, &seen.1, self.now);
+        assert_eq!(first, plan(&seen.0, &seen.1, self.now), "the same input gives the same plan");
+        first
+    }
+
+    pub fn look(&self) -> Option<(TaskStoreCluster, Observed)> {
+        Some((self.cluster.clone()?, self.observe()))
+    }
+
+    /// One pass of an operator that dies after `effects_max` effects. Answers what it did.
+    pub fn pass(&mut self, seen: &(TaskStoreCluster, Observed), effects_max: usize) -> Vec<String> {
+        let thought = self.think(seen);
+        let mut done = Vec::new();
+        if thought.must_record(&seen.0) {
+            if effects_max > 0 && self.report(seen, &thought).is_ok() {
+                done.push(describe(&seen.0, &thought));
+            }
+            return done;
+        }
+        for action in thought.actions.iter().take(effects_max) {
+            match self.effect(seen, action) {
+                Ok(()) => done.push(action.to_string()),
+                Err(Refused(why)) => {
+                    done.push(format!("{action}: refused, {why}"));
+                    break;
+                }
+            }
+        }
+        if done.len() < effects_max {
+            let _ = self.report(seen, &thought);
+        }
+        done
+    }
+
+    /// Writes status onto the version it was made from.
+    fn report(&mut self, seen: &(TaskStoreCluster, Observed), thought: &Plan) -> Result<(), Refused> {
+        let wanted = status::next(&seen.0, &seen.1, thought, None, self.now);
+        self.recheck_cluster(&seen.0)?;
+        if seen.0.status.as_ref() != Some(&wanted) {
+            self.write_status(wanted);
+        }
+        Ok(())
+    }
+
+    pub fn write_status(&mut self, status: crds::TaskStoreClusterStatus) {
+        let version = self.fresh("v");
+        if let Some(cluster) = self.cluster.as_mut() {
+            cluster.status = Some(status);
+            cluster.metadata.resource_version = Some(version);
+        }
+    }
+
+    /// Everything that happens without us: scheduling, kubelets, garbage collection, elections, the budget's
+    /// controller. True when anything changed.
+    pub fn turn(&mut self) -> bool {
+        let before = (self.objects.clone(), self.raft.clone(), self.disks.clone());
+        self.collect_garbage();
+        self.schedule();
+        self.run_pods();
+        self.raft.turn(&self.objects, &mut self.disks);
+        self.ready_pods();
+        self.observe_budget();
+        before != (self.objects.clone(), self.raft.clone(), self.disks.clone())
+    }
+
+    fn collect_garbage(&mut self) {
+        let uid = self.uid();
+        let is_orphan = |owner: &Owner| *owner == Owner::Other || (*owner == Owner::Ours && uid.is_empty());
+        for pod in self.objects.pods.values_mut().filter(|pod| is_orphan(&pod.owner)) {
+            pod.life = Life::Deleting;
+        }
+        for volume in self.objects.volumes.values_mut().filter(|volume| is_orphan(&volume.owner)) {
+            volume.life = Life::Deleting;
+        }
+        self.objects.pods.retain(|_, pod| pod.life == Life::Present);
+        let in_use: Vec<MemberId> = self.objects.pods.values().map(|pod| pod.member).collect();
+        let disks = &mut self.disks;
+        self.objects.volumes.retain(|_, volume| {
+            let stays = volume.life == Life::Present || in_use.contains(&volume.member);
+            if !stays {
+                disks.remove(&volume.uid);
+            }
+            stays
+        });
+        if self.cluster.is_none() && self.disks.is_empty() {
+            // Nothing of it is left anywhere.
+            self.raft = Raft::default();
+        }
+        for object in
+            [&mut self.objects.account, &mut self.objects.client_service, &mut self.objects.peer_service]
+        {
+            if object.as_ref().is_some_and(|object| is_orphan(&object.owner)) {
+                *object = None;
+            }
+        }
+        if self.objects.budget.as_ref().is_some_and(|budget| is_orphan(&budget.object.owner)) {
+            self.objects.budget = None;
+        }
+    }
+
+    /// The cluster object is gone: what it owned belongs to nobody that exists.
+    pub fn delete_cluster(&mut self) {
+        self.cluster = None;
+        self.objects.credentials = Credentials::default();
+        let disown = |owner: &mut Owner| {
+            if *owner == Owner::Ours {
+                *owner = Owner::Other;
+            }
+        };
+        self.objects.pods.values_mut().for_each(|pod| disown(&mut pod.owner));
+        self.objects.volumes.values_mut().for_each(|volume| disown(&mut volume.owner));
+        for object in
+            [&mut self.objects.account, &mut self.objects.client_service, &mut self.objects.peer_service]
+                .into_iter()
+                .flatten()
+        {
+            disown(&mut object.owner);
+        }
+        if let Some(budget) = self.objects.budget.as_mut() {
+            disown(&mut budget.object.owner);
+        }
+    }
+
+    /// A volume ties its member to the node it first ran on, as local volumes do.
+    fn schedule(&mut self) {
+        let unplaced: Vec<String> = self
+            .objects
+            .pods
+            .values()
+            .filter(|pod| pod.node.is_none() && pod.life == Life::Present)
+            .map(|pod| pod.name.clone())
+            .collect();
+        for name in unplaced {
+            let pod = &self.objects.pods[&name];
+            let volume_uid = self.objects.volume_of(pod.member).map(|volume| volume.uid.clone());
+            let bound = volume_uid.as_ref().and_then(|uid| self.disks.get(uid)).and_then(|disk| disk.node.clone());
+            let node = bound.or_else(|| {
+                let load = |node: &str| {
+                    self.objects.pods.values().filter(|pod| pod.node.as_deref() == Some(node)).count()
+                };
+                let free = NODES.iter().filter(|(node, _)| !self.cordoned.iter().any(|known| known == node));
+                free.min_by_key(|(node, _)| load(node)).map(|(node, _)| (*node).to_owned())
+            });
+            let node = node.filter(|node| !self.cordoned.contains(node));
+            let pod = self.objects.pods.get_mut(&name).expect("it was listed");
+            match node {
+                Some(node) => {
+                    pod.zone = NODES.iter().find(|(name, _)| *name == node).map(|(_, zone)| (*zone).to_owned());
+                    pod.trouble = None;
+                    if let Some(disk) = volume_uid.and_then(|uid| self.disks.get_mut(&uid)) {
+                        disk.node = Some(node.clone());
+                    }
+                    pod.node = Some(node);
+                }
+                None => pod.trouble = Some(Trouble::Unschedulable("no node is left".into())),
+            }
+        }
+    }
+
+    fn run_pods(&mut self) {
+        for pod in self.objects.pods.values_mut() {
+            if pod.phase == PodPhase::Pending && pod.node.is_some() {
+                pod.phase = PodPhase::Running;
+                pod.ip = Some("10.0.0.1".into());
+            }
+        }
+    }
+
+    fn ready_pods(&mut self) {
+        for pod in self.objects.pods.values_mut() {
+            let runs = pod.phase == PodPhase::Running && pod.start == Start::Serve;
+            let is_member = self.raft.config.as_ref().is_some_and(|config| config.contains(pod.member));
+            // A latch: set with a leader, kept without one.
+            pod.ready = runs && is_member && (pod.ready || self.raft.leader.is_some());
+        }
+    }
+
+    fn observe_budget(&mut self) {
+        let pods = &self.objects.pods;
+        let healthy = pods.values().filter(|pod| pod.is_voter && pod.ready).count();
+        if let Some(budget) = self.objects.budget.as_mut() {
+            budget.observed_generation = budget.generation;
+            let allowed = healthy as i64 - i64::from(budget.min_available);
+            budget.disruptions_allowed = i32::try_from(allowed.max(0)).unwrap_or(0);
+        }
+    }
+
+    /// An eviction through the API: only what the budget grants. True when it was.
+    pub fn evict(&mut self, member: MemberId) -> bool {
+        let Some(name) = self.objects.pod_of(member).map(|pod| pod.name.clone()) else {
+            return false;
+        };
+        let is_granted = match self.objects.budget.as_mut() {
+            Some(budget) => {
+                let is_granted = budget.disruptions_allowed > 0 && budget.observed_generation == budget.generation;
+                budget.disruptions_allowed -= i32::from(is_granted);
+                is_granted
+            }
+            None => true,
+        };
+        if is_granted {
+            self.objects.pods.get_mut(&name).expect("it was found").life = Life::Deleting;
+            self.referee_quorum("an eviction was granted");
+        }
+        is_granted
+    }
+
+    /// Voters up, members on their way out not counted, must be a quorum.
+    pub fn referee_quorum(&self, after: &str) {
+        let Some(config) = &self.raft.config else {
+            return;
+        };
+        let up = config
+            .voters
+            .iter()
+            .filter(|voter| self.objects.pod_of(**voter).is_some_and(raft::is_up))
+            .count();
+        assert!(up * 2 > config.voters.len(), "{after} and only {up} of {} voters are up", config.voters.len());
+    }
+
+    /// Passes and turns until nothing moves; the transcript of it.
+    pub fn run(&mut self) -> Vec<String> {
+        let mut transcript = Vec::new();
+        for _ in 0..200 {
+            let moved = self.turn();
+            let Some(seen) = self.look() else {
+                if moved {
+                    continue;
+                }
+                return transcript;
+            };
+            let done = self.pass(&seen, usize::MAX);
+            let wrote = self.look().map(|now| now.0.metadata.resource_version) != Some(seen.0.metadata.resource_version);
+            if !moved && done.is_empty() && !wrote {
+                return transcript;
+            }
+            transcript.extend(done);
+        }
+        panic!("nothing settles: {transcript:#?}");
+    }
+
+    /// Words of the waits that are left.
+    pub fn waits(&self) -> Vec<String> {
+        let Some(seen) = self.look() else {
+            return Vec::new();
+        };
+        self.think(&seen).waiting.iter().map(|waiting| format!("waits: {}", waiting.words())).collect()
+    }
+
+    pub fn tick(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    pub fn pod_mut(&mut self, member: MemberId) -> &mut Pod {
+        self.objects.pods.values_mut().find(|pod| pod.member == member).expect("the member has a pod")
+    }
+
+    /// The shape that every run must end in, whatever happened on the way.
+    pub fn summary(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for volume in self.objects.volumes.values() {
+            let pod = self.objects.pods.get(&volume.name);
+            let pod = pod.map_or("no pod".to_owned(), |pod| {
+                format!("pod {:?} ready={} voter={}", pod.phase, pod.ready, pod.is_voter)
+            });
+            lines.push(format!("{} {:?} {:?}, {pod}", volume.name, volume.state, volume.owner));
+        }
+        if let Some(config) = &self.raft.config {
+            lines.push(format!(
+                "raft voters {} learners {}",
+                operator::plan::action::list(&config.voters),
+                operator::plan::action::list(&config.learners)
+            ));
+        }
+        if let Some(budget) = &self.objects.budget {
+            lines.push(format!("budget min={}", budget.min_available));
+        }
+        let status = self.cluster.as_ref().and_then(|cluster| cluster.status.clone()).unwrap_or_default();
+        for condition in &status.conditions {
+            lines.push(format!("{} {} {}", condition.type_, condition.status, condition.reason));
+        }
+        lines
+    }
+
+    fn authority(&self) -> Authority {
+        let cluster = self.cluster.as_ref().expect("there is a cluster");
+        let recorded = cluster.status.as_ref().and_then(|status| status.identity.as_ref());
+        let in_use = self.objects.volumes.values().find(|volume| volume.state != VolumeState::Retired);
+        let owner = match cluster.spec.storage.when_deleted {
+            VolumePolicy::Delete => Owner::Ours,
+            VolumePolicy::Retain => Owner::Nobody,
+        };
+        Authority {
+            cluster_id: recorded
+                .map(|identity| identity.cluster_id.clone())
+                .or_else(|| in_use.map(|volume| volume.cluster_id.clone()))
+                .unwrap_or_else(|| self.uid()),
+            expires: self.now + SignedDuration::from_hours(24 * 365),
+            owner,
+        }
+    }
+
+    fn object(&mut self) -> Object {
+        Object { uid: self.fresh("uid"), version: self.fresh("v"), owner: Owner::Ours, drift: Drift::None }
+    }
+
+    fn budget(&mut self, min_available: u32) -> Budget {
+        Budget {
+            object: self.object(),
+            min_available,
+            generation: 1,
+            observed_generation: 0,
+            disruptions_allowed: 0,
+            disrupted: 0,
+        }
+    }
+}
+
+fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {
+    let old = operator::plan::Progress::recorded(cluster);
+    let new = &thought.progress;
+    let mut words = Vec::new();
+    if old.identity != new.identity
+        && let Some(identity) = &new.identity
+    {
+        words.push(format!(
+            "identity of {} founders, initialized={}",
+            identity.founders.len(),
+            identity.initialized
+        ));
+    }
+    if old.operation != new.operation {
+        words.push(match &new.operation {
+            Some(operation) => format!(
+                "operation {:?} at {:?} of [{}]",
+                operation.kind,
+                operation.step,
+                operator::plan::action::list(&operation.members)
+            ),
+            None => "no operation".to_owned(),
+        });
+    }
+    if old.membership != new.membership
+        && let Some(membership) = &new.membership
+    {
+        words.push(format!(
+            "voters {} learners {}",
+            operator::plan::action::list(&membership.voters),
+            operator::plan::action::list(&membership.learners)
+        ));
+    }
+    format!("record {}", words.join("; "))
+}

@@ -1,0 +1,153 @@
+//! Disks and the consensus among them, as far as an operator can tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::MemberId;
+use crds::status::LogId;
+use operator::observe::{
+    Life, Link, Member, Membership, Observed, Peer, PeerHealth, Phase, Pod, PodPhase, Raft as RaftReport,
+    Report, Start,
+};
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Disk {
+    pub node: Option<String>,
+    pub stamped: bool,
+    /// The newest configuration on it; some means initialized.
+    pub known: Option<Membership>,
+    pub damage: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Raft {
+    /// The committed configuration.
+    pub config: Option<Membership>,
+    pub leader: Option<MemberId>,
+    pub term: u64,
+    pub index: u64,
+    /// Highest number ever given away; reservations by operation.
+    pub reserved: BTreeMap<String, Vec<u64>>,
+    /// Learners that take their time.
+    pub slow: BTreeSet<MemberId>,
+}
+
+pub fn is_up(pod: &Pod) -> bool {
+    pod.phase == PodPhase::Running && pod.start == Start::Serve && pod.life == Life::Present
+}
+
+impl Raft {
+    /// Elects, and lets every member that is up learn the configuration.
+    pub fn turn(&mut self, objects: &Observed, disks: &mut BTreeMap<String, Disk>) {
+        let up: BTreeSet<MemberId> = objects
+            .pods
+            .values()
+            .filter(|pod| is_up(pod))
+            .filter(|pod| {
+                let volume = objects.volume_of(pod.member);
+                volume.and_then(|volume| disks.get(&volume.uid)).is_some_and(|disk| disk.damage.is_none())
+            })
+            .map(|pod| pod.member)
+            .collect();
+        let Some(config) = self.config.clone() else {
+            return;
+        };
+        let can_lead = |member: &MemberId| {
+            up.contains(member)
+                && objects
+                    .volume_of(*member)
+                    .and_then(|volume| disks.get(&volume.uid))
+                    .is_some_and(|disk| disk.known.as_ref().is_some_and(|known| known.log_id == config.log_id))
+        };
+        let has_quorum = [&config.voters, &config.outgoing]
+            .into_iter()
+            .filter(|half| !half.is_empty())
+            .all(|half| half.iter().filter(|voter| up.contains(voter)).count() * 2 > half.len());
+        let keeps = self.leader.is_some_and(|leader| config.voters.contains(&leader) && up.contains(&leader));
+        if !has_quorum {
+            self.leader = None;
+        } else if !keeps {
+            self.leader = config.voters.iter().copied().find(|voter| can_lead(voter));
+            self.term += u64::from(self.leader.is_some());
+        }
+        if self.leader.is_some() {
+            for member in up.iter().filter(|member| config.contains(**member)) {
+                let disk = objects.volume_of(*member).and_then(|volume| disks.get_mut(&volume.uid));
+                if let Some(disk) = disk {
+                    disk.known = Some(config.clone());
+                }
+            }
+        }
+    }
+
+    pub fn commit(&mut self, mut next: Membership) {
+        self.index += 2;
+        next.log_id = LogId { term: self.term, index: self.index };
+        next.is_committed = true;
+        self.config = Some(next);
+    }
+
+    /// What every running member says.
+    pub fn reports(&self, objects: &Observed, disks: &BTreeMap<String, Disk>) -> BTreeMap<MemberId, Member> {
+        let mut reports = BTreeMap::new();
+        for pod in objects.pods.values().filter(|pod| pod.phase == PodPhase::Running) {
+            let Some(volume) = objects.volume_of(pod.member) else {
+                continue;
+            };
+            let Some(disk) = disks.get(&volume.uid) else {
+                continue;
+            };
+            let report = self.report(objects, pod, &volume.uid, disk);
+            reports.insert(pod.member, Member { link: Link::Connected, report: Some(report) });
+        }
+        reports
+    }
+
+    fn report(&self, objects: &Observed, pod: &Pod, volume_uid: &str, disk: &Disk) -> Report {
+        let leads = self.leader == Some(pod.member) && is_up(pod);
+        let phase = if disk.damage.is_some() {
+            Phase::Damaged
+        } else if !disk.stamped {
+            Phase::Blank
+        } else if disk.known.is_none() {
+            Phase::Empty
+        } else if pod.start == Start::Inspect {
+            Phase::Recovering
+        } else {
+            Phase::Serving
+        };
+        let peers = |config: &Membership| {
+            let others = config.voters.iter().chain(&config.learners).chain(&config.outgoing);
+            others
+                .filter(|other| **other != pod.member)
+                .map(|other| {
+                    let health = if !objects.pod_of(*other).is_some_and(is_up) {
+                        PeerHealth::Unreachable
+                    } else if self.slow.contains(other) {
+                        PeerHealth::Lagging
+                    } else {
+                        PeerHealth::CaughtUp
+                    };
+                    (*other, Peer { health, ready: true })
+                })
+                .collect()
+        };
+        Report {
+            phase,
+            cluster_id: pod.cluster_id.clone(),
+            member: pod.member,
+            volume_uid: if disk.stamped { volume_uid.to_owned() } else { String::new() },
+            version: "1".into(),
+            initialized: disk.known.is_some(),
+            ready: pod.ready,
+            damage: disk.damage.clone().unwrap_or_default(),
+            raft: disk.known.as_ref().map(|known| RaftReport {
+                term: self.term,
+                leads,
+                leader: self.leader,
+                membership: if leads { self.config.clone().unwrap_or_default() } else { known.clone() },
+                peers: if leads { self.config.as_ref().map(peers).unwrap_or_default() } else { BTreeMap::new() },
+            }),
+            is_disk_high_water: false,
+        }
+    }
+}
