@@ -183,7 +183,8 @@ fn random_run(seed: u64) {
     let wanted = world.cluster.as_ref().map_or(0, |cluster| cluster.spec.replicas as usize);
     let config = world.raft.config.clone().expect("it was initialized");
     assert_eq!(config.voters.len(), wanted, "seed {seed}: {:#?} {:#?}", world.summary(), world.waits());
-    assert!(config.learners.is_empty() && config.outgoing.is_empty(), "seed {seed}: {config:?}");
+    let words = format!("{:#?} {:#?}", world.summary(), world.waits());
+    assert!(config.learners.is_empty() && config.outgoing.is_empty(), "seed {seed}: {config:?} {words}");
     let pods: Vec<MemberId> = world.objects.pods.values().map(|pod| pod.member).collect();
     assert_eq!(pods.len(), wanted, "seed {seed}: pods of voters and no others: {:#?}", world.summary());
     let seen = world.look().expect("there is a cluster");

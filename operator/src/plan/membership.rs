@@ -65,15 +65,15 @@ fn begin(draft: &mut Draft<'_>, leader: &Leader<'_>) {
         return;
     }
     let (wanted, have) = (draft.replicas(), membership.voters.len());
-    let at = membership.log_id;
     if wanted > have {
-        draft.begin(scale_out_id(draft, leader), OperationKind::ScaleOut, Step::Reserve, Vec::new());
+        let id = unique(draft, scale_out_prefix(draft, leader));
+        draft.begin(id, OperationKind::ScaleOut, Step::Reserve, Vec::new());
     } else if wanted < have {
         let victims = safety::victims(leader, draft.observed, have - wanted);
         let remaining = without(&membership.voters, &victims);
         match safety::removal(leader, &remaining) {
             safety::Removal::Safe => {
-                let id = format!("in-{have}-{wanted}-{}-{}", at.term, at.index);
+                let id = unique(draft, format!("in-{have}-{wanted}-"));
                 draft.begin(id, OperationKind::ScaleIn, Step::CloseBudget, victims);
             }
             safety::Removal::Unsafe { alive, needed } => {
@@ -100,18 +100,21 @@ fn review_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation)
 /// Fewer members are wanted than it adds; or, before it reserved any, another number.
 fn is_unwanted(draft: &Draft<'_>, leader: &Leader<'_>, operation: &Operation) -> bool {
     if operation.members.is_empty() {
-        operation.id != scale_out_id(draft, leader)
+        !operation.id.starts_with(&scale_out_prefix(draft, leader))
     } else {
         draft.replicas() < leader.raft.membership.voters.len() + operation.members.len()
     }
 }
 
-/// The id says from where to where and in which configuration, so another operation has another id and
-/// other reserved numbers.
-fn scale_out_id(draft: &Draft<'_>, leader: &Leader<'_>) -> String {
-    let membership = &leader.raft.membership;
-    let (have, wanted, at) = (membership.voters.len(), draft.replicas(), membership.log_id);
-    format!("out-{have}-{wanted}-{}-{}", at.term, at.index)
+/// From where to where, so that a reservation is always for the count that its id was made for.
+fn scale_out_prefix(draft: &Draft<'_>, leader: &Leader<'_>) -> String {
+    format!("out-{}-{}-", leader.raft.membership.voters.len(), draft.replicas())
+}
+
+/// Never the same twice: a scale-out that was taken back has used up its numbers.
+fn unique(draft: &Draft<'_>, prefix: String) -> String {
+    let generation = draft.cluster.metadata.generation.unwrap_or(0);
+    format!("{prefix}{generation}-{}", draft.now.as_millisecond())
 }
 
 fn review_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
