@@ -1,0 +1,1 @@
+//! What a snapshot file must survive.
