@@ -1,5 +1,10 @@
 //! TaskStoreCluster: what a user asks for. Every field says its default, its bound and whether it may change.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "one printcolumn after the other repeats its keys"
+)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
@@ -136,8 +141,8 @@ impl Default for TaskStoreClusterSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Size of each volume. Default 10Gi; at least twice `logBudget`. May only grow, and grows
-    /// running volumes only where the storage class can expand them.
+    /// Size of each volume. Default 10Gi; at least twice `logBudget`. May only grow: volumes made from
+    /// then on have the new size.
     #[serde(default = "default_size")]
     pub size: Quantity,
 

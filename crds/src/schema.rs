@@ -27,8 +27,6 @@ pub fn crd() -> Value {
     fit(schema);
     schema["x-kubernetes-validations"] = rules(Scope::Object);
     schema["properties"]["spec"]["x-kubernetes-validations"] = rules(Scope::Spec);
-    // A spec that is left out is as good as an empty one.
-    schema["properties"]["spec"]["default"] = json!({});
     schema["properties"]["spec"]["properties"]["image"]["pattern"] = json!(r"^\S+$");
     sorted(crd)
 }

@@ -90,13 +90,15 @@ fn nothing_is_nullable_and_no_bound_is_a_float() {
     });
 }
 
+/// Not `spec` itself: the API server checks a default against the rules before it fills it in, and the
+/// rules want fields that are not there yet.
 #[test]
 fn objects_that_hold_defaults_default_to_an_empty_object() {
     every_node(|path, node| {
         let holds = node["properties"]
             .as_object()
             .is_some_and(|properties| properties.values().any(|child| !child["default"].is_null()));
-        if holds && path.starts_with(".spec") {
+        if holds && path.starts_with(".spec.") {
             assert_eq!(node["default"], serde_json::json!({}), "{path}");
         }
     });

@@ -1,1 +1,21 @@
+//! Everything that drives the product from outside: a local Kubernetes, images, stories, checks.
+//!
+//! - `local`: upstream Kubernetes on this machine, four workers as namespaces; the only module
+//!   that needs root.
+//! - `cluster`: a Kubernetes to talk to, local or given by a kubeconfig.
+//! - `images`: the product's two images, and any other single-binary image.
+//! - `install`: the product on a cluster, by its charts.
+//! - `stories`: user stories on a cluster, one function each.
+//! - `verify`: all checks by name.
 
+pub mod binaries;
+pub mod cache;
+pub mod cluster;
+pub mod host;
+pub mod images;
+pub mod install;
+pub mod local;
+pub mod process;
+pub mod progress;
+pub mod stories;
+pub mod verify;

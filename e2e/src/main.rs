@@ -1,1 +1,103 @@
-fn main() {}
+//! Command line of everything that runs around the product: `cargo cluster`, `cargo verify`, …
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use e2e::progress::say;
+use e2e::{cluster::Cluster, install, local, stories, verify};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "taskstore-e2e",
+    about = "The local Kubernetes, the demo, the stories and all checks"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A real Kubernetes on this machine.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// User stories on a Kubernetes; all of them, or those named.
+    Stories(stories::Selection),
+    /// All checks and tests; or the named parts.
+    Verify(verify::Selection),
+}
+
+#[derive(Subcommand)]
+enum ClusterCommand {
+    /// Brings it up; does nothing when it is up, and switches killed nodes on again.
+    Up,
+    /// Removes it without a trace.
+    Down,
+    /// Says which of its machines and daemons run.
+    Status,
+    /// Builds the product's images, puts them onto every node and installs both charts.
+    Install,
+    /// Cuts a node's power.
+    Kill { node: String },
+    /// Switches a killed node on again.
+    Start { node: String },
+    /// Drops all packets from and to a node.
+    Cut { node: String },
+    /// Ends `cut`.
+    Mend { node: String },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Cluster(command) => cluster(command).await.map(|()| ExitCode::SUCCESS),
+        Command::Stories(selection) => stories::main(&selection).await,
+        Command::Verify(selection) => verify::main(&selection).await,
+    }
+}
+
+async fn cluster(command: ClusterCommand) -> Result<()> {
+    match command {
+        ClusterCommand::Up => up().await,
+        ClusterCommand::Down => local::down().await,
+        ClusterCommand::Status => {
+            print!("{}", local::status().await?);
+            Ok(())
+        }
+        ClusterCommand::Install => {
+            let product = install::from_checkout(&Cluster::open(None).await?).await?;
+            println!("{}\n{}", product.node.reference, product.operator.reference);
+            Ok(())
+        }
+        ClusterCommand::Kill { node } => local::kill(local::node(&node)?).await,
+        ClusterCommand::Start { node } => local::start(local::node(&node)?).await,
+        ClusterCommand::Cut { node } => local::cut(local::node(&node)?).await,
+        ClusterCommand::Mend { node } => local::mend(local::node(&node)?).await,
+    }
+}
+
+async fn up() -> Result<()> {
+    let start = std::time::Instant::now();
+    let found = local::up().await?;
+    let state = match found {
+        local::Found::Made => format!("up after {:.1} s", start.elapsed().as_secs_f64()),
+        local::Found::Running => "already up".to_owned(),
+    };
+    say(&format!("The local Kubernetes is {state}. To use it:"));
+    println!(
+        "export KUBECONFIG={}",
+        local::layout::kubeconfig().display()
+    );
+    println!("export PATH={}/bin:$PATH", local::layout::STATE);
+    Ok(())
+}

@@ -26,6 +26,21 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Whether an API server's answer is the expected one: none for an accepted object, else its message.
+    pub fn is_met_by(self, refusal: Option<&str>) -> bool {
+        let last = |field: &'static str| field.rsplit('.').next().unwrap_or(field);
+        match (self, refusal) {
+            (Accepted, None) => true,
+            (Refused { field, message }, Some(text)) => {
+                text.contains(message) && text.contains(last(field))
+            }
+            (OutOfSchema { field }, Some(text)) => text.contains(last(field)),
+            _ => false,
+        }
+    }
+}
+
 use Verdict::{Accepted, OutOfSchema, Refused};
 
 /// Every case. Objects have no namespace; whoever sends them gives one.

@@ -1,0 +1,115 @@
+//! User stories on a real Kubernetes, each an async function that fails with an error.
+//!
+//! A story gets a namespace of its own, which enforces the `restricted` pod security standard, on a
+//! cluster it may share with others. It waits on events and records figures; the runner repeats,
+//! prints p50 and worst of every figure, and shows the namespace when a story failed.
+//!
+//! To add one: write `pub async fn name(story: Story) -> Result<()>` in a file of this folder and
+//! list it in `all`.
+
+mod figures;
+mod harness;
+mod runner;
+
+use crate::cluster::{Cluster, Kind};
+use crate::local::Found;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+pub use figures::Figures;
+pub use runner::{Report, Selection, main, run};
+
+/// What a story needs from the machine. The order is that of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// Any Kubernetes will do.
+    AnyCluster,
+    /// Nodes that may be killed or cut off: the local cluster.
+    NodeFaults,
+    /// The local cluster may be taken down: runs last and alone, and only when this run made the
+    /// cluster or the story was asked for by its name.
+    WholeMachine,
+}
+
+/// A story's name, needs and function.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub name: &'static str,
+    pub needs: Needs,
+    pub run: fn(Story) -> BoxFuture<'static, anyhow::Result<()>>,
+}
+
+/// Where a story plays.
+#[derive(Clone)]
+pub struct Story {
+    pub cluster: Cluster,
+    /// Made for this run, removed after it.
+    pub namespace: String,
+    pub figures: Arc<Figures>,
+}
+
+impl Story {
+    /// kubectl in the story's namespace.
+    pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut all = vec!["--namespace", &self.namespace];
+        all.extend(arguments);
+        self.cluster.kubectl(&all).await
+    }
+
+    /// `kubectl apply` of YAML in the story's namespace.
+    pub async fn apply(&self, yaml: &str) -> anyhow::Result<String> {
+        self.cluster
+            .kubectl_feed(&["--namespace", &self.namespace, "apply", "-f", "-"], yaml)
+            .await
+    }
+}
+
+/// Whether a story was chosen by name or came with all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    ByName,
+    WithAll,
+}
+
+impl Needs {
+    fn met_by(self, kind: Kind, asked: Asked) -> bool {
+        match (self, kind) {
+            (Self::AnyCluster, _) | (Self::NodeFaults, Kind::Local(_)) => true,
+            (Self::NodeFaults | Self::WholeMachine, Kind::Given) => false,
+            (Self::WholeMachine, Kind::Local(found)) => {
+                found == Found::Made || asked == Asked::ByName
+            }
+        }
+    }
+}
+
+macro_rules! story {
+    ($name:literal, $needs:ident, $function:path) => {
+        Entry {
+            name: $name,
+            needs: Needs::$needs,
+            run: |story| Box::pin($function(story)),
+        }
+    };
+}
+
+/// All stories, in the order of a run.
+pub fn all() -> Vec<Entry> {
+    let mut entries = vec![
+        story!(
+            "pods-find-each-other",
+            AnyCluster,
+            harness::pods_find_each_other
+        ),
+        story!("node-returns", NodeFaults, harness::node_returns),
+        story!("node-is-cut-off", NodeFaults, harness::node_is_cut_off),
+        story!("cluster-up-twice", NodeFaults, harness::up_twice),
+        story!(
+            "cluster-killed-up-leaves-nothing",
+            WholeMachine,
+            harness::killed_up_leaves_nothing
+        ),
+    ];
+    entries.sort_by_key(|entry| entry.needs);
+    entries
+}

@@ -1,0 +1,142 @@
+//! Admin calls. Every one is guarded at the member; an unclear outcome is seen in the next report.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crds::{MemberId, names};
+use taskstore_api::v1;
+use taskstore_api::v1::admin_client::AdminClient;
+use tonic::transport::Channel;
+
+use super::Scope;
+use crate::error::Error;
+use crate::plan::action::Guard;
+
+/// A change waits for its commit; after this the next report tells how it ended.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+pub async fn format(scope: &Scope<'_>, member: MemberId, volume_uid: &str) -> Result<(), Error> {
+    let identity = v1::Identity {
+        cluster_id: scope.cluster_id.clone(),
+        incarnation: u32::from(member.incarnation()),
+        member_id: member.0,
+        volume_uid: volume_uid.to_owned(),
+    };
+    let doing = "format";
+    let request = timed(v1::FormatRequest { identity: Some(identity) });
+    client(scope, member, doing)?.format(request).await.map_err(refused(member, doing))?;
+    Ok(())
+}
+
+pub async fn initialize(scope: &Scope<'_>, on: MemberId, voters: &[MemberId]) -> Result<(), Error> {
+    let doing = "initialize";
+    let voters = voters.iter().map(|voter| named(scope, *voter)).collect();
+    let request = timed(v1::InitializeRequest { voters });
+    client(scope, on, doing)?.initialize(request).await.map_err(refused(on, doing))?;
+    Ok(())
+}
+
+/// Reserves through the log, and records the numbers before anything is made for them.
+pub async fn reserve(scope: &Scope<'_>, leader: MemberId, count: u32) -> Result<(), Error> {
+    let doing = "reserve members";
+    let mut status = scope.cluster.status.clone().unwrap_or_default();
+    let Some(operation) = status.operation.as_mut() else {
+        return Err(Error::Stale { doing });
+    };
+    let request =
+        timed(v1::ReserveMembersRequest { operation_id: operation.id.clone(), count });
+    let answer = client(scope, leader, doing)?
+        .reserve_members(request)
+        .await
+        .map_err(refused(leader, doing))?
+        .into_inner();
+    operation.members = answer.member_ids.into_iter().map(MemberId).collect();
+    operation.step = crds::status::Step::CreateMembers;
+    crate::reconcile::write_status(scope.ctx, scope.cluster, status).await
+}
+
+pub async fn add_learners(
+    scope: &Scope<'_>,
+    leader: MemberId,
+    members: &[MemberId],
+    guard: Guard,
+) -> Result<(), Error> {
+    let members = members.iter().map(|member| named(scope, *member)).collect();
+    let change = v1::change_membership_request::Change::AddLearners(v1::AddLearners { members });
+    change_membership(scope, leader, change, guard, "add learners").await
+}
+
+pub async fn remove_learners(
+    scope: &Scope<'_>,
+    leader: MemberId,
+    members: &[MemberId],
+    guard: Guard,
+) -> Result<(), Error> {
+    let members = members.iter().map(|member| member.0).collect();
+    let change = v1::change_membership_request::Change::RemoveLearners(v1::RemoveLearners { members });
+    change_membership(scope, leader, change, guard, "remove learners").await
+}
+
+pub async fn set_voters(
+    scope: &Scope<'_>,
+    leader: MemberId,
+    voters: &BTreeSet<MemberId>,
+    guard: Guard,
+) -> Result<(), Error> {
+    let voters = voters.iter().map(|voter| voter.0).collect();
+    let change = v1::change_membership_request::Change::SetVoters(v1::SetVoters { voters });
+    change_membership(scope, leader, change, guard, "set voters").await
+}
+
+pub async fn transfer_leader(
+    scope: &Scope<'_>,
+    leader: MemberId,
+    to: MemberId,
+    term: u64,
+) -> Result<(), Error> {
+    let doing = "transfer leadership";
+    let request = timed(v1::TransferLeaderRequest { to: to.0, expected_term: term });
+    client(scope, leader, doing)?.transfer_leader(request).await.map_err(refused(leader, doing))?;
+    Ok(())
+}
+
+async fn change_membership(
+    scope: &Scope<'_>,
+    leader: MemberId,
+    change: v1::change_membership_request::Change,
+    guard: Guard,
+    doing: &'static str,
+) -> Result<(), Error> {
+    let request = timed(v1::ChangeMembershipRequest {
+        change: Some(change),
+        expected_membership: Some(v1::LogId { term: guard.log_id.term, index: guard.log_id.index }),
+        expected_term: guard.term,
+    });
+    client(scope, leader, doing)?.change_membership(request).await.map_err(refused(leader, doing))?;
+    Ok(())
+}
+
+fn client(scope: &Scope<'_>, member: MemberId, doing: &'static str) -> Result<AdminClient<Channel>, Error> {
+    scope
+        .ctx
+        .members
+        .client(&scope.key(), member)
+        .ok_or(Error::NotConnected { member, doing })
+}
+
+fn named(scope: &Scope<'_>, member: MemberId) -> v1::Member {
+    v1::Member {
+        id: member.0,
+        name: names::member_host(scope.name(), scope.namespace(), member),
+    }
+}
+
+fn timed<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+fn refused(member: MemberId, doing: &'static str) -> impl FnOnce(tonic::Status) -> Error {
+    move |source| Error::Member { member, doing, source: Box::new(source) }
+}

@@ -1,0 +1,180 @@
+//! Does what the plan says, in its order, and stops at the first failure.
+//!
+//! Each effect is guarded by itself: creates that may exist already, patches with the resourceVersion they
+//! were decided on, deletes with a UID, membership changes with the last membership log id and the term.
+//! What a guard cannot see is read again, uncached, right before (see [`Recheck`]). Independent actions of
+//! one kind run side by side.
+//!
+//! Patches are merge patches that carry `resourceVersion`: the API server refuses them with a conflict when
+//! the object moved, just as it does for a JSON patch with a test, without one more dependency.
+
+pub mod certificates;
+mod members;
+mod objects;
+mod pods;
+
+use crds::{MemberId, TaskStoreCluster};
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::Api;
+use tracing::info;
+
+use crate::context::Context;
+use crate::error::{Error, kubernetes};
+use crate::events;
+use crate::observe::{Life, Observed, VolumeState};
+use crate::plan::Action;
+use crate::plan::action::Recheck;
+use crate::resources::{cluster_name, namespace};
+
+/// What the actions of one pass share.
+pub struct Scope<'a> {
+    pub ctx: &'a Context,
+    pub cluster: &'a TaskStoreCluster,
+    pub observed: &'a Observed,
+    /// Who the cluster is: recorded, or read from the labels of volumes that are being taken up.
+    pub cluster_id: String,
+}
+
+impl<'a> Scope<'a> {
+    pub fn new(ctx: &'a Context, cluster: &'a TaskStoreCluster, observed: &'a Observed) -> Self {
+        let recorded = cluster.status.as_ref().and_then(|status| status.identity.as_ref());
+        let cluster_id = recorded
+            .map(|identity| identity.cluster_id.clone())
+            .or_else(|| {
+                let mut volumes = observed.volumes.values();
+                let in_use = volumes.find(|volume| volume.state != VolumeState::Retired);
+                in_use.map(|volume| volume.cluster_id.clone())
+            })
+            .or_else(|| cluster.metadata.uid.clone())
+            .unwrap_or_default();
+        Self { ctx, cluster, observed, cluster_id }
+    }
+
+    pub fn name(&self) -> &str {
+        cluster_name(self.cluster)
+    }
+
+    pub fn namespace(&self) -> &str {
+        namespace(self.cluster)
+    }
+
+    pub fn key(&self) -> (String, String) {
+        (self.namespace().to_owned(), self.name().to_owned())
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.ctx.client.clone(), self.namespace())
+    }
+}
+
+pub async fn apply(scope: &Scope<'_>, actions: &[Action]) -> Result<(), Error> {
+    if actions.iter().any(|action| action.recheck() == Recheck::Cluster) {
+        recheck_cluster(scope).await?;
+    }
+    for alike in actions.chunk_by(|one, other| one.kind() == other.kind()) {
+        try_join_all(alike.iter().map(|action| perform(scope, action))).await?;
+    }
+    Ok(())
+}
+
+/// An operator with an old cache must not undo what a later one has recorded.
+async fn recheck_cluster(scope: &Scope<'_>) -> Result<(), Error> {
+    let doing = "cluster read again";
+    let found = scope
+        .api::<TaskStoreCluster>()
+        .get_metadata_opt(scope.name())
+        .await
+        .map_err(kubernetes(doing))?;
+    let decided_on = &scope.cluster.metadata;
+    match found {
+        Some(found)
+            if found.metadata.resource_version == decided_on.resource_version
+                && found.metadata.uid == decided_on.uid =>
+        {
+            Ok(())
+        }
+        _ => Err(Error::Stale { doing }),
+    }
+}
+
+/// A pod on a retired or exchanged volume must not start: retired members together could elect each other.
+async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
+    let doing = "volume read again";
+    let name = crds::names::volume_claim(scope.name(), member);
+    let found =
+        scope.api::<PersistentVolumeClaim>().get_opt(&name).await.map_err(kubernetes(doing))?;
+    let volume = found.as_ref().and_then(|claim| crate::observe::objects::volume(claim, ""));
+    match volume {
+        Some(volume)
+            if volume.uid == uid
+                && volume.state != VolumeState::Retired
+                && volume.life == Life::Present =>
+        {
+            Ok(())
+        }
+        _ => Err(Error::Stale { doing }),
+    }
+}
+
+async fn perform(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
+    if let Action::CreatePod { member, volume_uid, .. } = action {
+        recheck_volume(scope, *member, volume_uid).await?;
+    }
+    let outcome = act(scope, action).await;
+    scope.ctx.metrics.action(action.kind(), outcome.is_ok());
+    if outcome.is_ok() && events::is_worth_telling(action) {
+        info!(namespace = scope.namespace(), cluster = scope.name(), %action, "done");
+        scope.ctx.events.done(scope.cluster, action);
+    }
+    outcome
+}
+
+async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
+    match action {
+        Action::EnsureAuthority => certificates::ensure_authority(scope).await,
+        Action::EnsureClientCertificate => certificates::ensure_client(scope).await,
+        Action::EnsureCertificate { member } => certificates::ensure_member(scope, *member).await,
+        Action::DeleteCertificate { member } => certificates::delete_member(scope, *member).await,
+        Action::CreateFixture(fixture) => objects::create_fixture(scope, *fixture).await,
+        Action::RepairFixture { fixture, version } => {
+            objects::repair_fixture(scope, *fixture, version).await
+        }
+        Action::SetOwner { kind, name, version, owner } => {
+            objects::set_owner(scope, *kind, name, version, *owner).await
+        }
+        Action::CreateBudget { min_available } => objects::create_budget(scope, *min_available).await,
+        Action::SetBudget { min_available, version } => {
+            objects::set_budget(scope, *min_available, version).await
+        }
+        Action::DeleteBudget { uid } => objects::delete_budget(scope, uid).await,
+        Action::CreateVolume { member } => pods::create_volume(scope, *member).await,
+        Action::MarkFormatted { member, version } => pods::mark_formatted(scope, *member, version).await,
+        Action::RetireVolume { member, version } => pods::retire_volume(scope, *member, version).await,
+        Action::DeleteVolume { member, uid } => pods::delete_volume(scope, *member, uid).await,
+        Action::CreatePod { member, volume_uid, start, is_voter } => {
+            pods::create(scope, *member, volume_uid, *start, *is_voter).await
+        }
+        Action::MarkVoter { member, version } => pods::mark_voter(scope, *member, version, true).await,
+        Action::UnmarkVoter { member, version } => pods::mark_voter(scope, *member, version, false).await,
+        Action::DeletePod { member, uid, .. } => pods::delete(scope, *member, uid).await,
+        Action::Format { member, volume_uid } => members::format(scope, *member, volume_uid).await,
+        Action::Initialize { on, voters } => members::initialize(scope, *on, voters).await,
+        Action::ReserveMembers { leader, count } => members::reserve(scope, *leader, *count).await,
+        Action::AddLearners { leader, members, guard } => {
+            members::add_learners(scope, *leader, members, *guard).await
+        }
+        Action::RemoveLearners { leader, members, guard } => {
+            members::remove_learners(scope, *leader, members, *guard).await
+        }
+        Action::SetVoters { leader, voters, guard } => {
+            members::set_voters(scope, *leader, voters, *guard).await
+        }
+        Action::TransferLeader { leader, to, term } => {
+            members::transfer_leader(scope, *leader, *to, *term).await
+        }
+    }
+}

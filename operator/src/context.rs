@@ -1,0 +1,62 @@
+//! What every pass of this process shares.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use taskstore_api::admin::ClientTls;
+use tokio::sync::watch;
+
+use crate::certificates::Pair;
+use crate::clients::members::{Key, Members};
+use crate::events::Events;
+use crate::leadership::Role;
+use crate::metrics::Metrics;
+use crate::observe::Credentials;
+
+pub struct Context {
+    pub client: kube::Client,
+    pub members: Members,
+    pub metrics: Metrics,
+    pub events: Events,
+    pub role: watch::Receiver<Role>,
+    /// Image of clusters that name none.
+    pub default_image: String,
+    held: Mutex<HashMap<Key, Held>>,
+}
+
+/// What was read from, or written into, the Secrets of one cluster. Losing it costs a few reads.
+#[derive(Default)]
+pub struct Held {
+    pub facts: Credentials,
+    pub authority: Option<Pair>,
+    /// What we show on the members' admin ports.
+    pub tls: Option<ClientTls>,
+}
+
+impl Context {
+    pub fn new(
+        client: kube::Client,
+        members: Members,
+        metrics: Metrics,
+        events: Events,
+        role: watch::Receiver<Role>,
+        default_image: String,
+    ) -> Self {
+        Self { client, members, metrics, events, role, default_image, held: Mutex::default() }
+    }
+
+    pub fn leads(&self) -> bool {
+        *self.role.borrow() == Role::Leading
+    }
+
+    pub fn held<T>(&self, key: &Key, read: impl FnOnce(&mut Held) -> T) -> T {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        read(held.entry(key.clone()).or_default())
+    }
+
+    /// A cluster that is gone takes everything we remembered of it along.
+    pub fn forget(&self, key: &Key) {
+        self.members.forget(key);
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}

@@ -1,0 +1,48 @@
+//! Kubernetes Events: one for each real change, in the words of the action.
+
+use crds::TaskStoreCluster;
+use kube::Resource;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tracing::debug;
+
+use crate::plan::Action;
+
+#[derive(Clone)]
+pub struct Events {
+    recorder: Recorder,
+}
+
+impl Events {
+    pub fn new(client: kube::Client, instance: String) -> Self {
+        let reporter = Reporter { controller: "taskstore-operator".into(), instance: Some(instance) };
+        Self { recorder: Recorder::new(client, reporter) }
+    }
+
+    /// Told in the background: an Event is a courtesy and never holds up a pass.
+    pub fn done(&self, cluster: &TaskStoreCluster, action: &Action) {
+        let event = Event {
+            type_: EventType::Normal,
+            reason: action.kind().into(),
+            note: Some(format!("{action}: {}", action.is_safe_because())),
+            action: action.kind().into(),
+            secondary: None,
+        };
+        let (recorder, reference) = (self.recorder.clone(), cluster.object_ref(&()));
+        tokio::spawn(async move {
+            if let Err(error) = recorder.publish(&event, &reference).await {
+                debug!(%error, "event not told");
+            }
+        });
+    }
+}
+
+/// Reading what is there already changes nothing, and a budget opens and closes with every pod.
+pub fn is_worth_telling(action: &Action) -> bool {
+    !matches!(
+        action,
+        Action::EnsureAuthority
+            | Action::EnsureClientCertificate
+            | Action::EnsureCertificate { .. }
+            | Action::SetBudget { .. }
+    )
+}

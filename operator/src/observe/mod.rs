@@ -1,0 +1,270 @@
+//! The world as one pass sees it: plain data, built once, from caches and pushed reports.
+//!
+//! ```text
+//!  watches ──▶ caches ──▶ objects.rs ─┐
+//!  status streams ──────▶ report.rs ──┼──▶ Observed ──▶ plan, status
+//!  Secrets we made or checked ────────┘
+//! ```
+//!
+//! It is stale by nature. What would do harm on stale facts is checked again by `apply`, uncached, right
+//! before it is done.
+
+pub mod objects;
+pub mod report;
+mod snapshot;
+pub mod streams;
+
+use std::collections::BTreeMap;
+
+use crds::MemberId;
+use jiff::Timestamp;
+
+pub use report::{Membership, Peer, PeerHealth, Phase, Raft, Report};
+pub use snapshot::{Caches, observe};
+
+/// Everything of one cluster, at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Every volume labelled for this cluster's name, by claim name.
+    pub volumes: BTreeMap<String, Volume>,
+    /// Every pod labelled for this cluster's name, by pod name.
+    pub pods: BTreeMap<String, Pod>,
+    pub client_service: Option<Object>,
+    pub peer_service: Option<Object>,
+    pub account: Option<Object>,
+    pub budget: Option<Budget>,
+    pub credentials: Credentials,
+    pub members: BTreeMap<MemberId, Member>,
+    /// Image of a spec that names none.
+    pub default_image: String,
+}
+
+/// Whose an object is by its controller reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The cluster as it exists now.
+    Ours,
+    /// Another object, most often an earlier cluster of this name; garbage collection removes it.
+    Other,
+    Nobody,
+}
+
+/// Whether an object is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Present,
+    Deleting,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub uid: String,
+    pub version: String,
+    pub owner: Owner,
+    /// What differs from what we render, in fields that we set.
+    pub drift: Drift,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drift {
+    None,
+    Changed,
+}
+
+/// Where a volume stands in the one life that its member has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeState {
+    /// Nothing was ever stamped on it: its member is in no configuration.
+    Unformatted,
+    Formatted,
+    /// Its member was removed for good.
+    Retired,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    pub name: String,
+    pub uid: String,
+    pub version: String,
+    pub cluster_id: String,
+    pub member: MemberId,
+    pub state: VolumeState,
+    pub owner: Owner,
+    pub life: Life,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodPhase {
+    Pending,
+    Running,
+    /// Failed, evicted or succeeded: it only holds its name.
+    Ended,
+    Unknown,
+}
+
+/// How a pod's member was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Serve,
+    /// Opens its disk read-only and reports; no vote, no serving.
+    Inspect,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    pub name: String,
+    pub uid: String,
+    pub version: String,
+    pub cluster_id: String,
+    pub member: MemberId,
+    pub created: Timestamp,
+    pub phase: PodPhase,
+    pub ready: bool,
+    pub life: Life,
+    pub owner: Owner,
+    pub start: Start,
+    /// Counted by the disruption budget.
+    pub is_voter: bool,
+    pub ip: Option<String>,
+    pub node: Option<String>,
+    pub zone: Option<String>,
+    pub template_hash: String,
+    pub renderer_revision: u32,
+    pub image: String,
+    pub trouble: Option<Trouble>,
+}
+
+/// Why a pod does not run, in the words of the scheduler or the kubelet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    Unschedulable(String),
+    Container(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub object: Object,
+    pub min_available: u32,
+    pub generation: i64,
+    pub observed_generation: i64,
+    pub disruptions_allowed: i32,
+    /// Pods whose eviction was granted and that are not gone yet.
+    pub disrupted: usize,
+}
+
+impl Budget {
+    /// No eviction can be granted any more, and none that was granted is under way.
+    pub fn is_closed_for_certain(&self, pods_counted: usize) -> bool {
+        self.min_available as usize >= pods_counted
+            && self.observed_generation >= self.generation
+            && self.disruptions_allowed == 0
+            && self.disrupted == 0
+    }
+}
+
+/// What we know of Secrets from having made or checked them; they are never listed or watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    pub authority: Option<Authority>,
+    /// When the certificate of the client port runs out. Absent: not checked yet.
+    pub client_expires: Option<Timestamp>,
+    pub member_expires: BTreeMap<MemberId, Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    pub cluster_id: String,
+    pub expires: Timestamp,
+    /// Whether it goes with the cluster or stays with kept volumes.
+    pub owner: Owner,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// A status stream is open and showed a sign of life.
+    Connected,
+    /// We try to reach it and cannot.
+    Silent,
+    /// The leader speaks for it; what is here is the last we heard from itself.
+    Unwatched,
+}
+
+/// One member's own words, as far as they reached us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub link: Link,
+    pub report: Option<Report>,
+}
+
+impl Observed {
+    pub fn volume_of(&self, member: MemberId) -> Option<&Volume> {
+        self.volumes.values().find(|volume| volume.member == member)
+    }
+
+    pub fn pod_of(&self, member: MemberId) -> Option<&Pod> {
+        self.pods.values().find(|pod| pod.member == member)
+    }
+
+    /// What a member says about itself right now.
+    pub fn report_of(&self, member: MemberId) -> Option<&Report> {
+        self.members
+            .get(&member)
+            .filter(|member| member.link == Link::Connected)
+            .and_then(|member| member.report.as_ref())
+    }
+
+    /// The leader's words: of all that claim to lead, the one with the highest term, and only when its
+    /// configuration is committed and not older than the one we have recorded.
+    pub fn leader(&self, recorded: crds::status::LogId) -> Option<Leader<'_>> {
+        self.members
+            .keys()
+            .filter_map(|id| {
+                let report = self.report_of(*id)?;
+                let raft = report.raft.as_ref().filter(|raft| raft.leads)?;
+                let is_current = raft.membership.is_committed && raft.membership.log_id >= recorded;
+                is_current.then_some(Leader { id: *id, raft })
+            })
+            .max_by_key(|leader| leader.raft.term)
+            .filter(Leader::has_quorum)
+    }
+}
+
+/// A member that leads, with what it knows of the others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Leader<'a> {
+    pub id: MemberId,
+    pub raft: &'a Raft,
+}
+
+impl Leader<'_> {
+    /// Itself, or a peer that it reaches.
+    pub fn is_alive(&self, member: MemberId) -> bool {
+        member == self.id
+            || self
+                .raft
+                .peers
+                .get(&member)
+                .is_some_and(|peer| matches!(peer.health, PeerHealth::CaughtUp | PeerHealth::Lagging))
+    }
+
+    pub fn is_caught_up(&self, member: MemberId) -> bool {
+        member == self.id
+            || self
+                .raft
+                .peers
+                .get(&member)
+                .is_some_and(|peer| peer.health == PeerHealth::CaughtUp)
+    }
+
+    /// A leader that reaches no quorum is cut off; another may lead elsewhere.
+    fn has_quorum(&self) -> bool {
+        let membership = &self.raft.membership;
+        [&membership.voters, &membership.outgoing]
+            .into_iter()
+            .filter(|half| !half.is_empty())
+            .all(|half| {
+                let alive = half.iter().filter(|voter| self.is_alive(**voter)).count();
+                alive * 2 > half.len()
+            })
+    }
+}

@@ -1,0 +1,164 @@
+//! A member's status, as far as decisions read it. What moves under load alone is left out, so that two
+//! equal reports mean that nothing flipped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::MemberId;
+use crds::status::LogId;
+use taskstore_api::v1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A member of a newer version may say what we do not know; it is never acted on.
+    Unknown,
+    Blank,
+    Empty,
+    Recovering,
+    Serving,
+    Stopping,
+    Damaged,
+    Removed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub phase: Phase,
+    pub cluster_id: String,
+    pub member: MemberId,
+    pub volume_uid: String,
+    pub version: String,
+    pub initialized: bool,
+    pub ready: bool,
+    /// Why it refuses its own disk; empty otherwise.
+    pub damage: String,
+    pub raft: Option<Raft>,
+    pub is_disk_high_water: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raft {
+    pub term: u64,
+    pub leads: bool,
+    pub leader: Option<MemberId>,
+    pub membership: Membership,
+    pub peers: BTreeMap<MemberId, Peer>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    pub log_id: LogId,
+    pub voters: BTreeSet<MemberId>,
+    pub outgoing: BTreeSet<MemberId>,
+    pub learners: BTreeSet<MemberId>,
+    pub is_committed: bool,
+}
+
+impl Membership {
+    pub fn contains(&self, member: MemberId) -> bool {
+        self.voters.contains(&member)
+            || self.outgoing.contains(&member)
+            || self.learners.contains(&member)
+    }
+
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    pub fn to_status(&self) -> crds::status::Membership {
+        crds::status::Membership {
+            voters: self.voters.iter().copied().collect(),
+            learners: self.learners.iter().copied().collect(),
+            joint: self.outgoing.iter().copied().collect(),
+            log_id: self.log_id,
+        }
+    }
+
+    pub fn from_status(recorded: &crds::status::Membership) -> Self {
+        Self {
+            log_id: recorded.log_id,
+            voters: recorded.voters.iter().copied().collect(),
+            outgoing: recorded.joint.iter().copied().collect(),
+            learners: recorded.learners.iter().copied().collect(),
+            is_committed: true,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub health: PeerHealth,
+    pub ready: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerHealth {
+    Unknown,
+    CaughtUp,
+    Lagging,
+    Unreachable,
+}
+
+impl Report {
+    pub fn read(status: &v1::MemberStatus) -> Self {
+        let identity = status.identity.clone().unwrap_or_default();
+        Self {
+            phase: phase(status.phase()),
+            cluster_id: identity.cluster_id,
+            member: MemberId(identity.member_id),
+            volume_uid: identity.volume_uid,
+            version: status.version.clone(),
+            initialized: status.initialized,
+            ready: status.ready,
+            damage: status.damage.clone(),
+            raft: status.raft.as_ref().map(raft),
+            is_disk_high_water: status.disk_high_water,
+        }
+    }
+}
+
+fn phase(phase: v1::MemberPhase) -> Phase {
+    match phase {
+        v1::MemberPhase::Unspecified => Phase::Unknown,
+        v1::MemberPhase::Blank => Phase::Blank,
+        v1::MemberPhase::Empty => Phase::Empty,
+        v1::MemberPhase::Recovering => Phase::Recovering,
+        v1::MemberPhase::Serving => Phase::Serving,
+        v1::MemberPhase::Stopping => Phase::Stopping,
+        v1::MemberPhase::Damaged => Phase::Damaged,
+        v1::MemberPhase::Removed => Phase::Removed,
+    }
+}
+
+fn raft(raft: &v1::RaftStatus) -> Raft {
+    Raft {
+        term: raft.term,
+        leads: raft.leads,
+        leader: (raft.leader_id != 0).then_some(MemberId(raft.leader_id)),
+        membership: raft.membership.as_ref().map(membership).unwrap_or_default(),
+        peers: raft
+            .peers
+            .iter()
+            .map(|peer| {
+                let health = match peer.health() {
+                    v1::PeerHealth::Unspecified => PeerHealth::Unknown,
+                    v1::PeerHealth::CaughtUp => PeerHealth::CaughtUp,
+                    v1::PeerHealth::Lagging => PeerHealth::Lagging,
+                    v1::PeerHealth::Unreachable => PeerHealth::Unreachable,
+                };
+                (MemberId(peer.member_id), Peer { health, ready: peer.ready })
+            })
+            .collect(),
+    }
+}
+
+pub fn membership(membership: &v1::Membership) -> Membership {
+    let ids = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
+    let log_id = membership.log_id.unwrap_or_default();
+    Membership {
+        log_id: LogId { term: log_id.term, index: log_id.index },
+        voters: ids(&membership.voters),
+        outgoing: ids(&membership.voters_outgoing),
+        learners: ids(&membership.learners),
+        is_committed: membership.committed,
+    }
+}

@@ -1,0 +1,104 @@
+//! Reads the caches of one namespace set into `Observed`.
+
+use std::sync::Arc;
+
+use crds::names::{self, label};
+use crds::TaskStoreCluster;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::ListParams;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, Resource, ResourceExt};
+
+use super::{Credentials, Member, Observed, objects};
+use crate::resources::{self, cluster_name, namespace};
+use crds::MemberId;
+use std::collections::BTreeMap;
+
+/// What the watches of one namespace (or of all) have seen.
+#[derive(Clone)]
+pub struct Caches {
+    pub clusters: Store<TaskStoreCluster>,
+    pub pods: Store<core::Pod>,
+    pub claims: Store<core::PersistentVolumeClaim>,
+    pub services: Store<core::Service>,
+    pub accounts: Store<core::ServiceAccount>,
+    pub budgets: Store<PodDisruptionBudget>,
+}
+
+/// Builds the picture of one cluster. Asks the API server only while the cluster has no recorded identity:
+/// then a cache that is not yet full must not make an existing cluster look like a new one.
+pub async fn observe(
+    client: &Client,
+    caches: &Caches,
+    cluster: &TaskStoreCluster,
+    members: BTreeMap<MemberId, Member>,
+    credentials: Credentials,
+    default_image: &str,
+) -> Result<Observed, kube::Error> {
+    let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
+    let has_identity = cluster.status.as_ref().is_some_and(|status| status.identity.is_some());
+    let (claims, pods) = if has_identity {
+        (of_cluster(&caches.claims, cluster), of_cluster(&caches.pods, cluster))
+    } else {
+        (listed(client, cluster).await?, listed(client, cluster).await?)
+    };
+    let volumes = claims
+        .iter()
+        .filter_map(|claim| objects::volume(claim, uid))
+        .map(|volume| (volume.name.clone(), volume))
+        .collect();
+    let pods = pods
+        .iter()
+        .filter_map(|pod| objects::pod(pod, uid))
+        .map(|pod| (pod.name.clone(), pod))
+        .collect();
+    let name = cluster_name(cluster);
+    let service = |name: String, wanted: core::Service| {
+        named(&caches.services, cluster, &name)
+            .map(|found| objects::object(&found.metadata, found.as_ref(), &wanted, cluster))
+    };
+    Ok(Observed {
+        volumes,
+        pods,
+        client_service: service(names::client_service(name), resources::service::clients(cluster)),
+        peer_service: service(names::peer_service(name), resources::service::peers(cluster)),
+        account: named(&caches.accounts, cluster, &names::service_account(name)).map(|found| {
+            objects::object(&found.metadata, found.as_ref(), &resources::service_account(cluster), cluster)
+        }),
+        budget: named(&caches.budgets, cluster, &names::disruption_budget(name))
+            .map(|found| objects::budget(&found, cluster)),
+        credentials,
+        members,
+        default_image: default_image.to_owned(),
+    })
+}
+
+fn of_cluster<K>(store: &Store<K>, cluster: &TaskStoreCluster) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state_filter(|object| {
+        object.namespace().as_deref() == Some(namespace(cluster))
+            && object.labels().get(label::CLUSTER).map(String::as_str) == Some(cluster_name(cluster))
+    })
+}
+
+async fn listed<K>(client: &Client, cluster: &TaskStoreCluster) -> Result<Vec<Arc<K>>, kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace(cluster));
+    let selector = ListParams::default().labels(&format!("{}={}", label::CLUSTER, cluster_name(cluster)));
+    Ok(api.list(&selector).await?.items.into_iter().map(Arc::new).collect())
+}
+
+fn named<K>(store: &Store<K>, cluster: &TaskStoreCluster, name: &str) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.get(&ObjectRef::new(name).within(namespace(cluster)))
+}

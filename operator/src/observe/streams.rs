@@ -1,0 +1,35 @@
+//! Which members are listened to: the leader, who knows of everybody, and those it cannot know of yet.
+
+use std::collections::BTreeMap;
+
+use crds::MemberId;
+use crds::names::{self, ADMIN_PORT};
+use crds::status::LogId;
+
+use super::{Observed, PodPhase};
+use crate::clients::members::Target;
+
+/// Without a leader, everybody with an address. A pod that ended has none.
+pub fn wanted(observed: &Observed, recorded: LogId) -> BTreeMap<MemberId, Target> {
+    let leader = observed.leader(recorded);
+    observed
+        .pods
+        .values()
+        .filter(|pod| pod.phase != PodPhase::Ended)
+        .filter(|pod| {
+            leader.is_none_or(|leader| {
+                leader.id == pod.member || !leader.raft.membership.contains(pod.member)
+            })
+        })
+        .filter_map(|pod| {
+            let ip = pod.ip.as_deref()?;
+            let address = if ip.contains(':') {
+                format!("[{ip}]:{ADMIN_PORT}")
+            } else {
+                format!("{ip}:{ADMIN_PORT}")
+            };
+            let server_name = names::member_tls_name(&pod.cluster_id, pod.member);
+            Some((pod.member, Target { address, server_name }))
+        })
+        .collect()
+}

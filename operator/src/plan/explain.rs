@@ -1,0 +1,153 @@
+//! Why the operator waits, in a closed list, and the words a person reads in a condition.
+
+use crds::{MemberId, Reason};
+
+use super::action::{list, short};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    Paused,
+    /// Objects of an earlier cluster of this name are still being removed.
+    EarlierObjects { names: Vec<String> },
+    VolumesOfSeveralClusters { ids: Vec<String> },
+    /// Status was lost and the pods that run know no leader.
+    LostStatusWithoutLeader,
+    /// Volumes that were not yet inspected.
+    Inspection { members: Vec<MemberId> },
+    AdoptionQuorum { present: usize, needed: usize, voters: Vec<MemberId> },
+    /// Inspected volumes hold no configuration, and not every volume of a first set is there.
+    NothingToAdopt,
+    PodsGone { members: Vec<MemberId> },
+    PodsStarting { members: Vec<MemberId>, trouble: Option<String> },
+    Unschedulable { members: Vec<MemberId>, trouble: String },
+    FailedPodPause { member: MemberId },
+    Reports { members: Vec<MemberId> },
+    VolumeLost { member: MemberId },
+    Damaged { member: MemberId, what: String },
+    Certificates,
+    Leader,
+    Initialized,
+    CatchUp { members: Vec<MemberId> },
+    Promotion,
+    HandOver { from: MemberId, to: MemberId },
+    NoSuccessor { leader: MemberId },
+    /// Taking the victims out would leave too few voters that are alive.
+    QuorumForRemoval { alive: usize, needed: usize },
+    VotersDown { members: Vec<MemberId> },
+    Budget,
+    Evictions,
+    JointConfiguration,
+}
+
+impl Waiting {
+    /// Takes up another wait of the same kind, so that people read one sentence. False: it is another kind.
+    pub fn absorb(&mut self, other: &Self) -> bool {
+        match (&mut *self, other) {
+            (Self::PodsStarting { members, trouble }, Self::PodsStarting { members: more, trouble: theirs })
+                if trouble == theirs =>
+            {
+                members.extend(more);
+            }
+            (Self::PodsGone { members }, Self::PodsGone { members: more }) => members.extend(more),
+            (known, other) => return known == other,
+        }
+        true
+    }
+
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Paused => Reason::PausedBySpec,
+            Self::EarlierObjects { .. } | Self::PodsGone { .. } => Reason::WaitingForPodDeletion,
+            Self::VolumesOfSeveralClusters { .. }
+            | Self::LostStatusWithoutLeader
+            | Self::AdoptionQuorum { .. }
+            | Self::NothingToAdopt => Reason::AdoptionBlocked,
+            Self::Inspection { .. } | Self::Reports { .. } => Reason::WaitingForMembers,
+            Self::PodsStarting { .. } | Self::FailedPodPause { .. } => Reason::WaitingForPods,
+            Self::Unschedulable { .. } => Reason::WaitingForPods,
+            Self::VolumeLost { .. } => Reason::VolumeLost,
+            Self::Damaged { .. } => Reason::MemberDamaged,
+            Self::Certificates => Reason::WaitingForCertificates,
+            Self::Leader | Self::Initialized => Reason::WaitingForLeader,
+            Self::CatchUp { .. } => Reason::WaitingForCatchUp,
+            Self::Promotion | Self::JointConfiguration => Reason::WaitingForMembership,
+            Self::HandOver { .. } | Self::NoSuccessor { .. } => Reason::WaitingForHandOver,
+            Self::QuorumForRemoval { .. } | Self::VotersDown { .. } => Reason::WaitingForQuorum,
+            Self::Budget => Reason::WaitingForBudget,
+            Self::Evictions => Reason::WaitingForEvictions,
+        }
+    }
+
+    pub fn words(&self) -> String {
+        match self {
+            Self::Paused => "spec.paused is set; nothing is changed until it is taken back".into(),
+            Self::EarlierObjects { names } => format!(
+                "objects of an earlier cluster of this name are still being removed: {}",
+                names.join(", ")
+            ),
+            Self::VolumesOfSeveralClusters { ids } => format!(
+                "volumes of several clusters carry this name ({}); label those that are not wanted with \
+                 taskstore.dev/retired=true or delete them",
+                ids.join(", ")
+            ),
+            Self::LostStatusWithoutLeader => {
+                "status was lost, and no member that runs on the existing volumes leads; waiting for a leader \
+                 to say who belongs to this cluster".into()
+            }
+            Self::Inspection { members } => format!(
+                "existing volumes are being read: {}; a volume that is lost for good is left out once it is \
+                 deleted or labelled taskstore.dev/retired=true",
+                list(members)
+            ),
+            Self::AdoptionQuorum { present, needed, voters } => format!(
+                "only {present} undamaged volumes of the last configuration ({}) are present, {needed} are needed",
+                list(voters)
+            ),
+            Self::NothingToAdopt => {
+                "existing volumes were formatted but hold no configuration, and not all of a first set are \
+                 present; delete them to start anew".into()
+            }
+            Self::PodsGone { members } => format!("waiting for earlier pods to be gone: {}", list(members)),
+            Self::PodsStarting { members, trouble: None } => {
+                format!("waiting for pods to start: {}", list(members))
+            }
+            Self::PodsStarting { members, trouble: Some(trouble) } => {
+                format!("waiting for pods to start: {}: {trouble}", list(members))
+            }
+            Self::Unschedulable { members, trouble } => {
+                format!("pods cannot be scheduled: {}: {trouble}", list(members))
+            }
+            Self::FailedPodPause { member } => {
+                format!("the pod of {} ended right after its start; it is made again in a moment", short(*member))
+            }
+            Self::Reports { members } => format!("waiting for members to report: {}", list(members)),
+            Self::VolumeLost { member } => format!(
+                "the volume of {} is gone or empty; its id is never given to another volume",
+                short(*member)
+            ),
+            Self::Damaged { member, what } => format!("{} refuses its disk: {what}", short(*member)),
+            Self::Certificates => "waiting for certificates".into(),
+            Self::Leader => "waiting for a leader".into(),
+            Self::Initialized => "initialize was called; waiting for the first leader".into(),
+            Self::CatchUp { members } => format!("waiting for new members to catch up: {}", list(members)),
+            Self::Promotion => "waiting for the configuration change to commit".into(),
+            Self::HandOver { from, to } => {
+                format!("{} leads and is about to leave; handing over to {}", short(*from), short(*to))
+            }
+            Self::NoSuccessor { leader } => format!(
+                "{} leads and is about to leave, and no remaining member is caught up to take over",
+                short(*leader)
+            ),
+            Self::QuorumForRemoval { alive, needed } => format!(
+                "only {alive} of the members that would remain are alive, {needed} are needed"
+            ),
+            Self::VotersDown { members } => format!(
+                "voters do not answer: {}; evictions wait until they are back",
+                list(members)
+            ),
+            Self::Budget => "waiting for the closed disruption budget to be observed".into(),
+            Self::Evictions => "waiting for evictions that were granted before the budget closed".into(),
+            Self::JointConfiguration => "a half-done configuration change is being finished".into(),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Every member of the roster has its certificate, its one volume and a running pod.
+//!
+//! A pod that ended is deleted by UID and made again with the same volume and identity. A volume is made
+//! only for a member that never had one: a missing volume of a member that may have voted is lost, and its
+//! id is never given to an empty disk.
+
+use crds::MemberId;
+use crds::status::Identity;
+use jiff::SignedDuration;
+
+use super::action::PodEnd;
+use super::objects::must_issue;
+use super::{Action, Draft, Seat, Waiting, roster};
+use crate::observe::{Life, Owner, PodPhase, Start, Trouble, VolumeState};
+
+/// A pod that ended sooner after its creation than this is made again only then, so that a node that
+/// refuses it at once does not get one pod after the other.
+const POD_PAUSE: SignedDuration = SignedDuration::from_secs(5);
+
+pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
+    let seats = roster(identity, &draft.plan.progress, draft.leader.as_ref());
+    for (member, seat) in seats {
+        let is_new = !identity.initialized || seat == Seat::Joining;
+        let Some(volume) = draft.observed.volume_of(member) else {
+            if is_new {
+                certificate(draft, member);
+                draft.act(Action::CreateVolume { member });
+            } else {
+                draft.wait(Waiting::VolumeLost { member });
+            }
+            continue;
+        };
+        if volume.life == Life::Deleting && draft.observed.pod_of(member).is_none() {
+            draft.wait(Waiting::VolumeLost { member });
+            continue;
+        }
+        if volume.state == VolumeState::Retired {
+            continue;
+        }
+        certificate(draft, member);
+        pod(draft, member, Start::Serve, seat == Seat::Voter);
+    }
+}
+
+pub fn certificate(draft: &mut Draft<'_>, member: MemberId) {
+    let expires = draft.observed.credentials.member_expires.get(&member).copied();
+    if must_issue(draft, expires) {
+        draft.act(Action::EnsureCertificate { member });
+    }
+}
+
+/// One pod in the wanted start mode. Pods of all members are made at once, none waits for another.
+pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, is_voter: bool) {
+    let observed = draft.observed;
+    let Some(volume) = observed.volume_of(member) else {
+        return;
+    };
+    let Some(pod) = observed.pod_of(member) else {
+        draft.act(Action::CreatePod { member, volume_uid: volume.uid.clone(), start, is_voter });
+        draft.wait(Waiting::PodsStarting { members: vec![member], trouble: None });
+        return;
+    };
+    if pod.life == Life::Deleting || pod.owner == Owner::Other {
+        draft.wait(Waiting::PodsGone { members: vec![member] });
+        return;
+    }
+    if pod.start == Start::Inspect && start == Start::Serve {
+        draft.act(Action::DeletePod { member, uid: pod.uid.clone(), why: PodEnd::Inspected });
+        return;
+    }
+    if pod.phase == PodPhase::Ended {
+        let due = pod.created.checked_add(POD_PAUSE).unwrap_or(draft.now);
+        if due > draft.now {
+            draft.wake_at(due);
+            draft.wait(Waiting::FailedPodPause { member });
+        } else {
+            draft.act(Action::DeletePod { member, uid: pod.uid.clone(), why: PodEnd::Ended });
+        }
+        return;
+    }
+    if is_voter && !pod.is_voter {
+        draft.act(Action::MarkVoter { member, version: pod.version.clone() });
+    }
+    match &pod.trouble {
+        Some(Trouble::Unschedulable(words)) => {
+            draft.wait(Waiting::Unschedulable { members: vec![member], trouble: words.clone() });
+        }
+        Some(Trouble::Container(words)) => {
+            draft.wait(Waiting::PodsStarting { members: vec![member], trouble: Some(words.clone()) });
+        }
+        None if pod.phase == PodPhase::Pending => {
+            draft.wait(Waiting::PodsStarting { members: vec![member], trouble: None });
+        }
+        None => {}
+    }
+}

@@ -1,0 +1,242 @@
+//! Scaling: learners first, then one joint change; a removal leaves the configuration first, then its
+//! volume is retired, then its pod goes.
+//!
+//! ```text
+//! ScaleOut  Reserve ▶ CreateMembers ▶ AddLearners ▶ CatchUp ▶ CloseBudget ▶ Promote
+//! ScaleIn   CloseBudget ▶ HandOver ▶ Remove ▶ Retire
+//! ```
+//!
+//! Membership truth is the leader's committed configuration; pods never edit it. Both directions can be
+//! taken back until their joint change is issued.
+
+use std::collections::BTreeSet;
+
+use crds::MemberId;
+use crds::status::{Identity, Operation, OperationKind, Step};
+
+use super::action::Guard;
+use super::{Action, Draft, Waiting, bootstrap, budget, safety};
+use crate::observe::{Leader, Life, VolumeState};
+
+/// Starts, takes back or ends an operation, so that the roster of this pass is the one that is recorded.
+pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
+    let Some(leader) = steady_leader(draft, identity) else {
+        return;
+    };
+    match draft.operation().cloned() {
+        None => begin(draft, &leader),
+        Some(operation) if operation.kind == OperationKind::ScaleOut => review_out(draft, &leader, &operation),
+        Some(operation) if operation.kind == OperationKind::ScaleIn => review_in(draft, &leader, &operation),
+        Some(_) => {}
+    }
+}
+
+/// The next step of the operation in flight, after healing has asked for the pods it needs.
+pub fn change(draft: &mut Draft<'_>, identity: &Identity) {
+    let Some(leader) = steady_leader(draft, identity) else {
+        if identity.initialized && draft.leader.is_none() {
+            draft.wait(Waiting::Leader);
+        }
+        return;
+    };
+    if leader.raft.membership.is_joint() {
+        finish_joint(draft, &leader);
+        return;
+    }
+    match draft.operation().cloned() {
+        Some(operation) if operation.kind == OperationKind::ScaleOut => scale_out(draft, &leader, &operation),
+        Some(operation) if operation.kind == OperationKind::ScaleIn => scale_in(draft, &leader, &operation),
+        Some(_) => {}
+        None => drop_leftover_learners(draft, &leader),
+    }
+}
+
+fn steady_leader<'a>(draft: &Draft<'a>, identity: &Identity) -> Option<Leader<'a>> {
+    draft.leader.filter(|_| identity.initialized)
+}
+
+fn guard(leader: &Leader<'_>) -> Guard {
+    Guard { term: leader.raft.term, log_id: leader.raft.membership.log_id }
+}
+
+fn begin(draft: &mut Draft<'_>, leader: &Leader<'_>) {
+    let membership = &leader.raft.membership;
+    if membership.is_joint() || !membership.learners.is_empty() {
+        return;
+    }
+    let (wanted, have) = (draft.replicas(), membership.voters.len());
+    let at = membership.log_id;
+    if wanted > have {
+        draft.begin(scale_out_id(draft, leader), OperationKind::ScaleOut, Step::Reserve, Vec::new());
+    } else if wanted < have {
+        let victims = safety::victims(leader, draft.observed, have - wanted);
+        let remaining = without(&membership.voters, &victims);
+        match safety::removal(leader, &remaining) {
+            safety::Removal::Safe => {
+                let id = format!("in-{have}-{wanted}-{}-{}", at.term, at.index);
+                draft.begin(id, OperationKind::ScaleIn, Step::CloseBudget, victims);
+            }
+            safety::Removal::Unsafe { alive, needed } => {
+                draft.wait(Waiting::QuorumForRemoval { alive, needed });
+            }
+        }
+    }
+}
+
+fn review_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
+    let membership = &leader.raft.membership;
+    if membership.is_joint() {
+        return;
+    }
+    let is_promoted = !operation.members.is_empty()
+        && operation.members.iter().all(|member| membership.voters.contains(member));
+    let has_learners = operation.members.iter().any(|member| membership.learners.contains(member));
+    if is_promoted || (is_unwanted(draft, leader, operation) && !has_learners) {
+        // Volumes of members that never joined are retired as leftovers.
+        draft.finish();
+    }
+}
+
+/// Fewer members are wanted than it adds; or, before it reserved any, another number.
+fn is_unwanted(draft: &Draft<'_>, leader: &Leader<'_>, operation: &Operation) -> bool {
+    if operation.members.is_empty() {
+        operation.id != scale_out_id(draft, leader)
+    } else {
+        draft.replicas() < leader.raft.membership.voters.len() + operation.members.len()
+    }
+}
+
+/// The id says from where to where and in which configuration, so another operation has another id and
+/// other reserved numbers.
+fn scale_out_id(draft: &Draft<'_>, leader: &Leader<'_>) -> String {
+    let membership = &leader.raft.membership;
+    let (have, wanted, at) = (membership.voters.len(), draft.replicas(), membership.log_id);
+    format!("out-{have}-{wanted}-{}-{}", at.term, at.index)
+}
+
+fn review_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
+    let voters = &leader.raft.membership.voters;
+    if leader.raft.membership.is_joint() {
+        return;
+    }
+    let is_untouched = operation.members.iter().all(|victim| voters.contains(victim));
+    let is_unwanted = draft.replicas() + operation.members.len() != voters.len();
+    let is_removed = operation.members.iter().all(|victim| !voters.contains(victim));
+    let is_over = is_removed && operation.members.iter().all(|victim| is_gone(draft, *victim));
+    if (is_untouched && is_unwanted) || is_over {
+        draft.finish();
+    }
+}
+
+/// Its volume can never start again, and its pod is gone or on its way.
+fn is_gone(draft: &Draft<'_>, member: MemberId) -> bool {
+    let is_retired = draft
+        .observed
+        .volume_of(member)
+        .is_none_or(|volume| volume.state == VolumeState::Retired || volume.life == Life::Deleting);
+    let has_no_pod = draft.observed.pod_of(member).is_none_or(|pod| pod.life == Life::Deleting);
+    is_retired && has_no_pod
+}
+
+fn scale_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
+    let membership = &leader.raft.membership;
+    if operation.members.is_empty() {
+        let count = draft.replicas().saturating_sub(membership.voters.len());
+        let count = u32::try_from(count).unwrap_or(0);
+        draft.step(Step::Reserve);
+        draft.act(Action::ReserveMembers { leader: leader.id, count });
+        return;
+    }
+    if is_unwanted(draft, leader, operation) {
+        let members: Vec<MemberId> = membership.learners.iter().copied().collect();
+        draft.act(Action::RemoveLearners { leader: leader.id, members, guard: guard(leader) });
+        return;
+    }
+    let outside: Vec<MemberId> =
+        operation.members.iter().copied().filter(|member| !membership.contains(*member)).collect();
+    if !outside.is_empty() {
+        draft.step(Step::CreateMembers);
+        if bootstrap::stamp(draft, &outside) {
+            draft.step(Step::AddLearners);
+            draft.act(Action::AddLearners { leader: leader.id, members: outside, guard: guard(leader) });
+        }
+        return;
+    }
+    let behind: Vec<MemberId> =
+        operation.members.iter().copied().filter(|member| !leader.is_caught_up(*member)).collect();
+    if !behind.is_empty() {
+        draft.step(Step::CatchUp);
+        draft.wait(Waiting::CatchUp { members: behind });
+        return;
+    }
+    draft.step(Step::Promote);
+    let mut is_counted = true;
+    for member in &operation.members {
+        if let Some(pod) = draft.observed.pod_of(*member).filter(|pod| !pod.is_voter) {
+            is_counted = false;
+            let version = pod.version.clone();
+            draft.act(Action::MarkVoter { member: *member, version });
+        }
+    }
+    if is_counted && budget::is_closed(draft) {
+        let mut voters = membership.voters.clone();
+        voters.extend(&operation.members);
+        draft.act(Action::SetVoters { leader: leader.id, voters, guard: guard(leader) });
+    }
+}
+
+fn scale_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
+    let voters = &leader.raft.membership.voters;
+    let staying: Vec<MemberId> =
+        operation.members.iter().copied().filter(|victim| voters.contains(victim)).collect();
+    if staying.is_empty() {
+        // Retirement does the rest.
+        draft.step(Step::Retire);
+        return;
+    }
+    let remaining = without(voters, &staying);
+    if let safety::Removal::Unsafe { alive, needed } = safety::removal(leader, &remaining) {
+        draft.wait(Waiting::QuorumForRemoval { alive, needed });
+        return;
+    }
+    if !budget::is_closed(draft) {
+        draft.step(Step::CloseBudget);
+        return;
+    }
+    if staying.contains(&leader.id) {
+        draft.step(Step::HandOver);
+        match safety::successor(leader, &remaining) {
+            Some(to) => {
+                draft.wait(Waiting::HandOver { from: leader.id, to });
+                draft.act(Action::TransferLeader { leader: leader.id, to, term: leader.raft.term });
+            }
+            None => draft.wait(Waiting::NoSuccessor { leader: leader.id }),
+        }
+        return;
+    }
+    draft.step(Step::Remove);
+    draft.act(Action::SetVoters { leader: leader.id, voters: remaining, guard: guard(leader) });
+}
+
+/// Two configurations in force, because a leader was lost between the two steps of a change: the same
+/// change is asked for again, which Raft finishes.
+fn finish_joint(draft: &mut Draft<'_>, leader: &Leader<'_>) {
+    draft.wait(Waiting::JointConfiguration);
+    draft.act(Action::SetVoters {
+        leader: leader.id,
+        voters: leader.raft.membership.voters.clone(),
+        guard: guard(leader),
+    });
+}
+
+/// Learners that no operation claims, because status was lost: they are let go and begun again.
+fn drop_leftover_learners(draft: &mut Draft<'_>, leader: &Leader<'_>) {
+    let members: Vec<MemberId> = leader.raft.membership.learners.iter().copied().collect();
+    if !members.is_empty() {
+        draft.act(Action::RemoveLearners { leader: leader.id, members, guard: guard(leader) });
+    }
+}
+
+fn without(voters: &BTreeSet<MemberId>, victims: &[MemberId]) -> BTreeSet<MemberId> {
+    voters.iter().copied().filter(|voter| !victims.contains(voter)).collect()
+}

@@ -1,0 +1,187 @@
+//! What to do next, decided by a pure function: `plan(cluster, observed, now) -> Plan`.
+//!
+//! ```text
+//!  identity ─▶ objects ─▶ adoption │ bootstrap ─▶ healing ─▶ membership ─▶ retirement ─▶ budget
+//!  who we are  made once   inspect │ initialize   volumes,   scale out     removed      computed
+//!                                  │ once         pods        and in        members go   from Raft
+//! ```
+//!
+//! Invariants: O1 pure and total. O2 what must be remembered is in `progress`, and the caller writes it to
+//! status before it does any of `actions`. O3 one operation at a time. O4 unknown is not dead: a member
+//! counts as down only when a leader with a quorum says so. O6 every wait has a named reason. O8 the wanted
+//! size comes from the spec alone. O9 nothing sleeps: `wake_at` says when time alone changes the answer.
+
+pub mod action;
+mod adoption;
+mod bootstrap;
+mod budget;
+pub mod explain;
+mod healing;
+mod identity;
+mod membership;
+mod objects;
+mod retirement;
+mod roster;
+mod safety;
+
+use crds::status::{Identity, LogId, Membership, Operation, OperationKind, Step};
+use crds::{MemberId, TaskStoreCluster, TaskStoreClusterStatus};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+pub use action::Action;
+pub use explain::Waiting;
+pub use roster::{Seat, roster};
+
+use crate::observe::{Leader, Observed};
+
+/// When an operation starts to be called overdue. Nothing is given up then.
+const OPERATION_OVERDUE_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
+/// What status must say before anything is done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    pub identity: Option<Identity>,
+    pub operation: Option<Operation>,
+    pub membership: Option<Membership>,
+}
+
+impl Progress {
+    pub fn recorded(cluster: &TaskStoreCluster) -> Self {
+        let status = cluster.status.clone().unwrap_or_default();
+        Self {
+            identity: status.identity,
+            operation: status.operation,
+            membership: status.membership,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub progress: Progress,
+    pub actions: Vec<Action>,
+    pub waiting: Vec<Waiting>,
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Plan {
+    /// Whether status must be written before any action.
+    pub fn must_record(&self, cluster: &TaskStoreCluster) -> bool {
+        self.progress != Progress::recorded(cluster)
+    }
+}
+
+pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> Plan {
+    let mut draft = Draft::new(cluster, observed, now);
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // Garbage collection removes what we own; making anything now would only be removed again.
+        return draft.plan;
+    }
+    if cluster.spec.paused {
+        draft.wait(Waiting::Paused);
+        return draft.plan;
+    }
+    match identity::settle(&mut draft) {
+        identity::Known::Nothing => {}
+        identity::Known::Inspecting { cluster_id, members } => {
+            objects::plan(&mut draft, &cluster_id);
+            adoption::plan(&mut draft, &cluster_id, &members);
+        }
+        identity::Known::Asking { cluster_id } => objects::plan(&mut draft, &cluster_id),
+        identity::Known::Recorded(identity) => {
+            draft.note_membership();
+            objects::plan(&mut draft, &identity.cluster_id);
+            bootstrap::plan(&mut draft, &identity);
+            membership::plan(&mut draft, &identity);
+            healing::plan(&mut draft, &identity);
+            membership::change(&mut draft, &identity);
+            retirement::plan(&mut draft, &identity);
+            budget::plan(&mut draft, &identity);
+        }
+    }
+    draft.plan
+}
+
+/// A plan in the making, with what every phase reads.
+struct Draft<'a> {
+    cluster: &'a TaskStoreCluster,
+    observed: &'a Observed,
+    now: Timestamp,
+    recorded: TaskStoreClusterStatus,
+    leader: Option<Leader<'a>>,
+    plan: Plan,
+}
+
+impl<'a> Draft<'a> {
+    fn new(cluster: &'a TaskStoreCluster, observed: &'a Observed, now: Timestamp) -> Self {
+        let recorded = cluster.status.clone().unwrap_or_default();
+        let log_id = recorded.membership.as_ref().map_or(LogId::default(), |known| known.log_id);
+        Self {
+            cluster,
+            observed,
+            now,
+            leader: observed.leader(log_id),
+            plan: Plan {
+                progress: Progress::recorded(cluster),
+                ..Plan::default()
+            },
+            recorded,
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        self.plan.actions.push(action);
+    }
+
+    fn wait(&mut self, waiting: Waiting) {
+        let merged = self.plan.waiting.iter_mut().any(|known| known.absorb(&waiting));
+        if !merged {
+            self.plan.waiting.push(waiting);
+        }
+    }
+
+    fn wake_at(&mut self, at: Timestamp) {
+        self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |known| known.min(at)));
+    }
+
+    /// The committed configuration as the leader reports it becomes the recorded one.
+    fn note_membership(&mut self) {
+        if let Some(leader) = self.leader {
+            self.plan.progress.membership = Some(leader.raft.membership.to_status());
+        }
+    }
+
+    fn replicas(&self) -> usize {
+        usize::try_from(self.cluster.spec.replicas).unwrap_or(1)
+    }
+
+    fn operation(&self) -> Option<&Operation> {
+        self.plan.progress.operation.as_ref()
+    }
+
+    fn is_operation(&self, kind: OperationKind) -> bool {
+        self.operation().is_some_and(|operation| operation.kind == kind)
+    }
+
+    fn begin(&mut self, id: String, kind: OperationKind, step: Step, members: Vec<MemberId>) {
+        self.plan.progress.operation = Some(Operation {
+            id,
+            kind,
+            step,
+            members,
+            started_at: Time(self.now),
+            deadline: self.now.checked_add(OPERATION_OVERDUE_AFTER).ok().map(Time),
+        });
+    }
+
+    fn step(&mut self, step: Step) {
+        if let Some(operation) = self.plan.progress.operation.as_mut() {
+            operation.step = step;
+        }
+    }
+
+    fn finish(&mut self) {
+        self.plan.progress.operation = None;
+    }
+}

@@ -1,0 +1,119 @@
+//! One pass over one cluster: validate → observe → plan → apply → status.
+//!
+//! Nothing is remembered between passes but what can be read again. What must be known to the next
+//! operator is written to status before anything is done (`Plan::must_record`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::status::LogId;
+use crds::{TaskStoreCluster, TaskStoreClusterStatus};
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+use kube::runtime::controller::Action as Requeue;
+
+use crate::apply::{Scope, apply};
+use crate::context::Context;
+use crate::error::{Error, kubernetes};
+use crate::observe::{Caches, Observed, observe, streams};
+use crate::plan::{Plan, plan};
+use crate::resources::{cluster_name, namespace};
+use crate::status;
+
+/// A pass that takes longer is given up and started again from what is there.
+const PASS_TIMEOUT: Duration = Duration::from_secs(30);
+/// After a write that came late; the event of the change that was faster usually comes first.
+const STALE_RETRY: Duration = Duration::from_millis(300);
+
+pub async fn reconcile(
+    cluster: Arc<TaskStoreCluster>,
+    ctx: Arc<Context>,
+    caches: Caches,
+) -> Result<Requeue, Error> {
+    if !ctx.leads() {
+        return Ok(Requeue::await_change());
+    }
+    let started = Instant::now();
+    let outcome = tokio::time::timeout(PASS_TIMEOUT, pass(&cluster, &ctx, &caches))
+        .await
+        .unwrap_or(Err(Error::TimedOut { doing: "reconcile" }));
+    let word = outcome.as_ref().map_or_else(Error::kind, |_| "ok");
+    ctx.metrics.reconciled(word, started.elapsed());
+    match outcome {
+        Ok(wake) => Ok(wake),
+        Err(Error::Stale { .. } | Error::Earlier { .. }) => Ok(Requeue::requeue(STALE_RETRY)),
+        Err(error) => Err(error),
+    }
+}
+
+async fn pass(cluster: &TaskStoreCluster, ctx: &Context, caches: &Caches) -> Result<Requeue, Error> {
+    let now = Timestamp::now();
+    let violations = crds::validate(cluster, None);
+    if !violations.is_empty() {
+        write_status(ctx, cluster, status::invalid(cluster, &violations, now)).await?;
+        return Ok(Requeue::await_change());
+    }
+    let key = (namespace(cluster).to_owned(), cluster_name(cluster).to_owned());
+    let credentials = ctx.held(&key, |held| held.facts.clone());
+    let observed =
+        observe(&ctx.client, caches, cluster, ctx.members.known(&key), credentials, &ctx.default_image)
+            .await
+            .map_err(kubernetes("observe"))?;
+
+    let plan = plan(cluster, &observed, now);
+    let done = if plan.must_record(cluster) {
+        Ok(())
+    } else {
+        apply(&Scope::new(ctx, cluster, &observed), &plan.actions).await
+    };
+    listen(ctx, cluster, &observed);
+    write_status(ctx, cluster, status::next(cluster, &observed, &plan, done.as_ref().err(), now)).await?;
+    done.map(|()| wake(&plan, now))
+}
+
+/// Opens and closes status streams as the world now asks for.
+fn listen(ctx: &Context, cluster: &TaskStoreCluster, observed: &Observed) {
+    let key = (namespace(cluster).to_owned(), cluster_name(cluster).to_owned());
+    let Some(tls) = ctx.held(&key, |held| held.tls.clone()) else {
+        return;
+    };
+    let recorded = cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.membership.as_ref())
+        .map_or(LogId::default(), |known| known.log_id);
+    let present: Vec<_> = observed.pods.values().map(|pod| pod.member).collect();
+    ctx.members.watch(&key, &tls, streams::wanted(observed, recorded), &present);
+}
+
+/// Writes a status that differs, and only onto the version it was made from.
+pub async fn write_status(
+    ctx: &Context,
+    cluster: &TaskStoreCluster,
+    status: TaskStoreClusterStatus,
+) -> Result<(), Error> {
+    if cluster.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let api: Api<TaskStoreCluster> = Api::namespaced(ctx.client.clone(), namespace(cluster));
+    let mut wanted = cluster.clone();
+    wanted.status = Some(status);
+    ctx.metrics.status_written();
+    match api.replace_status(cluster_name(cluster), &PostParams::default(), &wanted).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => Err(Error::Stale { doing: "status" }),
+        Err(error) => Err(kubernetes("status")(error)),
+    }
+}
+
+fn wake(plan: &Plan, now: Timestamp) -> Requeue {
+    match plan.wake_at {
+        Some(at) => {
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
+            // A timer that fires a little early would only fire again.
+            Requeue::requeue(wait.max(Duration::from_millis(50)))
+        }
+        None => Requeue::await_change(),
+    }
+}

@@ -1,0 +1,28 @@
+//! The disruption budget of the voters: an integer that we compute, never a share of the spec.
+
+use crds::TaskStoreCluster;
+use crds::names::{self, label};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{cluster_name, member_selector, metadata};
+
+pub fn build(cluster: &TaskStoreCluster, min_available: u32) -> PodDisruptionBudget {
+    let mut selector = member_selector(cluster);
+    selector.insert(label::VOTER.into(), label::TRUE.into());
+    PodDisruptionBudget {
+        metadata: metadata(cluster, names::disruption_budget(cluster_name(cluster))),
+        spec: Some(PodDisruptionBudgetSpec {
+            min_available: Some(IntOrString::Int(i32::try_from(min_available).unwrap_or(i32::MAX))),
+            selector: Some(LabelSelector {
+                match_labels: Some(selector),
+                ..LabelSelector::default()
+            }),
+            // A pod that is not Ready protects nothing by staying.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        ..PodDisruptionBudget::default()
+    }
+}
