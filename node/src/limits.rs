@@ -75,3 +75,12 @@ pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// Requests forwarded to the leader by one member at a time.
 pub const FORWARDS_MAX: usize = 16_384;
+/// First frame of a connection between members, read before its sender is known.
+pub const HELLO_BYTES_MAX: usize = 4 << 10;
+/// Connections between members that one member accepts, and handshakes it runs at a time.
+pub const PEER_CONNECTIONS_MAX: usize = 256;
+pub const PEER_HANDSHAKES_MAX: usize = 64;
+/// Heartbeats, votes and hand-overs of one peer in flight.
+pub const CONTROL_CALLS_MAX: usize = 256;
+/// Append requests in flight to one follower.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
