@@ -1,6 +1,6 @@
 //! The door through which peers reach this member's Raft.
 
-use std::io;
+use std::sync::Arc;
 
 use openraft::Raft;
 use openraft::Snapshot;
@@ -11,7 +11,7 @@ use openraft::raft::{
 };
 use openraft::storage::RaftStateMachine;
 
-use super::transport::inbox::ReceivedSnapshot;
+use super::transport::inbox::SnapshotSink;
 use super::transport::server::{RaftDoor, Stopped};
 use super::transport::snapshot::SnapshotMeta;
 use super::transport::wire::Facts;
@@ -19,11 +19,10 @@ use crate::storage::types::{TypeConfig, Vote};
 
 type C = TypeConfig;
 
-/// `open` verifies an arrived file and makes the state machine's snapshot data of it; it may block.
-/// `facts` is what this member tells its leader.
-pub struct Door<SM: RaftStateMachine<C>, O, F> {
+/// `sink` collects arriving snapshots; `facts` is what this member tells its leader.
+pub struct Door<SM: RaftStateMachine<C>, K, F> {
     pub raft: Raft<C, SM>,
-    pub open: O,
+    pub sink: Arc<K>,
     pub facts: F,
 }
 
@@ -31,12 +30,18 @@ fn stopped(error: impl std::fmt::Display) -> Stopped {
     Stopped(error.to_string())
 }
 
-impl<SM, O, F> RaftDoor for Door<SM, O, F>
+impl<SM, K, F> RaftDoor for Door<SM, K, F>
 where
     SM: RaftStateMachine<C>,
-    O: Fn(ReceivedSnapshot) -> io::Result<SnapshotDataOf<C, SM>> + Clone + Send + Sync + 'static,
+    K: SnapshotSink<Data = SnapshotDataOf<C, SM>>,
     F: Fn() -> Facts + Send + Sync + 'static,
 {
+    type Sink = K;
+
+    fn sink(&self) -> &Arc<K> {
+        &self.sink
+    }
+
     fn facts(&self) -> Facts {
         (self.facts)()
     }
@@ -61,13 +66,8 @@ where
         &self,
         vote: Vote,
         meta: SnapshotMeta,
-        received: ReceivedSnapshot,
+        data: SnapshotDataOf<C, SM>,
     ) -> Result<SnapshotResponse<C>, String> {
-        let open = self.open.clone();
-        let data = tokio::task::spawn_blocking(move || open(received))
-            .await
-            .map_err(|e| e.to_string())?
-            .map_err(|e| e.to_string())?;
         let snapshot = Snapshot { meta, snapshot: data };
         self.raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())
     }

@@ -108,6 +108,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         FrameReader { io, buffer: BytesMut::new(), bytes_max }
     }
 
+    /// What was read and not taken yet is lost.
+    pub fn into_inner(self) -> R {
+        self.io
+    }
+
     pub fn set_bytes_max(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
     }
@@ -179,6 +184,11 @@ enum Flush {
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub fn new(io: W, bytes_max: usize) -> FrameWriter<W> {
         FrameWriter { io, buffer: BytesMut::new(), flush: Flush::Done, bytes_max }
+    }
+
+    /// What is queued and not written yet is lost.
+    pub fn into_inner(self) -> W {
+        self.io
     }
 
     /// Queues one frame; `encode` appends its body.
@@ -257,4 +267,63 @@ pub fn decode_whole<T: serde::de::DeserializeOwned>(tag: Tag, mut body: Bytes) -
         return Ok(value);
     }
     Err(FrameError::Malformed { tag, reason: format!("{} bytes too many", body.len()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(bytes: &[u8]) -> Result<Option<Frame>, FrameError> {
+        FrameReader::new(bytes, 64).next().await
+    }
+
+    #[tokio::test]
+    async fn frames_read_back_however_they_arrive() {
+        let mut wire = Vec::new();
+        let mut writer = FrameWriter::new(&mut wire, 64);
+        writer.push(Tag::Vote, &7u64).unwrap();
+        writer.push_with(Tag::Ping, |_| Ok(())).unwrap();
+        writer.drive().await.unwrap();
+        assert_eq!(wire, b"\0\0\0\x02\x0c\x07\0\0\0\x01\x04");
+
+        // One byte at a time, and every wait is dropped once before it is over.
+        let (mut far, near) = tokio::io::duplex(1);
+        let mut reader = FrameReader::new(near, 64);
+        let send = tokio::spawn(async move {
+            far.write_all(&wire).await.unwrap();
+        });
+        let mut frames = Vec::new();
+        while frames.len() < 2 {
+            tokio::select! {
+                biased;
+                frame = reader.next() => frames.push(frame.unwrap().unwrap()),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        send.await.unwrap();
+        assert_eq!(frames[0], Frame { tag: Tag::Vote, body: Bytes::from_static(&[7]) });
+        assert_eq!(frames[1].tag, Tag::Ping);
+        assert!(reader.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_is_told_apart() {
+        assert!(matches!(read(b"\0\0\0\x02\x0c").await, Err(FrameError::Half)));
+        assert!(matches!(read(b"\0\0").await, Err(FrameError::Half)));
+        assert!(matches!(read(b"\0\0\0\0").await, Err(FrameError::Empty)));
+        assert!(matches!(read(b"\0\0\0\x41\x01").await, Err(FrameError::TooLong { bytes: 65, bytes_max: 64 })));
+        assert!(matches!(read(b"\0\0\0\x02\xee").await, Err(FrameError::UnknownTag(0xee))));
+        assert!(read(b"").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_frame_over_the_bound_is_not_written_and_hurts_no_other() {
+        let mut wire = Vec::new();
+        let mut writer = FrameWriter::new(&mut wire, 64);
+        let giant = vec![0u8; 100];
+        assert!(matches!(writer.push(Tag::Answer, &giant), Err(FrameError::TooLong { .. })));
+        writer.push(Tag::Answer, &1u8).unwrap();
+        writer.drive().await.unwrap();
+        assert_eq!(wire, [0, 0, 0, 2, Tag::Answer as u8, 1]);
+    }
 }

@@ -1,111 +1,65 @@
-//! Where an arriving snapshot is collected: one temporary file, named after the snapshot's id, so that a
-//! broken transfer goes on where it stopped. Its content is verified by whoever installs it.
+//! Where an arriving snapshot is collected. Whoever keeps snapshots says how; here is only the order of
+//! things: one transfer at a time, blocking work off the async threads.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-const PREFIX: &str = "incoming-";
+/// Collects a snapshot in a temporary file. All of it blocks.
+pub trait SnapshotSink: Send + Sync + 'static {
+    /// A transfer on its way.
+    type Arrival: Send + 'static;
+    /// A snapshot that arrived whole and was verified.
+    type Data: Send + 'static;
 
-pub struct Inbox {
-    dir: PathBuf,
-    /// One transfer at a time; another sender is told to come again.
-    busy: Arc<Mutex<()>>,
+    /// Goes on with what is there of the snapshot with this id; what is there of others is dropped.
+    fn begin(&self, id: &str, bytes: u64) -> io::Result<Self::Arrival>;
+    /// Where the next chunk must start.
+    fn received(&self, arrival: &Self::Arrival) -> u64;
+    fn write(&self, arrival: &mut Self::Arrival, offset: u64, chunk: &[u8]) -> io::Result<()>;
+    /// fsyncs and verifies. Bytes that do not verify must not be gone on with.
+    fn finish(&self, arrival: Self::Arrival) -> io::Result<Self::Data>;
 }
 
-/// A snapshot that has arrived whole and is fsynced. Whoever installs it moves or reads the file; what is
-/// left of it afterwards is removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReceivedSnapshot {
-    pub path: PathBuf,
-    pub id: String,
-    pub bytes: u64,
+/// One transfer at a time: another sender is told to come again.
+#[derive(Clone, Default)]
+pub(super) struct Turn(Arc<Mutex<()>>);
+
+pub(super) struct Arriving<K: SnapshotSink> {
+    sink: Arc<K>,
+    arrival: K::Arrival,
+    _turn: OwnedMutexGuard<()>,
 }
 
-pub(super) struct Arrival {
-    file: Arc<File>,
-    received: ReceivedSnapshot,
-    offset: u64,
-    _busy: OwnedMutexGuard<()>,
-}
-
-impl Inbox {
-    /// `dir` must exist; nothing else in it may start with `incoming-`.
-    pub fn new(dir: PathBuf) -> Inbox {
-        Inbox { dir, busy: Arc::default() }
-    }
-
-    pub(super) async fn begin(&self, id: String, bytes: u64) -> io::Result<Arrival> {
-        let busy = Arc::clone(&self.busy)
+impl<K: SnapshotSink> Arriving<K> {
+    pub(super) async fn begin(sink: &Arc<K>, turn: &Turn, id: String, bytes: u64) -> io::Result<Arriving<K>> {
+        let turn = Arc::clone(&turn.0)
             .try_lock_owned()
             .map_err(|_| io::Error::other("another snapshot is arriving from another member"))?;
-        let dir = self.dir.clone();
-        blocking(move || open(&dir, id, bytes, busy)).await
-    }
-}
-
-fn open(dir: &Path, id: String, bytes: u64, busy: OwnedMutexGuard<()>) -> io::Result<Arrival> {
-    let name = format!("{PREFIX}{}.part", &blake3::hash(id.as_bytes()).to_hex()[..32]);
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let other = entry.file_name();
-        if other.to_string_lossy().starts_with(PREFIX) && other.to_string_lossy() != name {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    let path = dir.join(name);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-    let mut offset = file.metadata()?.len();
-    if offset > bytes {
-        file.set_len(0)?;
-        offset = 0;
-    }
-    let received = ReceivedSnapshot { path, id, bytes };
-    Ok(Arrival { file: Arc::new(file), received, offset, _busy: busy })
-}
-
-impl Arrival {
-    pub(super) fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// Takes the next chunk, which must follow the last one.
-    pub(super) async fn write(&mut self, offset: u64, chunk: Bytes) -> io::Result<()> {
-        let end = offset + chunk.len() as u64;
-        if offset != self.offset || end > self.received.bytes {
-            return Err(io::Error::other(format!(
-                "a chunk of bytes {offset}..{end}, at {} of {}",
-                self.offset, self.received.bytes
-            )));
-        }
-        let file = Arc::clone(&self.file);
-        blocking(move || file.write_all_at(&chunk, offset)).await?;
-        self.offset = end;
-        Ok(())
-    }
-
-    pub(super) async fn finish(&self) -> io::Result<ReceivedSnapshot> {
-        if self.offset != self.received.bytes {
-            return Err(io::Error::other(format!("ended at {} of {} bytes", self.offset, self.received.bytes)));
-        }
-        let file = Arc::clone(&self.file);
-        blocking(move || file.sync_all()).await?;
-        Ok(self.received.clone())
-    }
-
-    /// Removes what an install has left of the file: damaged bytes must not be resumed.
-    pub(super) async fn discard(self) -> io::Result<()> {
-        let path = self.received.path.clone();
-        blocking(move || match fs::remove_file(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+        let sink = Arc::clone(sink);
+        blocking(move || {
+            let arrival = sink.begin(&id, bytes)?;
+            Ok(Arriving { sink, arrival, _turn: turn })
         })
         .await
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.sink.received(&self.arrival)
+    }
+
+    pub(super) async fn write(mut self, offset: u64, chunk: Bytes) -> io::Result<Arriving<K>> {
+        blocking(move || {
+            self.sink.write(&mut self.arrival, offset, &chunk)?;
+            Ok(self)
+        })
+        .await
+    }
+
+    pub(super) async fn finish(self) -> io::Result<K::Data> {
+        blocking(move || self.sink.finish(self.arrival)).await
     }
 }
 

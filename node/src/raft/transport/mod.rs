@@ -26,6 +26,9 @@ pub mod snapshot;
 pub mod tls;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -49,6 +52,8 @@ pub struct Me {
 pub struct Options {
     /// TCP, TLS and handshake together.
     pub connect_timeout: Duration,
+    /// What an accepted connection may take to say who it is.
+    pub handshake_timeout: Duration,
     /// An append that is not answered in this time means the connection is dead.
     pub append_timeout: Duration,
     /// One chunk of a snapshot, not all of it.
@@ -64,6 +69,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             connect_timeout: Duration::from_secs(2),
+            handshake_timeout: Duration::from_secs(5),
             append_timeout: Duration::from_secs(3),
             chunk_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(2),

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frame::FrameError;
 use super::handshake::{self, Caller};
-use super::inbox::{Inbox, ReceivedSnapshot};
+use super::inbox::{SnapshotSink, Turn};
 use super::peers::Peers;
 use super::snapshot::{self, SnapshotMeta};
 use super::wire::{Facts, Lane, Refuse, RefuseCause};
@@ -28,7 +28,6 @@ use super::{Conn, serve_append, serve_calls};
 use crate::limits::{PEER_CONNECTIONS_MAX, PEER_HANDSHAKES_MAX};
 use crate::storage::types::{TypeConfig, Vote};
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const SNAPSHOT_IDLE: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -41,7 +40,10 @@ type Answer<T> = Result<T, Stopped>;
 
 /// What peers ask of this member's Raft.
 pub trait RaftDoor: Send + Sync + 'static {
+    type Sink: SnapshotSink;
+
     fn facts(&self) -> Facts;
+    fn sink(&self) -> &Arc<Self::Sink>;
     fn append(
         &self,
         request: AppendEntriesRequest<TypeConfig>,
@@ -57,7 +59,7 @@ pub trait RaftDoor: Send + Sync + 'static {
         &self,
         vote: Vote,
         meta: SnapshotMeta,
-        received: ReceivedSnapshot,
+        data: <Self::Sink as SnapshotSink>::Data,
     ) -> impl Future<Output = Result<SnapshotResponse<TypeConfig>, String>> + Send;
 }
 
@@ -71,7 +73,6 @@ pub struct PeerServer<R, F> {
     pub peers: Arc<Peers>,
     pub raft: Arc<R>,
     pub forwarded: Arc<F>,
-    pub inbox: Inbox,
 }
 
 /// Connections by member and lane: a newer one takes the older one's place.
@@ -87,7 +88,7 @@ enum Ending {
 impl<R: RaftDoor, F: Forwarded> PeerServer<R, F> {
     /// Serves until `stop`; then every connection is closed.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let shared = Arc::new(Shared { server: self, live: Live::default() });
+        let shared = Arc::new(Shared { server: self, live: Live::default(), turn: Turn::default() });
         let handshakes = Arc::new(Semaphore::new(PEER_HANDSHAKES_MAX));
         let mut connections = JoinSet::new();
         loop {
@@ -123,11 +124,12 @@ impl<R: RaftDoor, F: Forwarded> PeerServer<R, F> {
 struct Shared<R, F> {
     server: PeerServer<R, F>,
     live: Live,
+    turn: Turn,
 }
 
 impl<R: RaftDoor, F: Forwarded> Shared<R, F> {
     async fn greet(&self, tcp: TcpStream, address: SocketAddr, full: bool) -> Option<(Conn, Caller)> {
-        match timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp, full)).await {
+        match timeout(self.server.peers.options().handshake_timeout, self.handshake(tcp, full)).await {
             Ok(Ok(greeted)) => Some(greeted),
             Ok(Err(error)) => {
                 tracing::warn!(%address, %error, "peer refused");
@@ -193,7 +195,7 @@ impl<R: RaftDoor, F: Forwarded> Shared<R, F> {
             Lane::Append => serve_append::serve(conn, &server.raft).await,
             Lane::Control => serve_calls::serve_control(conn, &server.raft, idle).await,
             Lane::Forward => serve_calls::serve_forward(conn, caller.member_id, &server.forwarded, idle).await,
-            Lane::Snapshot => snapshot::receive(conn, &server.inbox, SNAPSHOT_IDLE, server.raft.as_ref()).await,
+            Lane::Snapshot => snapshot::receive(conn, server.raft.as_ref(), &self.turn, SNAPSHOT_IDLE).await,
         }
     }
 }

@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use openraft::alias::SnapshotMetaOf;
 use tokio::time::timeout;
 
 use super::Conn;
 use super::dial::DialError;
 use super::frame::{Frame, FrameError, Tag, decode, decode_whole, encode};
-use super::inbox::{Arrival, Inbox, blocking};
+use super::inbox::{Arriving, SnapshotSink, Turn, blocking};
 use super::peers::Peer;
 use super::server::RaftDoor;
 use super::wire::{self, Lane, SnapshotAt, SnapshotBegin, SnapshotDone, SnapshotFailed};
@@ -155,74 +155,79 @@ fn unexpected(frame: Frame) -> SendError {
 /// Takes snapshots from one connection, one after another.
 pub(super) async fn receive<R: RaftDoor>(
     conn: &mut Conn,
-    inbox: &Inbox,
-    idle: Duration,
     raft: &R,
+    turn: &Turn,
+    idle: Duration,
 ) -> Result<(), FrameError> {
     loop {
         let Some(frame) = next_within(conn, idle).await? else { return Ok(()) };
-        if frame.tag != Tag::SnapshotBegin {
-            return Err(FrameError::Unexpected(frame.tag));
+        match frame.tag {
+            Tag::SnapshotBegin => {}
+            // On their way when the transfer was refused.
+            Tag::SnapshotChunk | Tag::SnapshotEnd => continue,
+            other => return Err(FrameError::Unexpected(other)),
         }
         let begin: SnapshotBegin = decode_whole(frame.tag, frame.body)?;
-        if let Err(reason) = take_one(conn, inbox, idle, begin, raft).await? {
-            tracing::warn!(%reason, "snapshot not taken");
-            conn.writer.push(Tag::SnapshotFailed, &SnapshotFailed { reason })?;
+        match take_one(conn, raft, turn, idle, begin).await {
+            Ok(vote) => conn.writer.push(Tag::SnapshotDone, &SnapshotDone { vote: (&vote).into() })?,
+            Err(NotTaken::Connection(error)) => return Err(error),
+            Err(NotTaken::Here(reason)) => {
+                tracing::warn!(%reason, "snapshot not taken");
+                conn.writer.push(Tag::SnapshotFailed, &SnapshotFailed { reason })?;
+            }
         }
         conn.writer.drive().await?;
     }
 }
 
-/// The inner error is told to the sender; the outer one ends the connection.
+enum NotTaken {
+    Connection(FrameError),
+    /// Told to the sender, which comes again.
+    Here(String),
+}
+
+impl From<FrameError> for NotTaken {
+    fn from(error: FrameError) -> NotTaken {
+        NotTaken::Connection(error)
+    }
+}
+
+fn here(error: impl std::fmt::Display) -> NotTaken {
+    NotTaken::Here(error.to_string())
+}
+
 async fn take_one<R: RaftDoor>(
     conn: &mut Conn,
-    inbox: &Inbox,
+    raft: &R,
+    turn: &Turn,
     idle: Duration,
     begin: SnapshotBegin,
-    raft: &R,
-) -> Result<Result<(), String>, FrameError> {
-    let meta = match wire::stored_membership(begin.membership_log_id, begin.membership) {
-        Ok(last_membership) => SnapshotMeta { last_log_id: wire::log_id_in(begin.last), last_membership },
-        Err(impossible) => return Ok(Err(impossible.to_string())),
-    };
-    let mut arrival = match inbox.begin(begin.id, begin.bytes).await {
-        Ok(arrival) => arrival,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    if let Err(reason) = take_chunks(conn, &mut arrival, idle).await? {
-        return Ok(Err(reason));
-    }
-    let received = match arrival.finish().await {
-        Ok(received) => received,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let outcome = say_busy_until(conn, raft.install(begin.vote.into(), meta, received)).await?;
-    if let Err(error) = arrival.discard().await {
-        tracing::warn!(%error, "an installed snapshot's temporary file stays");
-    }
-    match outcome {
-        Ok(done) => {
-            conn.writer.push(Tag::SnapshotDone, &SnapshotDone { vote: (&done.vote).into() })?;
-            Ok(Ok(()))
-        }
-        Err(reason) => Ok(Err(reason)),
-    }
+) -> Result<Vote, NotTaken> {
+    let last_membership = wire::stored_membership(begin.membership_log_id, begin.membership).map_err(here)?;
+    let meta = SnapshotMeta { last_log_id: wire::log_id_in(begin.last), last_membership };
+    let arriving = Arriving::begin(raft.sink(), turn, begin.id, begin.bytes).await.map_err(here)?;
+    let arrived = take_chunks(conn, arriving, idle).await?;
+    let data = say_busy_until(conn, arrived.finish()).await?.map_err(here)?;
+    let answer = say_busy_until(conn, raft.install(begin.vote.into(), meta, data)).await?.map_err(here)?;
+    Ok(answer.vote)
 }
 
-async fn take_chunks(conn: &mut Conn, arrival: &mut Arrival, idle: Duration) -> Result<Result<(), String>, FrameError> {
+async fn take_chunks<K: SnapshotSink>(
+    conn: &mut Conn,
+    mut arriving: Arriving<K>,
+    idle: Duration,
+) -> Result<Arriving<K>, NotTaken> {
     loop {
-        conn.writer.push(Tag::SnapshotAt, &SnapshotAt { offset: arrival.offset() })?;
-        conn.writer.drive().await?;
+        conn.writer.push(Tag::SnapshotAt, &SnapshotAt { offset: arriving.received() })?;
+        conn.writer.drive().await.map_err(FrameError::from)?;
         let mut frame = next_within(conn, idle).await?.ok_or(FrameError::Half)?;
         match frame.tag {
-            Tag::SnapshotEnd => return Ok(Ok(())),
+            Tag::SnapshotEnd => return Ok(arriving),
             Tag::SnapshotChunk => {
                 let at: SnapshotAt = decode(frame.tag, &mut frame.body)?;
-                if let Err(error) = arrival.write(at.offset, frame.body).await {
-                    return Ok(Err(error.to_string()));
-                }
+                arriving = arriving.write(at.offset, frame.body).await.map_err(here)?;
             }
-            other => return Err(FrameError::Unexpected(other)),
+            other => return Err(FrameError::Unexpected(other).into()),
         }
     }
 }
@@ -243,23 +248,5 @@ async fn say_busy_until<T>(conn: &mut Conn, work: impl Future<Output = T>) -> Re
                 conn.writer.drive().await?;
             }
         }
-    }
-}
-
-/// Bytes in memory, for small snapshots and tests.
-impl SnapshotSource for Bytes {
-    fn id(&self) -> String {
-        blake3::hash(self).to_hex().to_string()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let slice = self.get(start..start + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(slice);
-        Ok(())
     }
 }
