@@ -137,7 +137,16 @@ fn written() -> String {
     let totals = Totals { created: 1, completed: 2, failed: 3, abandoned: 4, discarded: 5 };
     line("queue", hex(&QueueRow { id: 1, namespace: 2, name: name("q"), totals }));
     let reservations = vec![Reservation { operation_id: "op".into(), members: vec![4, 5] }];
-    line("meta", hex(&Meta { lease_time_ms: 1, wall_time_ms: 2, revision: 3, last_seq: 4, members_reserved_to: 5, reservations, ..Meta::default() }));
+    let meta = Meta {
+        lease_time_ms: 1,
+        wall_time_ms: 2,
+        feature_level: 1,
+        revision: 3,
+        last_seq: 4,
+        members_reserved_to: 5,
+        reservations,
+    };
+    line("meta", hex(&meta));
     lines.join("\n") + "\n"
 }
 

@@ -82,6 +82,7 @@ pub struct World {
 pub const START_MS: u64 = 1_700_000_000_000;
 
 impl World {
+    #[allow(clippy::new_without_default, reason = "a test says World::new()")]
     pub fn new() -> World {
         World::with(Bounds::default())
     }

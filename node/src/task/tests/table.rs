@@ -15,6 +15,9 @@ enum From {
     Discarded,
 }
 
+/// From where, what is answered, where the task stands then.
+type Row = (From, &'static str, &'static str);
+
 #[derive(Debug, Clone, Copy)]
 enum Do {
     CreateSame,
@@ -120,7 +123,7 @@ fn act(from: From, what: Do) -> (String, String) {
 fn every_command_in_every_state_does_what_the_table_says() {
     use Do::*;
     use self::From::*;
-    let table: &[(Do, [(From, &str, &str); 7])] = &[
+    let table: &[(Do, [Row; 7])] = &[
         (CreateSame, [
             (Absent, "created", "Available"),
             (Scheduled, "existed", "Scheduled"),
