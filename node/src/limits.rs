@@ -52,6 +52,13 @@ pub const QUEUES_MAX: usize = 100_000;
 pub const TASK_ROWS_MAX: u64 = 4_000_000;
 /// Payload bytes held in memory until cold payloads move to disk.
 pub const PAYLOADS_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of results and error texts kept in the rows of tasks.
+pub const RESULTS_BYTES_MAX: u64 = 256 << 20;
+/// Rows one page of a list may look at; a page that finds few matches ends early with a token.
+pub const LIST_SCAN_ROWS_MAX: usize = 20_000;
+/// Operations whose reserved member numbers are remembered, and numbers of one reservation.
+pub const RESERVATIONS_MAX: usize = 64;
+pub const RESERVATION_MEMBERS_MAX: u32 = 64;
 /// Work done by one tick: expired leases, due tasks and finished rows each.
 pub const TICK_ITEMS_MAX: usize = 10_000;
 

@@ -1,3 +1,7 @@
 //! What a member keeps on disk, and the openraft traits over it.
 
+pub mod machine;
+pub mod payloads;
+pub mod snapshot;
+pub mod store;
 pub mod types;
