@@ -1,3 +1,6 @@
 //! What a member keeps on disk, and the openraft traits over it.
 
+pub mod codec;
+pub mod log;
+pub mod log_store;
 pub mod types;
