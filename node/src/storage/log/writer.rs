@@ -25,7 +25,6 @@ pub type FirstFrameHook = Box<dyn FnOnce() -> io::Result<()> + Send>;
 enum Next {
     Unprepared,
     Preparing(JoinHandle<io::Result<()>>),
-    Ready,
 }
 
 pub struct Writer<D> {
@@ -151,7 +150,6 @@ impl<D: Disk> Writer<D> {
             Next::Preparing(thread) => {
                 thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that prepares segments panicked")))
             }
-            Next::Ready => Ok(()),
         };
         prepared.map_err(|e| ("log segment", e))?;
         self.head.generation += 1;
