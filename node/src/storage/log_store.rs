@@ -20,8 +20,8 @@ use super::log::queue::{Done, Item, QueuedEntry, Shared, State};
 use super::log::read::read_plan;
 use super::log::recovery::Recovered;
 use super::log::segment::Segments;
-use super::log::writer::{FirstFrameHook, Writer, entry_bytes_max};
-use super::log::{FatalHook, LogError};
+use super::log::writer::{Writer, entry_bytes_max};
+use super::log::{FatalHook, LogError, LogHooks};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use crate::limits::{APPEND_BYTES_MAX, ENTRY_BYTES_MAX, LOG_HIGH_WATER_PERCENT, LOG_QUIET_MS, LOG_RING_BYTES_MAX};
 
@@ -90,18 +90,17 @@ impl<D: Disk> Drop for Owner<D> {
 }
 
 impl<D: Disk> LogStore<D> {
-    /// Starts the writer on a log that was read whole. `first_frame` runs before the first frame of this
-    /// run is answered.
+    /// Starts the writer on a log that was read whole.
     pub fn start(
         recovered: Recovered<D>,
         options: LogOptions,
-        first_frame: Option<FirstFrameHook>,
-        fatal: FatalHook,
+        hooks: LogHooks,
     ) -> io::Result<LogStore<D>> {
         let Recovered { segments, head, range, vote, committed, index, .. } = recovered;
         let shared = Shared::new((head, range, index), (vote, committed), options.ring_bytes_max, options.quiet);
         let shared = Arc::new(shared);
-        let writer = Writer::new(shared.clone(), segments.clone(), (head, range, vote), first_frame, fatal.clone());
+        let fatal = hooks.fatal.clone();
+        let writer = Writer::new(shared.clone(), segments.clone(), (head, range, vote), hooks);
         let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run())?;
         let owner = Owner { shared, segments, fatal, thread: Mutex::new(Some(thread)) };
         Ok(LogStore { owner: Arc::new(owner) })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use taskstore::storage::log::recovery::recover;
-use taskstore::storage::log::{FatalHook, Geometry, disk::SystemDisk, segment};
+use taskstore::storage::log::{FatalHook, Geometry, LogHooks, disk::SystemDisk, segment};
 use taskstore::storage::log_store::{LogOptions, LogStore};
 use taskstore::storage::types::{Entry, LogId, TypeConfig, Vote};
 use tokio::sync::Mutex;
@@ -27,7 +27,7 @@ pub fn format(directory: &Path) {
 pub fn open(directory: &Path) -> LogStore {
     let recovered = recover(directory, SMALL, 7, SystemDisk).unwrap();
     assert_eq!(recovered.torn_frames, 0);
-    LogStore::start(recovered, LogOptions::default(), None, panics()).unwrap()
+    LogStore::start(recovered, LogOptions::default(), LogHooks::only_fatal(panics())).unwrap()
 }
 
 #[derive(Clone)]

@@ -20,6 +20,7 @@ pub mod writer;
 use std::io;
 use std::sync::Arc;
 
+use super::types::LogId;
 use sector::SECTOR_BYTES;
 
 /// The log's files: fixed when the volume is formatted.
@@ -71,6 +72,26 @@ impl LogError {
 
 /// Called once, when log, vote or identity could not be written: it ends the process (I6). Tests note it.
 pub type FatalHook = Arc<dyn Fn(&'static str, &io::Error) + Send + Sync>;
+
+/// Runs once, after the first frame is on the disk and before anyone hears of it.
+pub type FirstFrameHook = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
+/// Called with a purge point once it is on the disk.
+pub type PurgedHook = Arc<dyn Fn(LogId) -> io::Result<()> + Send + Sync>;
+
+/// What the log's writer calls, on its own thread, before it answers.
+pub struct LogHooks {
+    /// Before the first frame of this run is answered: an empty log is no longer a new one.
+    pub first_frame: Option<FirstFrameHook>,
+    pub purged: Option<PurgedHook>,
+    pub fatal: FatalHook,
+}
+
+impl LogHooks {
+    pub fn only_fatal(fatal: FatalHook) -> LogHooks {
+        LogHooks { first_frame: None, purged: None, fatal }
+    }
+}
 
 /// The hook of production: the process ends at once, so that nothing is answered from a state that may
 /// not be on the disk.

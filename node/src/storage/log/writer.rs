@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::FatalHook;
+use super::LogHooks;
 use super::disk::Disk;
 use super::frame::{HEADER_BYTES, Header};
 use super::index::{LogRange, Place};
@@ -17,9 +17,6 @@ use super::sector::{FrameBuffer, SECTOR_DATA_BYTES, sectors_for};
 use super::segment::Segments;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::storage::types::{LogId, Vote};
-
-/// Runs once, after the first frame is on the disk and before anyone hears of it.
-pub type FirstFrameHook = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
 /// The segment after the current one.
 enum Next {
@@ -33,8 +30,7 @@ pub struct Writer<D> {
     pub head: Head,
     pub range: LogRange,
     pub vote: Option<Vote>,
-    pub first_frame: Option<FirstFrameHook>,
-    pub fatal: FatalHook,
+    hooks: LogHooks,
     next: Next,
     buffer: FrameBuffer,
 }
@@ -56,11 +52,10 @@ impl<D: Disk> Writer<D> {
         shared: Arc<Shared>,
         segments: Arc<Segments<D>>,
         (head, range, vote): (Head, LogRange, Option<Vote>),
-        first_frame: Option<FirstFrameHook>,
-        fatal: FatalHook,
+        hooks: LogHooks,
     ) -> Writer<D> {
         let buffer = FrameBuffer::default();
-        Writer { shared, segments, head, range, vote, first_frame, fatal, next: Next::Unprepared, buffer }
+        Writer { shared, segments, head, range, vote, hooks, next: Next::Unprepared, buffer }
     }
 
     pub fn run(mut self) {
@@ -69,7 +64,7 @@ impl<D: Disk> Writer<D> {
             let (left, whole) = (room_bytes(sectors - self.head.sector), room_bytes(sectors));
             let Some(mut batch) = self.shared.next_batch(left, whole, self.head.is_carried) else { break };
             if let Err((what, error)) = self.write(&mut batch) {
-                (self.fatal)(what, &error);
+                (self.hooks.fatal)(what, &error);
                 let reason = format!("{what}: {error}");
                 self.shared.fail(&reason);
                 batch.fail(&reason);
@@ -125,8 +120,11 @@ impl<D: Disk> Writer<D> {
             oldest,
             is_carried,
         };
-        if let Some(hook) = self.first_frame.take() {
+        if let Some(hook) = self.hooks.first_frame.take() {
             hook().map_err(|e| ("identity", e))?;
+        }
+        if let (Some(hook), Some(to)) = (&self.hooks.purged, batch.purge) {
+            hook(to).map_err(|e| ("purge", e))?;
         }
         let ends: Option<(LogId, LogId)> = batch.entries.first().map(|e| e.id).zip(batch.entries.last().map(|e| e.id));
         self.shared.flushed(batch, place, ends, &self.head, self.vote);
