@@ -5,4 +5,5 @@ pub mod config;
 pub mod door;
 pub mod membership;
 pub mod network;
+mod snapshots;
 pub mod transport;
