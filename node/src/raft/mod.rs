@@ -7,3 +7,6 @@ pub mod membership;
 pub mod network;
 mod snapshots;
 pub mod transport;
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const PREFIX_BYTES: usize = 4;
 const READ_BYTES: usize = 64 << 10;
+/// A chunk with less room than this is not read into any more.
+const CHUNK_LEFT_BYTES: usize = 1 << 10;
 
 /// What a frame holds. Numbers are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +126,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Taken::Frame(frame) => return Ok(Some(frame)),
                 Taken::Missing(bytes) => bytes,
             };
-            self.buffer.reserve(missing.max(READ_BYTES));
+            // Entries stay slices of what was read here, in the log's ring: a chunk is filled before the
+            // next one is taken, or each small entry would hold a whole chunk.
+            if self.buffer.capacity() - self.buffer.len() < missing.max(CHUNK_LEFT_BYTES) {
+                self.buffer.reserve(missing.max(READ_BYTES));
+            }
             if self.io.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Half) };
             }
@@ -314,6 +320,22 @@ mod tests {
         assert!(matches!(read(b"\0\0\0\x41\x01").await, Err(FrameError::TooLong { bytes: 65, bytes_max: 64 })));
         assert!(matches!(read(b"\0\0\0\x02\xee").await, Err(FrameError::UnknownTag(0xee))));
         assert!(read(b"").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn small_frames_that_are_kept_share_their_memory() {
+        let (mut far, near) = tokio::io::duplex(4096);
+        let mut reader = FrameReader::new(near, 4096);
+        let mut kept: Vec<Bytes> = Vec::new();
+        for _ in 0..64 {
+            let mut writer = FrameWriter::new(&mut far, 4096);
+            writer.push(Tag::Append, &[7u8; 32]).unwrap();
+            writer.drive().await.unwrap();
+            kept.push(reader.next().await.unwrap().unwrap().body);
+        }
+        let addresses = kept.iter().map(|body| body.as_ptr() as usize);
+        let span = addresses.clone().max().unwrap() - addresses.min().unwrap();
+        assert!(span < READ_BYTES, "one chunk holds them all, not {span} bytes");
     }
 
     #[tokio::test]

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use crate::storage::identity::Identity;
 use crate::storage::types::MemberName;
 
 /// Peer port of a name that carries none.
@@ -46,6 +47,17 @@ pub struct Me {
     /// incarnation · 2³² + n
     pub member_id: u64,
     pub name: MemberName,
+}
+
+impl Me {
+    pub fn new(identity: &Identity, name: MemberName) -> Me {
+        Me {
+            cluster_id: identity.cluster_id.clone(),
+            incarnation: identity.incarnation.into(),
+            member_id: identity.member_id,
+            name,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -74,7 +86,7 @@ impl Default for Options {
             chunk_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(2),
             retry_first: Duration::from_millis(20),
-            retry_longest: Duration::from_millis(500),
+            retry_longest: Duration::from_millis(250),
         }
     }
 }
