@@ -96,14 +96,11 @@ fn read_entry(body: &mut Bytes) -> Result<Entry, FrameError> {
 
 /// openraft trusts its caller with this.
 fn consecutive(request: &AppendEntriesRequest<TypeConfig>) -> Result<(), FrameError> {
-    let mut next = request.prev_log_id.as_ref().map_or(0, |prev| prev.index + 1);
-    for entry in &request.entries {
-        if entry.log_id.index != next {
-            return Err(malformed(format!("entry {} where {next} belongs", entry.log_id.index)));
-        }
-        next += 1;
+    let first = request.prev_log_id.as_ref().map_or(0, |prev| prev.index.saturating_add(1));
+    match (first..).zip(&request.entries).find(|(index, entry)| entry.log_id.index != *index) {
+        Some((index, entry)) => Err(malformed(format!("entry {} where {index} belongs", entry.log_id.index))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn length(count: usize) -> Result<u32, FrameError> {
