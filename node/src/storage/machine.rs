@@ -136,3 +136,6 @@ fn decode(entry: Entry) -> io::Result<Step> {
     };
     Ok(Step { log_id: entry.log_id, content })
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,3 +167,17 @@ impl Index {
         (self.hasher.hash_one(key) >> 32) as usize % ID_SHARDS
     }
 }
+
+#[cfg(test)]
+impl Index {
+    /// Everything but the hash maps, to compare with an index that was rebuilt.
+    pub fn facts(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        let queues: Vec<_> = self.queues.iter().map(|queue| {
+            let lists = (queue.available.clone(), queue.tasks.clone(), queue.finished.clone());
+            (queue.namespace, lists, queue.counts, queue.payload_bytes)
+        }).collect();
+        let ids: usize = self.ids.iter().map(HashMap::len).sum();
+        let lists = (self.due.clone(), self.leases.clone(), self.finished.clone(), self.claims.clone());
+        (queues, ids, lists, self.payload_bytes, self.kept_bytes)
+    }
+}

@@ -25,4 +25,6 @@ pub mod row;
 mod settle;
 pub mod state;
 pub mod tables;
+#[cfg(test)]
+pub mod tests;
 pub mod time;
