@@ -82,3 +82,12 @@ pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// Requests forwarded to the leader by one member at a time.
 pub const FORWARDS_MAX: usize = 16_384;
+
+/// Recent log entries kept in memory, in bytes; entries waiting for their flush may take as much again.
+pub const LOG_RING_BYTES_MAX: usize = 64 << 20;
+/// Silence after which an empty frame carries `synced_to` forward, in milliseconds.
+pub const LOG_QUIET_MS: u64 = 20;
+/// Bytes of a log's disk space that are reserved when nobody says otherwise.
+pub const LOG_BUDGET_BYTES: u64 = 1 << 30;
+/// Share of the log's budget, in percent, at which creates are refused on every voter.
+pub const LOG_HIGH_WATER_PERCENT: u64 = 80;

@@ -1,5 +1,8 @@
 //! What a member keeps on disk, and the openraft traits over it.
 
+pub mod codec;
+pub mod log;
+pub mod log_store;
 pub mod machine;
 pub mod payloads;
 pub mod snapshot;

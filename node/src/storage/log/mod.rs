@@ -1,0 +1,83 @@
+//! The log on disk: entries, vote and committed, in frames over recycled segment files (`storage` 2 of the
+//! design). It is the truth; whoever cannot read it whole does not start Raft (I5).
+//!
+//! ```text
+//! append, vote, truncate, purge ─▶ queue ─▶ writer: one frame = one write + one fdatasync ─▶ callbacks
+//!                       │                                       │
+//!                       └─▶ ring of recent entries ◀─ read ─▶ segment files (verified)
+//! ```
+
+pub mod disk;
+pub mod frame;
+pub mod index;
+pub mod queue;
+pub mod read;
+pub mod recovery;
+pub mod sector;
+pub mod segment;
+pub mod writer;
+
+use std::io;
+use std::sync::Arc;
+
+use sector::SECTOR_BYTES;
+
+/// The log's files: fixed when the volume is formatted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    pub segment_bytes: u32,
+    pub segments: u32,
+}
+
+impl Geometry {
+    /// So many bytes in segments of 64 MiB, or in eight smaller ones.
+    pub fn for_budget(budget_bytes: u64) -> Geometry {
+        let eighth = (budget_bytes / 8).clamp(SECTOR_BYTES as u64, 64 << 20);
+        let segment_bytes = eighth as u32 / SECTOR_BYTES as u32 * SECTOR_BYTES as u32;
+        Geometry { segment_bytes, segments: (budget_bytes / u64::from(segment_bytes)) as u32 }
+    }
+
+    pub fn sectors(&self) -> usize {
+        self.segment_bytes as usize / SECTOR_BYTES
+    }
+
+    pub fn budget_bytes(&self) -> u64 {
+        u64::from(self.segment_bytes) * u64::from(self.segments)
+    }
+
+    /// One segment is written, one is made ready, one is kept for votes and purges of a full log.
+    pub fn check(&self) -> io::Result<()> {
+        if self.segments >= 3 && self.segment_bytes as usize >= SECTOR_BYTES && self.segment_bytes as usize % SECTOR_BYTES == 0 {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "a log needs at least 3 segments of whole sectors"))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The files do not hold what was acknowledged, or cannot be told to.
+    #[error("the log is damaged: {0}")]
+    Damage(String),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl LogError {
+    pub fn damage(reason: impl Into<String>) -> LogError {
+        LogError::Damage(reason.into())
+    }
+}
+
+/// Called once, when log, vote or identity could not be written: it ends the process (I6). Tests note it.
+pub type FatalHook = Arc<dyn Fn(&'static str, &io::Error) + Send + Sync>;
+
+/// The hook of production: the process ends at once, so that nothing is answered from a state that may
+/// not be on the disk.
+pub fn end_process() -> FatalHook {
+    Arc::new(|what, error| {
+        tracing::error!(what, %error, "storage failed, the process ends");
+        eprintln!("storage failed ({what}): {error}; the process ends");
+        std::process::exit(74)
+    })
+}
