@@ -19,8 +19,9 @@ use super::snapshot::{Frozen, SnapshotHandle};
 use super::store::{Decoded, Step, Store};
 use super::types::{Entry, LogId, Outcomes, StoredMembership, TypeConfig};
 
-/// Entries applied under one lock: readers wait no longer than for these.
+/// Entries applied under one lock, by count and by bytes: readers wait no longer than for these.
 const ENTRIES_A_LOCK: usize = 64;
+const BYTES_A_LOCK: usize = 256 << 10;
 
 pub struct Machine {
     store: Arc<Store>,
@@ -47,12 +48,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
         while let Some(first) = entries.next().await {
             let mut steps = Vec::new();
             let mut responders = Vec::new();
+            let mut bytes = 0;
             let mut next = Some(first);
             while let Some(item) = next.take() {
                 let (entry, responder) = item?;
+                if let EntryPayload::Normal(data) = &entry.payload {
+                    bytes += data.0.len();
+                }
                 steps.push(decode(entry)?);
                 responders.push(responder);
-                if steps.len() < ENTRIES_A_LOCK {
+                if steps.len() < ENTRIES_A_LOCK && bytes < BYTES_A_LOCK {
                     next = entries.next().now_or_never().flatten();
                 }
             }
