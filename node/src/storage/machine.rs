@@ -15,12 +15,13 @@ use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, RaftSnapshotBuilder};
 
-use super::snapshot::SnapshotHandle;
+use super::snapshot::{Frozen, SnapshotHandle};
 use super::store::{Decoded, Step, Store};
 use super::types::{Entry, LogId, Outcomes, StoredMembership, TypeConfig};
 
-/// Entries applied under one lock: readers wait no longer than for these.
+/// Entries applied under one lock, by count and by bytes: readers wait no longer than for these.
 const ENTRIES_A_LOCK: usize = 64;
+const BYTES_A_LOCK: usize = 256 << 10;
 
 pub struct Machine {
     store: Arc<Store>,
@@ -47,12 +48,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
         while let Some(first) = entries.next().await {
             let mut steps = Vec::new();
             let mut responders = Vec::new();
+            let mut bytes = 0;
             let mut next = Some(first);
             while let Some(item) = next.take() {
                 let (entry, responder) = item?;
+                if let EntryPayload::Normal(data) = &entry.payload {
+                    bytes += data.0.len();
+                }
                 steps.push(decode(entry)?);
                 responders.push(responder);
-                if steps.len() < ENTRIES_A_LOCK {
+                if steps.len() < ENTRIES_A_LOCK && bytes < BYTES_A_LOCK {
                     next = entries.next().now_or_never().flatten();
                 }
             }
@@ -107,7 +112,13 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             (Ok(Some(cut)), _) => with_meta(cut),
             (_, Some(newest)) => with_meta(newest),
             (Err(error), None) => Err(error),
-            (Ok(None), None) => Err(io::Error::other("nothing is applied yet, so there is nothing to cut")),
+            // Of nothing: a purged log without a snapshot, which the start table ends before Raft and only
+            // the conformance suite brings about. It is never published.
+            (Ok(None), None) => {
+                let nothing = Frozen::default();
+                let snapshot = self.store.snapshots().write(&nothing)?;
+                Ok(Snapshot { meta: Default::default(), snapshot })
+            }
         }
     }
 }

@@ -116,7 +116,13 @@ impl Snapshots {
     /// good file becomes the current one; a bad one is left for people to look at.
     pub fn open(dir: &Path, identity: SnapshotIdentity) -> io::Result<Snapshots> {
         fs::create_dir_all(dir)?;
-        remove_if_there(&dir.join(CUT_TEMPORARY))?;
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.ends_with(".tmp") && !name.starts_with("receive-") {
+                remove_if_there(&path)?;
+            }
+        }
         let mut newest = None;
         for file in list(dir)? {
             match SnapshotHandle::open(&file.path, &identity) {
@@ -155,7 +161,10 @@ impl Snapshots {
         let path = self.dir.join(CUT_TEMPORARY);
         let written = File::create(&path).and_then(|file| {
             write::encode(frozen, &self.identity, &file)?;
-            file.sync_all()
+            file.sync_all()?;
+            // So that reading back asks the disk and not the memory that was just written from.
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            Ok(())
         });
         let checked = written.and_then(|()| SnapshotHandle::open(&path, &self.identity));
         if checked.is_err() {

@@ -9,9 +9,10 @@ use openraft::alias::SnapshotMetaOf;
 use openraft::storage::SnapshotMeta;
 use tokio::sync::{Notify, watch};
 
+use super::codec;
 use super::payloads::Payloads;
 use super::snapshot::{self, Frozen, Header, Position, SnapshotHandle, SnapshotIdentity, Snapshots};
-use super::types::{LogId, Membership, MemberName, StoredMembership, TypeConfig};
+use super::types::{LogId, Membership, StoredMembership, TypeConfig};
 use crate::task::command::{self, Outcome};
 use crate::task::id::Name;
 use crate::task::state::{At, Bounds, State};
@@ -114,7 +115,7 @@ impl Store {
         flushed: impl AsyncFnOnce(u64) -> io::Result<()>,
     ) -> io::Result<Option<SnapshotHandle>> {
         let _one_at_a_time = self.cutting.lock().await;
-        let Some(frozen) = self.freeze()? else { return Ok(None) };
+        let Some(frozen) = self.freeze() else { return Ok(None) };
         if self.snapshots.newest().is_some_and(|newest| newest.position() >= frozen.position) {
             return Ok(None);
         }
@@ -169,15 +170,17 @@ impl Store {
         Ok(outcomes)
     }
 
-    fn freeze(&self) -> io::Result<Option<Frozen>> {
+    fn freeze(&self) -> Option<Frozen> {
         let held = self.held();
-        let Some(applied) = held.applied else { return Ok(None) };
-        Ok(Some(Frozen {
+        let applied = held.applied?;
+        let mut membership = Vec::new();
+        codec::put_stored_membership(&held.membership, &mut membership);
+        Some(Frozen {
             position: position(applied),
-            membership: encode_membership(&held.membership)?,
+            membership,
             tables: held.state.tables().clone(),
             payloads: held.payloads.clone(),
-        }))
+        })
     }
 
     fn held(&self) -> RwLockReadGuard<'_, Held> {
@@ -223,37 +226,14 @@ impl Held {
 pub(super) fn meta_of(header: &Header) -> io::Result<SnapshotMetaOf<TypeConfig>> {
     let Position { term, index } = header.position;
     Ok(SnapshotMeta {
-        last_log_id: Some(LogId::new_term_index(term, index)),
-        last_membership: decode_membership(&header.membership)?,
+        last_log_id: Some(codec::log_id(term, index)),
+        last_membership: codec::get_stored_membership(&mut &header.membership[..])
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
     })
 }
 
 pub fn position(log_id: LogId) -> Position {
     Position { term: log_id.committed_leader_id().term, index: log_id.index() }
-}
-
-/// Log id of the membership, its configurations, its members with their names.
-type MembershipParts = (Option<Position>, Vec<BTreeSet<u64>>, Vec<(u64, String)>);
-
-fn encode_membership(stored: &StoredMembership) -> io::Result<Vec<u8>> {
-    let names = stored.membership().nodes().map(|(id, name)| (*id, name.0.clone())).collect();
-    let configs = stored.membership().get_joint_config().clone();
-    let parts: MembershipParts = (stored.log_id().map(position), configs, names);
-    postcard::to_stdvec(&parts).map_err(io::Error::other)
-}
-
-fn decode_membership(bytes: &[u8]) -> io::Result<StoredMembership> {
-    let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, format!("the membership: {what}"));
-    let (log_id, configs, names): MembershipParts = postcard::from_bytes(bytes).map_err(|e| bad(e.to_string()))?;
-    let log_id = log_id.map(|Position { term, index }| LogId::new_term_index(term, index));
-    let members: std::collections::BTreeMap<u64, MemberName> =
-        names.into_iter().map(|(id, name)| (id, MemberName(name))).collect();
-    let membership = if configs.is_empty() {
-        Membership::default()
-    } else {
-        Membership::new(configs, members).map_err(|e| bad(e.to_string()))?
-    };
-    Ok(StoredMembership::new(log_id, membership))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::command::{Claim, Claimed};
+use super::id::Token;
 use super::row::{Phase, Running, TaskRow};
 use super::state::{At, State};
 use crate::limits::BATCH_ITEMS_MAX;
@@ -26,7 +27,6 @@ impl State {
                 row.token = at.token().0;
                 row.phase = Phase::Running(Box::new(Running {
                     deadline_ms: now.saturating_add(lease_ms),
-                    lease_ms,
                     claim_id: claim_id.clone(),
                     worker: worker.clone(),
                     place: place as u32,
@@ -65,6 +65,8 @@ impl State {
     fn claimed(&self, seq: u64) -> Option<Claimed> {
         let row: &TaskRow = self.tables.tasks.get(&seq)?;
         let Phase::Running(running) = &row.phase else { return None };
-        Some(Claimed { task: self.view(row), token: super::id::Token(row.token), lease_ms: running.lease_ms })
+        // What is left of it: whoever claims again counts from its new request.
+        let lease_ms = running.deadline_ms.saturating_sub(self.tables.meta.lease_time_ms);
+        Some(Claimed { task: self.view(row), token: Token(row.token), lease_ms })
     }
 }

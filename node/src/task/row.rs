@@ -55,7 +55,6 @@ pub enum Phase {
 pub struct Running {
     /// In lease time.
     pub deadline_ms: u64,
-    pub lease_ms: u64,
     pub claim_id: Arc<str>,
     pub worker: Arc<str>,
     /// Place in the claim's answer.

@@ -55,7 +55,6 @@ impl State {
         self.update(at, seq, |row| {
             if let Phase::Running(running) = &mut row.phase {
                 running.deadline_ms = deadline_ms;
-                running.lease_ms = lease_ms;
             }
         });
         Ok(lease_ms)

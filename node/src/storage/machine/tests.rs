@@ -136,3 +136,40 @@ async fn outcomes_come_one_a_command_in_order() {
     let outcomes = store.apply(vec![step, blank]).expect("applied");
     assert_eq!(outcomes, [vec![Outcome::Done, Outcome::Claimed(vec![])], vec![]]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_cut_while_entries_are_applied_is_the_state_of_one_of_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut machine, store) = open(dir.path(), None);
+    let entries: Vec<Entry> = (1..400u64)
+        .map(|n| match n % 3 {
+            0 => commands(n, vec![Command::Claim(claim_of(&["q"], &format!("c{n}"), 2))]),
+            _ => create(n, &format!("t{n}")),
+        })
+        .collect();
+    let all = entries.clone();
+    let applying = tokio::spawn(async move {
+        for entry in all {
+            apply(&mut machine, vec![entry]).await.expect("applied");
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut hashes = BTreeMap::new();
+    while !applying.is_finished() {
+        if let Some(cut) = store.cut_snapshot(async |_| Ok(())).await.expect("cut") {
+            hashes.insert(cut.position().index, cut.header.state_hash);
+        }
+        tokio::task::yield_now().await;
+    }
+    applying.await.expect("applied");
+    let replay_dir = tempfile::tempdir().expect("a folder");
+    let (mut replayed, replayed_store) = open(replay_dir.path(), None);
+    for entry in entries {
+        let index = entry.log_id.index();
+        apply(&mut replayed, vec![entry]).await.expect("applied");
+        if let Some(hash) = hashes.remove(&index) {
+            assert_eq!(replayed_store.read(|state, _| state.hash()), hash, "at {index}");
+        }
+    }
+    assert!(hashes.is_empty());
+}

@@ -39,7 +39,7 @@ pub struct SnapshotIdentity {
 }
 
 /// Of the last log entry in the snapshot. Later terms are newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     pub term: u64,
     pub index: u64,

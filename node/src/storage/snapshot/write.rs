@@ -11,7 +11,7 @@ use crate::storage::payloads::Payloads;
 use crate::task::tables::Tables;
 
 /// The state at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Frozen {
     pub position: Position,
     pub membership: Vec<u8>,

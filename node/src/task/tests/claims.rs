@@ -64,6 +64,9 @@ fn the_retry_of_a_claim_gets_the_same_tasks_with_the_same_tokens_in_the_same_ord
     world.create("q", vec![task("c")]);
     let again = world.claim(claim_of(&["q"], "c", 2));
     assert_eq!(first, again);
+    world.lease_time_ms += 10_000;
+    let later = world.claim(claim_of(&["q"], "c", 2));
+    assert_eq!((later[0].token, later[0].lease_ms), (first[0].token, 20_000), "what is left of the lease");
     assert_eq!(ids(&again), ["a", "b"]);
     world.settle("a", first[0].token, complete()).expect("settled");
     assert_eq!(ids(&world.claim(claim_of(&["q"], "c", 2))), ["b"]);

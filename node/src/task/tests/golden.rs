@@ -121,7 +121,7 @@ fn written() -> String {
     use TaskState::{Available, Completed, Discarded, Retryable, Running, Scheduled};
     line("states", hex(&[Scheduled, Available, Running, Retryable, Completed, Discarded]));
     line("stats", hex(&QueueStats { scheduled: 1, available: 2, oldest_available_ms: 3, ..QueueStats::default() }));
-    let running = row::Running { deadline_ms: 1, lease_ms: 2, claim_id: "c".into(), worker: "w".into(), place: 3 };
+    let running = row::Running { deadline_ms: 1, claim_id: "c".into(), worker: "w".into(), place: 3 };
     let completed = row::Completed { finished_ms: 1, result: Bytes::from_static(b"r") };
     let phases = [
         ("scheduled", Phase::Scheduled),

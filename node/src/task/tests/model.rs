@@ -20,7 +20,7 @@ pub struct Task {
     pub abandonments: u32,
     /// In the clock of its state: a deadline, a due time, a time of finish.
     pub until: u64,
-    pub held: (String, usize, u64),
+    pub held: (String, usize),
     pub settled: Option<(u64, u8, TaskState)>,
 }
 
@@ -103,7 +103,7 @@ impl Model {
                 failures: 0,
                 abandonments: 0,
                 until: new.not_before_ms,
-                held: (String::new(), 0, 0),
+                held: (String::new(), 0),
                 settled: None,
             });
             answers.push("created");
@@ -128,14 +128,14 @@ impl Model {
                     }
                     let lease_ms = if claim.lease_ms == 0 { task.lease_ms } else { claim.lease_ms };
                     (task.state, task.token, task.until) = (Running, at.token().0, self.lease + lease_ms);
-                    task.held = (claim.claim_id.clone(), place, lease_ms);
+                    task.held = (claim.claim_id.clone(), place);
                     place += 1;
                 }
             }
             held = self.tasks.iter().filter(|t| t.state == Running && t.held.0 == claim.claim_id).collect();
         }
         held.sort_by_key(|task| task.held.1);
-        held.into_iter().map(|task| (task.id.clone(), task.token, task.held.2)).collect()
+        held.into_iter().map(|task| (task.id.clone(), task.token, task.until - self.lease)).collect()
     }
 
     fn settle(&mut self, at: At, settle: &Settle) -> Result<TaskState, &'static str> {
@@ -181,7 +181,6 @@ impl Model {
         }
         let lease_ms = if extend.lease_ms == 0 { task.lease_ms } else { extend.lease_ms };
         task.until = self.lease + lease_ms;
-        task.held.2 = lease_ms;
         Ok(lease_ms)
     }
 }
