@@ -58,7 +58,6 @@ pub fn recover<D: Disk>(directory: &Path, geometry: Geometry, salt: u32, disk: D
     let mut walk = Walk::new(&segments);
     if let Some(newest) = newest {
         walk.oldest = oldest_generation(&segments, newest)?;
-        walk.head.oldest = walk.oldest;
         for generation in walk.oldest..=newest {
             walk.segment(generation, generation == newest)?;
         }
@@ -240,6 +239,10 @@ impl<'a, D: Disk> Walk<'a, D> {
     }
 
     fn check_coverage(&self) -> Result<(), LogError> {
+        if self.head.oldest != self.oldest {
+            let reason = format!("read from segment {}, but the last frame needs {}", self.oldest, self.head.oldest);
+            return Err(LogError::damage(reason));
+        }
         let LogRange { purged, last, first } = self.range;
         if last != purged && (purged.is_some() || self.oldest > 1) && purged.map(|id| id.index + 1) != Some(first) {
             let reason = format!("purged up to {purged:?}, but the entries begin at {first}");
