@@ -23,7 +23,7 @@ use super::log::segment::Segments;
 use super::log::writer::{Writer, entry_bytes_max};
 use super::log::{FatalHook, LogError, LogHooks};
 use super::types::{Entry, LogId, TypeConfig, Vote};
-use crate::limits::{APPEND_BYTES_MAX, ENTRY_BYTES_MAX, LOG_HIGH_WATER_PERCENT, LOG_QUIET_MS, LOG_RING_BYTES_MAX};
+use crate::limits::{APPEND_BYTES_MAX, ENTRY_BYTES_MAX, LOG_HIGH_WATER_PERCENT, LOG_MARK_MS, LOG_QUIET_MS, LOG_RING_BYTES_MAX};
 
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
@@ -31,11 +31,17 @@ pub struct LogOptions {
     pub ring_bytes_max: usize,
     /// Silence after which an empty frame carries `synced_to` forward.
     pub quiet: Duration,
+    /// Under load the last frame is noted this often in a file of its own.
+    pub mark_every: Duration,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { ring_bytes_max: LOG_RING_BYTES_MAX, quiet: Duration::from_millis(LOG_QUIET_MS) }
+        LogOptions {
+            ring_bytes_max: LOG_RING_BYTES_MAX,
+            quiet: Duration::from_millis(LOG_QUIET_MS),
+            mark_every: Duration::from_millis(LOG_MARK_MS),
+        }
     }
 }
 
@@ -100,7 +106,7 @@ impl<D: Disk> LogStore<D> {
         let shared = Shared::new((head, range, index), (vote, committed), options.ring_bytes_max, options.quiet);
         let shared = Arc::new(shared);
         let fatal = hooks.fatal.clone();
-        let writer = Writer::new(shared.clone(), segments.clone(), (head, range, vote), hooks);
+        let writer = Writer::new(shared.clone(), segments.clone(), (head, range, vote), hooks, options.mark_every);
         let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run())?;
         let owner = Owner { shared, segments, fatal, thread: Mutex::new(Some(thread)) };
         Ok(LogStore { owner: Arc::new(owner) })

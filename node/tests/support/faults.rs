@@ -28,7 +28,7 @@ pub fn scratch() -> TempDir {
     if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
 }
 
-/// The contents of all segment files.
+/// The contents of all segment files, and of the mark behind them.
 pub type Image = Vec<Vec<u8>>;
 
 pub fn read_image(directory: &Path) -> Image {
@@ -39,9 +39,11 @@ pub fn read_image(directory: &Path) -> Image {
 
 pub fn write_image(image: &Image) -> TempDir {
     let directory = scratch();
-    for (slot, bytes) in image.iter().enumerate() {
+    let (mark, segments) = image.split_last().unwrap();
+    for (slot, bytes) in segments.iter().enumerate() {
         fs::write(directory.path().join(format!("segment-{slot:04}")), bytes).unwrap();
     }
+    fs::write(directory.path().join("synced"), mark).unwrap();
     directory
 }
 

@@ -252,6 +252,10 @@ impl Shared {
         Some(batch)
     }
 
+    pub fn is_idle(&self) -> bool {
+        self.lock().queue.is_empty()
+    }
+
     pub fn enter_segment(&self, generation: u32) {
         self.lock().index.enter_segment(generation);
     }

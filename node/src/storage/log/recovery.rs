@@ -17,6 +17,7 @@ use super::{Geometry, LogError};
 use crate::storage::types::{LogId, Vote};
 
 const READ_BYTES: usize = 1 << 20;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Where the next frame goes, and what it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,10 @@ pub fn recover<D: Disk>(directory: &Path, geometry: Geometry, salt: u32, disk: D
         }
     }
     walk.check_coverage()?;
+    let mark = segments.read_mark()?;
+    if mark > walk.head.sequence {
+        return Err(LogError::damage(format!("frame {mark} was on the disk, the log ends at {}", walk.head.sequence)));
+    }
     walk.tail(newest)?;
     if walk.frames == 0 {
         walk.index.enter_segment(1);
@@ -284,10 +289,17 @@ impl<'a, D: Disk> Walk<'a, D> {
         let mut frame_sectors = usize::MAX;
         let mut count = 0;
         self.window.turn_to(generation);
-        for at in from..geometry.sectors() {
-            let sector = self.window.sectors(at, 1)?;
+        let mut at = from;
+        while at < geometry.sectors() {
+            // Nearly always all of it is zeros, and one comparison tells.
+            let ahead = self.window.sectors(at, ZEROS.len() / SECTOR_BYTES)?;
+            if ahead == &ZEROS[..ahead.len()] {
+                at += ahead.len() / SECTOR_BYTES;
+                continue;
+            }
+            let sector = &ahead[..SECTOR_BYTES];
             match classify(sector, salt) {
-                Sector::Zero => continue,
+                Sector::Zero => {}
                 Sector::Good { generation: found, sequence, number }
                     if found == generation && sequence == next && from + number as usize == at =>
                 {
@@ -311,6 +323,7 @@ impl<'a, D: Disk> Walk<'a, D> {
                     return Err(LogError::damage(reason));
                 }
             }
+            at += 1;
         }
         Ok((count > 0).then_some((generation, from, count)))
     }
