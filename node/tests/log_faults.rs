@@ -9,7 +9,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use faults::{Driver, End, Fail, FaultDisk, Image, Model, Operation, SALT, open_and_compare, read_image, scratch, write_image};
+use faults::{
+    Driver, End, Fail, FaultDisk, Image, Model, Operation, SALT, open_and_compare, read_image, scratch,
+    write_image,
+};
 use taskstore::storage::codec::log_id;
 use taskstore::storage::log::Geometry;
 use taskstore::storage::log::frame::{Found, check, sectors_at};
@@ -59,7 +62,11 @@ impl Tally {
     }
 }
 
-async fn random_operations(driver: &mut Driver, rng: &mut fastrand::Rng, count: usize) -> std::io::Result<()> {
+async fn random_operations(
+    driver: &mut Driver,
+    rng: &mut fastrand::Rng,
+    count: usize,
+) -> std::io::Result<()> {
     for _ in 0..count {
         let mut term = driver.term;
         let mut operation = driver.state().random(rng, &mut term);
@@ -118,7 +125,11 @@ fn frames(image: &Image) -> Vec<At> {
             let rest = &image[*slot][sector * SECTOR_BYTES..];
             let Sector::Good { sequence, .. } = classify(&rest[..SECTOR_BYTES], SALT) else { break };
             let sectors = sectors_at(rest, SALT);
-            let Found::Frame { header, .. } = check(&rest[..sectors * SECTOR_BYTES], SALT, *generation, sequence) else { break };
+            let Found::Frame { header, .. } =
+                check(&rest[..sectors * SECTOR_BYTES], SALT, *generation, sequence)
+            else {
+                break;
+            };
             oldest = header.oldest;
             frames.push((*generation, At { slot: *slot, sector, sectors }));
             sector += sectors;
@@ -168,11 +179,13 @@ async fn no_fault_at_any_frame_loses_an_acknowledged_entry_in_silence() {
                 }
             }
             let mut zeroed = image.clone();
-            (at.sector..at.sector + at.sectors).for_each(|sector| sector_mut(&mut zeroed, at.slot, sector).fill(0));
+            (at.sector..at.sector + at.sectors)
+                .for_each(|sector| sector_mut(&mut zeroed, at.slot, sector).fill(0));
             tally.note(&name("zeroed frame"), compare(&zeroed, &state).await, &["damage"]);
 
             let mut zeroed = image.clone();
-            (at.sector..GEOMETRY.sectors()).for_each(|sector| sector_mut(&mut zeroed, at.slot, sector).fill(0));
+            (at.sector..GEOMETRY.sectors())
+                .for_each(|sector| sector_mut(&mut zeroed, at.slot, sector).fill(0));
             tally.note(&name("zeroed from here"), compare(&zeroed, &state).await, &["damage"]);
 
             let mut truncated = image.clone();
@@ -232,7 +245,13 @@ async fn inside_the_window_of_i5_only_missing_sectors_look_torn() {
             let mut zeroed = image.clone();
             sector_mut(&mut zeroed, at.slot, sector).fill(0);
             let directory = write_image(&zeroed);
-            let recovered = taskstore::storage::log::recovery::recover(directory.path(), GEOMETRY, SALT, taskstore::storage::log::disk::SystemDisk).unwrap();
+            let recovered = taskstore::storage::log::recovery::recover(
+                directory.path(),
+                GEOMETRY,
+                SALT,
+                taskstore::storage::log::disk::SystemDisk,
+            )
+            .unwrap();
             assert_eq!(recovered.torn_frames, u32::from(at.sectors > 1));
         }
     }
@@ -262,7 +281,13 @@ async fn no_power_cut_loses_what_was_acknowledged_or_looks_like_damage() {
                 && rng.u32(0..8) == 0
             {
                 let again = FaultDisk::new(after.path(), rng.u64(..), 2);
-                let mut driver2 = Driver::open(after.path(), GEOMETRY, again.clone(), options, driver.states[operations].clone());
+                let mut driver2 = Driver::open(
+                    after.path(),
+                    GEOMETRY,
+                    again.clone(),
+                    options,
+                    driver.states[operations].clone(),
+                );
                 driver2.term = driver.term + 1;
                 random_operations(&mut driver2, &mut rng, 4).await.unwrap();
                 driver2.log.close();

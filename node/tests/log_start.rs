@@ -14,7 +14,9 @@ use taskstore::storage::identity::{Content, Home, Identity, Volume};
 use taskstore::storage::log::disk::SystemDisk;
 use taskstore::storage::log::{FatalHook, Geometry};
 use taskstore::storage::log_store::{LogOptions, LogStore};
-use taskstore::storage::start::{Base, SnapshotFacts, SnapshotsFound, StartError, StartOptions, Started, start};
+use taskstore::storage::start::{
+    Base, SnapshotFacts, SnapshotsFound, StartError, StartOptions, Started, start,
+};
 use taskstore::storage::types::{Entry, EntryBytes, TypeConfig, Vote};
 use tempfile::TempDir;
 
@@ -125,7 +127,10 @@ async fn an_install_that_was_cut_off_is_finished_and_drops_the_older_log() {
     assert_eq!(entries, (41..45).map(|index| entry(3, index)).collect::<Vec<_>>());
     drop(member);
     let lost = SnapshotsFound { newest: good(3, 45), ..found };
-    assert!(matches!(start(&home, &identity(), lost, options(1 << 20)).await.err(), Some(StartError::Damaged(_))));
+    assert!(matches!(
+        start(&home, &identity(), lost, options(1 << 20)).await.err(),
+        Some(StartError::Damaged(_))
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,7 +211,9 @@ async fn readers_see_every_entry_once_and_whole_while_the_log_goes_round() {
     let found = member.log.try_get_log_entries(..).await.unwrap();
     assert_eq!(found.len() as u64, next - 1 - state.last_purged_log_id.unwrap().index);
     drop(member);
-    let mut member = start(&home, &identity(), SnapshotsFound { newest: good(term, next - 1), ..SnapshotsFound::default() }, options(1 << 20)).await.unwrap();
+    let newest = state.last_log_id.map(|log_id| SnapshotFacts { log_id, bytes: 1, good: true });
+    let found_snapshots = SnapshotsFound { newest, ..SnapshotsFound::default() };
+    let mut member = started(&home, found_snapshots).await;
     assert_eq!(member.log.try_get_log_entries(..).await.unwrap(), found);
 }
 

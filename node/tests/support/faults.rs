@@ -282,7 +282,13 @@ impl Driver {
         Driver::open(directory, geometry, disk, options, Model::default())
     }
 
-    pub fn open(directory: &Path, geometry: Geometry, disk: FaultDisk, options: LogOptions, state: Model) -> Driver {
+    pub fn open(
+        directory: &Path,
+        geometry: Geometry,
+        disk: FaultDisk,
+        options: LogOptions,
+        state: Model,
+    ) -> Driver {
         let recovered = recover(directory, geometry, SALT, disk.clone()).unwrap();
         let fatal = Arc::new(Mutex::new(Vec::new()));
         let noted = fatal.clone();
@@ -301,7 +307,9 @@ impl Driver {
     pub async fn run(&mut self, operation: Operation) -> io::Result<()> {
         // The entries of one append may stand in two frames, so each of them is a step.
         let steps = match &operation {
-            Operation::Append(entries) => entries.iter().map(|entry| Operation::Append(vec![entry.clone()])).collect(),
+            Operation::Append(entries) => {
+                entries.iter().map(|entry| Operation::Append(vec![entry.clone()])).collect()
+            }
             other => vec![other.clone()],
         };
         for step in steps {
@@ -337,7 +345,10 @@ impl Driver {
 #[derive(Debug, PartialEq)]
 pub enum End {
     /// The log holds what it held after so many operations.
-    Holds { operations: usize, torn_frames: u32 },
+    Holds {
+        operations: usize,
+        torn_frames: u32,
+    },
     Damage(String),
     /// It opened without what was acknowledged: never.
     Silent(String),

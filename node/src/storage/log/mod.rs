@@ -34,7 +34,7 @@ pub struct Geometry {
 impl Geometry {
     /// So many bytes in segments of 64 MiB, or in eight smaller ones that still hold the largest entry.
     pub fn for_budget(budget_bytes: u64) -> Geometry {
-        let mib = (budget_bytes / 8 >> 20).clamp(LOG_SEGMENT_MIB_MIN, LOG_SEGMENT_MIB_MAX);
+        let mib = ((budget_bytes / 8) >> 20).clamp(LOG_SEGMENT_MIB_MIN, LOG_SEGMENT_MIB_MAX);
         let segments = (budget_bytes / (mib << 20)).clamp(3, u64::from(u32::MAX));
         Geometry { segment_bytes: (mib as u32) << 20, segments: segments as u32 }
     }
@@ -49,7 +49,8 @@ impl Geometry {
 
     /// One segment is written, one is made ready, one is kept for votes and purges of a full log.
     pub fn check(&self) -> io::Result<()> {
-        if self.segments >= 3 && self.segment_bytes as usize >= SECTOR_BYTES && self.segment_bytes as usize % SECTOR_BYTES == 0 {
+        let segment_bytes = self.segment_bytes as usize;
+        if self.segments >= 3 && segment_bytes > 0 && segment_bytes.is_multiple_of(SECTOR_BYTES) {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::InvalidInput, "a log needs at least 3 segments of whole sectors"))

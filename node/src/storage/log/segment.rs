@@ -151,7 +151,9 @@ impl<D: Disk> Segments<D> {
             match classify(&sector, self.salt) {
                 Sector::Zero => {}
                 Sector::Good { sequence, .. } => newest = newest.max(sequence),
-                Sector::Bad => return Err(LogError::damage("the mark of the last frame does not match its checksum")),
+                Sector::Bad => {
+                    return Err(LogError::damage("the mark of the last frame does not match its checksum"));
+                }
             }
         }
         Ok(newest)

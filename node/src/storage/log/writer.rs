@@ -64,7 +64,18 @@ impl<D: Disk> Writer<D> {
         mark_every: Duration,
     ) -> Writer<D> {
         let buffer = FrameBuffer::default();
-        Writer { shared, segments, head, range, vote, hooks, next: Next::Unprepared, buffer, marked: Instant::now(), mark_every }
+        Writer {
+            shared,
+            segments,
+            head,
+            range,
+            vote,
+            hooks,
+            next: Next::Unprepared,
+            buffer,
+            marked: Instant::now(),
+            mark_every,
+        }
     }
 
     pub fn run(mut self) {
@@ -114,13 +125,18 @@ impl<D: Disk> Writer<D> {
             purged: self.range.purged,
             truncate: batch.truncate,
         };
-        let place = Place { generation: self.head.generation, sector: self.head.sector, sequence: self.head.sequence + 1 };
+        let place = Place {
+            generation: self.head.generation,
+            sector: self.head.sector,
+            sequence: self.head.sequence + 1,
+        };
         self.buffer.clear(HEADER_BYTES);
         for entry in &batch.entries {
             self.buffer.put(&entry.head);
             self.buffer.put(&entry.body);
         }
-        let (bytes, checksum) = self.buffer.seal(&header.encode(), self.segments.salt, place.generation, place.sequence);
+        let (bytes, checksum) =
+            self.buffer.seal(&header.encode(), self.segments.salt, place.generation, place.sequence);
         self.segments.write(place.generation, place.sector, bytes).map_err(|e| ("log write", e))?;
         self.segments.sync(place.generation).map_err(|e| ("log fsync", e))?;
 
@@ -139,7 +155,8 @@ impl<D: Disk> Writer<D> {
         if let (Some(hook), Some(to)) = (&self.hooks.purged, batch.purge) {
             hook(to).map_err(|e| ("purge", e))?;
         }
-        let ends: Option<(LogId, LogId)> = batch.entries.first().map(|e| e.id).zip(batch.entries.last().map(|e| e.id));
+        let ends: Option<(LogId, LogId)> =
+            batch.entries.first().map(|e| e.id).zip(batch.entries.last().map(|e| e.id));
         self.shared.flushed(batch, place, ends, &self.head, self.vote);
         self.prepare_early();
         if (is_carried && self.shared.is_idle()) || self.marked.elapsed() >= self.mark_every {
@@ -168,9 +185,9 @@ impl<D: Disk> Writer<D> {
         }
         let prepared = match std::mem::replace(&mut self.next, Next::Unprepared) {
             Next::Unprepared => self.segments.zero(self.head.generation + 1),
-            Next::Preparing(thread) => {
-                thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that prepares segments panicked")))
-            }
+            Next::Preparing(thread) => thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread that prepares segments panicked"))),
         };
         prepared.map_err(|e| ("log segment", e))?;
         self.head.generation += 1;
@@ -186,9 +203,8 @@ impl<D: Disk> Writer<D> {
             return;
         }
         let (segments, generation) = (self.segments.clone(), self.head.generation + 1);
-        let thread = std::thread::Builder::new()
-            .name("log-prepare".into())
-            .spawn(move || segments.zero(generation));
+        let thread =
+            std::thread::Builder::new().name("log-prepare".into()).spawn(move || segments.zero(generation));
         // Without a thread the segment is filled when it is needed.
         self.next = thread.map_or(Next::Unprepared, Next::Preparing);
     }
