@@ -1,5 +1,5 @@
-//! The log on disk: entries, vote and committed, in frames over recycled segment files (`storage` 2 of the
-//! design). It is the truth; whoever cannot read it whole does not start Raft (I5).
+//! The log on disk: entries, vote and committed, in frames over recycled segment files. It is the truth;
+//! whoever cannot read it whole does not start Raft (I5).
 //!
 //! ```text
 //! append, vote, truncate, purge ─▶ queue ─▶ writer: one frame = one write + one fdatasync ─▶ callbacks
