@@ -96,7 +96,12 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
 pub const LOG_RING_BYTES_MAX: usize = 64 << 20;
 /// Silence after which an empty frame carries `synced_to` forward, in milliseconds.
 pub const LOG_QUIET_MS: u64 = 20;
+/// Under load the log notes its last frame in a file of its own this often, in milliseconds.
+pub const LOG_MARK_MS: u64 = 1_000;
 /// Bytes of a log's disk space that are reserved when nobody says otherwise.
 pub const LOG_BUDGET_BYTES: u64 = 1 << 30;
+/// Size of a log segment, in MiB: a small budget has small ones, and each holds the largest entry.
+pub const LOG_SEGMENT_MIB_MIN: u64 = 5;
+pub const LOG_SEGMENT_MIB_MAX: u64 = 64;
 /// Share of the log's budget, in percent, at which creates are refused on every voter.
 pub const LOG_HIGH_WATER_PERCENT: u64 = 80;

@@ -214,7 +214,11 @@ mod tests {
     }
 
     fn membership() -> Membership {
-        let nodes = BTreeMap::from([(1, MemberName("a.b".into())), (2, MemberName("c".into())), (3, MemberName(String::new()))]);
+        let nodes = BTreeMap::from([
+            (1, MemberName("a.b".into())),
+            (2, MemberName("c".into())),
+            (3, MemberName(String::new())),
+        ]);
         Membership::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([2])], nodes).unwrap()
     }
 

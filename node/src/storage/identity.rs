@@ -106,7 +106,8 @@ impl Stamp {
         let log = Geometry { segment_bytes: from.get_u32_le(), segments: from.get_u32_le() };
         let mut text = || {
             let bytes = from.get_u16_le() as usize;
-            String::from_utf8(from.copy_to_bytes(bytes).into()).map_err(|_| damage("holds a text that is none"))
+            String::from_utf8(from.copy_to_bytes(bytes).into())
+                .map_err(|_| damage("holds a text that is none"))
         };
         let (cluster_id, volume_uid) = (text()?, text()?);
         Ok(Stamp {

@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt};
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::log::disk::{Disk, SystemDisk};
 use super::log::queue::{Done, Item, QueuedEntry, Shared, State};
@@ -23,7 +23,9 @@ use super::log::segment::Segments;
 use super::log::writer::{Writer, entry_bytes_max};
 use super::log::{FatalHook, LogError, LogHooks};
 use super::types::{Entry, LogId, TypeConfig, Vote};
-use crate::limits::{APPEND_BYTES_MAX, ENTRY_BYTES_MAX, LOG_HIGH_WATER_PERCENT, LOG_QUIET_MS, LOG_RING_BYTES_MAX};
+use crate::limits::{
+    APPEND_BYTES_MAX, ENTRY_BYTES_MAX, LOG_HIGH_WATER_PERCENT, LOG_MARK_MS, LOG_QUIET_MS, LOG_RING_BYTES_MAX,
+};
 
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
@@ -31,11 +33,17 @@ pub struct LogOptions {
     pub ring_bytes_max: usize,
     /// Silence after which an empty frame carries `synced_to` forward.
     pub quiet: Duration,
+    /// Under load the last frame is noted this often in a file of its own.
+    pub mark_every: Duration,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { ring_bytes_max: LOG_RING_BYTES_MAX, quiet: Duration::from_millis(LOG_QUIET_MS) }
+        LogOptions {
+            ring_bytes_max: LOG_RING_BYTES_MAX,
+            quiet: Duration::from_millis(LOG_QUIET_MS),
+            mark_every: Duration::from_millis(LOG_MARK_MS),
+        }
     }
 }
 
@@ -91,16 +99,14 @@ impl<D: Disk> Drop for Owner<D> {
 
 impl<D: Disk> LogStore<D> {
     /// Starts the writer on a log that was read whole.
-    pub fn start(
-        recovered: Recovered<D>,
-        options: LogOptions,
-        hooks: LogHooks,
-    ) -> io::Result<LogStore<D>> {
+    pub fn start(recovered: Recovered<D>, options: LogOptions, hooks: LogHooks) -> io::Result<LogStore<D>> {
         let Recovered { segments, head, range, vote, committed, index, .. } = recovered;
-        let shared = Shared::new((head, range, index), (vote, committed), options.ring_bytes_max, options.quiet);
+        let shared =
+            Shared::new((head, range, index), (vote, committed), options.ring_bytes_max, options.quiet);
         let shared = Arc::new(shared);
         let fatal = hooks.fatal.clone();
-        let writer = Writer::new(shared.clone(), segments.clone(), (head, range, vote), hooks);
+        let writer =
+            Writer::new(shared.clone(), segments.clone(), (head, range, vote), hooks, options.mark_every);
         let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run())?;
         let owner = Owner { shared, segments, fatal, thread: Mutex::new(Some(thread)) };
         Ok(LogStore { owner: Arc::new(owner) })
@@ -194,7 +200,9 @@ impl<D: Disk> RaftLogReader<TypeConfig> for LogStore<D> {
             async move {
                 let entries = log.read(range.clone(), APPEND_BYTES_MAX).await?;
                 let next = entries.last().map(|last| last.log_id.index + 1..range.end);
-                Ok::<_, io::Error>(next.map(|next| (futures::stream::iter(entries.into_iter().map(Ok)), next)))
+                Ok::<_, io::Error>(
+                    next.map(|next| (futures::stream::iter(entries.into_iter().map(Ok)), next)),
+                )
             }
         });
         pieces.try_flatten()

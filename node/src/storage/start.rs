@@ -79,7 +79,12 @@ pub enum Decision {
     Start { base: Base, install: Install },
 }
 
-pub fn decide(stamp: &Stamp, expected: &Identity, log: Result<LogFacts, String>, found: SnapshotsFound) -> Decision {
+pub fn decide(
+    stamp: &Stamp,
+    expected: &Identity,
+    log: Result<LogFacts, String>,
+    found: SnapshotsFound,
+) -> Decision {
     if let Some(difference) = stamp.identity.difference(expected) {
         return Decision::Damaged(difference);
     }
@@ -117,7 +122,8 @@ pub fn decide(stamp: &Stamp, expected: &Identity, log: Result<LogFacts, String>,
         // A damaged one that was being installed stood beyond the log's end by right.
         let was_installing = found.installing == Some(snapshot.log_id) && !snapshot.good;
         if Some(snapshot.log_id) > range.last && !was_installing {
-            let reason = format!("a snapshot at {} lies beyond the log's end {:?}", snapshot.log_id, range.last);
+            let reason =
+                format!("a snapshot at {} lies beyond the log's end {:?}", snapshot.log_id, range.last);
             return Decision::Damaged(reason);
         }
     }
@@ -237,7 +243,11 @@ mod tests {
         Some(SnapshotFacts { log_id: log_id(2, index), bytes: 1, good })
     }
 
-    fn found(newest: Option<SnapshotFacts>, older: Option<SnapshotFacts>, installing: Option<u64>) -> SnapshotsFound {
+    fn found(
+        newest: Option<SnapshotFacts>,
+        older: Option<SnapshotFacts>,
+        installing: Option<u64>,
+    ) -> SnapshotsFound {
         SnapshotsFound { newest, older, installing: installing.map(|index| log_id(2, index)) }
     }
 
@@ -252,23 +262,119 @@ mod tests {
         let empty = Ok(LogFacts { frames: 0, range: LogRange::default() });
         let fresh = Stamp { is_initialized: false, ..stamp() };
         let rows = [
-            ("log from 0", stamp(), log(None, 9), found(None, None, None), starts(Base::LogFromStart, Install::None)),
-            ("frames without a stamp", fresh.clone(), log(None, 9), found(None, None, None), starts(Base::LogFromStart, Install::None)),
-            ("newest", stamp(), log(Some(20), 90), found(snapshot(50, good), snapshot(20, good), None), starts(Base::NewestSnapshot, Install::None)),
-            ("newest damaged", stamp(), log(Some(20), 90), found(snapshot(50, bad), snapshot(20, good), None), starts(Base::OlderSnapshot, Install::None)),
-            ("newest damaged, older purged", stamp(), log(Some(30), 90), found(snapshot(50, bad), snapshot(20, good), None), None),
-            ("both damaged, log whole", stamp(), log(None, 90), found(snapshot(50, bad), snapshot(20, bad), None), starts(Base::LogFromStart, Install::None)),
-            ("both damaged, log purged", stamp(), log(Some(20), 90), found(snapshot(50, bad), snapshot(20, bad), None), None),
+            (
+                "log from 0",
+                stamp(),
+                log(None, 9),
+                found(None, None, None),
+                starts(Base::LogFromStart, Install::None),
+            ),
+            (
+                "frames without a stamp",
+                fresh.clone(),
+                log(None, 9),
+                found(None, None, None),
+                starts(Base::LogFromStart, Install::None),
+            ),
+            (
+                "newest",
+                stamp(),
+                log(Some(20), 90),
+                found(snapshot(50, good), snapshot(20, good), None),
+                starts(Base::NewestSnapshot, Install::None),
+            ),
+            (
+                "newest damaged",
+                stamp(),
+                log(Some(20), 90),
+                found(snapshot(50, bad), snapshot(20, good), None),
+                starts(Base::OlderSnapshot, Install::None),
+            ),
+            (
+                "newest damaged, older purged",
+                stamp(),
+                log(Some(30), 90),
+                found(snapshot(50, bad), snapshot(20, good), None),
+                None,
+            ),
+            (
+                "both damaged, log whole",
+                stamp(),
+                log(None, 90),
+                found(snapshot(50, bad), snapshot(20, bad), None),
+                starts(Base::LogFromStart, Install::None),
+            ),
+            (
+                "both damaged, log purged",
+                stamp(),
+                log(Some(20), 90),
+                found(snapshot(50, bad), snapshot(20, bad), None),
+                None,
+            ),
             ("purged, no snapshot", stamp(), log(Some(20), 90), found(None, None, None), None),
-            ("snapshot at the end", stamp(), log(Some(20), 50), found(snapshot(50, good), None, None), starts(Base::NewestSnapshot, Install::None)),
-            ("snapshot beyond the end", stamp(), log(Some(20), 49), found(snapshot(50, good), snapshot(20, good), None), None),
-            ("damaged one beyond the end", stamp(), log(Some(20), 49), found(snapshot(50, bad), snapshot(20, good), None), None),
-            ("installing", stamp(), log(Some(20), 30), found(snapshot(50, good), snapshot(20, good), Some(50)), starts(Base::NewestSnapshot, finish)),
-            ("installed, marker left", stamp(), log(Some(50), 60), found(snapshot(50, good), None, Some(50)), starts(Base::NewestSnapshot, Install::ClearMarker)),
-            ("install not begun", stamp(), log(Some(20), 30), found(snapshot(20, good), None, Some(50)), starts(Base::NewestSnapshot, Install::ClearMarker)),
-            ("installing a damaged one", stamp(), log(Some(20), 30), found(snapshot(50, bad), snapshot(20, good), Some(50)), starts(Base::OlderSnapshot, Install::ClearMarker)),
-            ("an old marker excuses no newer loss", stamp(), log(Some(20), 30), found(snapshot(70, good), snapshot(50, good), Some(50)), None),
-            ("empty", fresh.clone(), empty.clone(), found(None, None, None), starts(Base::Empty, Install::None)),
+            (
+                "snapshot at the end",
+                stamp(),
+                log(Some(20), 50),
+                found(snapshot(50, good), None, None),
+                starts(Base::NewestSnapshot, Install::None),
+            ),
+            (
+                "snapshot beyond the end",
+                stamp(),
+                log(Some(20), 49),
+                found(snapshot(50, good), snapshot(20, good), None),
+                None,
+            ),
+            (
+                "damaged one beyond the end",
+                stamp(),
+                log(Some(20), 49),
+                found(snapshot(50, bad), snapshot(20, good), None),
+                None,
+            ),
+            (
+                "installing",
+                stamp(),
+                log(Some(20), 30),
+                found(snapshot(50, good), snapshot(20, good), Some(50)),
+                starts(Base::NewestSnapshot, finish),
+            ),
+            (
+                "installed, marker left",
+                stamp(),
+                log(Some(50), 60),
+                found(snapshot(50, good), None, Some(50)),
+                starts(Base::NewestSnapshot, Install::ClearMarker),
+            ),
+            (
+                "install not begun",
+                stamp(),
+                log(Some(20), 30),
+                found(snapshot(20, good), None, Some(50)),
+                starts(Base::NewestSnapshot, Install::ClearMarker),
+            ),
+            (
+                "installing a damaged one",
+                stamp(),
+                log(Some(20), 30),
+                found(snapshot(50, bad), snapshot(20, good), Some(50)),
+                starts(Base::OlderSnapshot, Install::ClearMarker),
+            ),
+            (
+                "an old marker excuses no newer loss",
+                stamp(),
+                log(Some(20), 30),
+                found(snapshot(70, good), snapshot(50, good), Some(50)),
+                None,
+            ),
+            (
+                "empty",
+                fresh.clone(),
+                empty.clone(),
+                found(None, None, None),
+                starts(Base::Empty, Install::None),
+            ),
             ("lost", stamp(), empty.clone(), found(None, None, None), None),
             ("lost, snapshot left", stamp(), empty.clone(), found(snapshot(50, good), None, None), None),
             ("no log, a snapshot", fresh, empty, found(snapshot(50, good), None, None), None),

@@ -93,7 +93,10 @@ impl Header {
 #[derive(Debug)]
 pub enum Found {
     /// All sectors are good; the chain is the caller's to check.
-    Frame { header: Header, checksum: u32 },
+    Frame {
+        header: Header,
+        checksum: u32,
+    },
     /// Nothing, or a frame of which sectors are missing.
     Gap,
     Damage(String),
@@ -113,8 +116,14 @@ pub fn check(sectors: &[u8], salt: u32, generation: u32, sequence: u64) -> Found
         let expected = Sector::Good { generation, sequence, number: number as u32 };
         match classify(sector, salt) {
             Sector::Zero => return Found::Gap,
-            Sector::Bad => return Found::Damage(format!("sector {number} of frame {sequence} does not match its checksum")),
-            found if found != expected => return Found::Damage(format!("expected {expected:?}, found {found:?}")),
+            Sector::Bad => {
+                return Found::Damage(format!(
+                    "sector {number} of frame {sequence} does not match its checksum"
+                ));
+            }
+            found if found != expected => {
+                return Found::Damage(format!("expected {expected:?}, found {found:?}"));
+            }
             _ => {}
         }
     }
@@ -137,7 +146,10 @@ struct Heads<'a> {
 }
 
 /// The heads of a frame's entries.
-pub fn heads<'a>(header: &Header, sectors: &'a [u8]) -> impl Iterator<Item = Result<EntryHead, CodecError>> + 'a {
+pub fn heads<'a>(
+    header: &Header,
+    sectors: &'a [u8],
+) -> impl Iterator<Item = Result<EntryHead, CodecError>> + 'a {
     Heads { cursor: FrameCursor::new(sectors, HEADER_BYTES), left: header.entries as usize }
 }
 
@@ -236,7 +248,10 @@ mod tests {
 
     #[test]
     fn a_sealed_frame_keeps_its_golden_checksum() {
-        let entry = Entry { log_id: log_id(1, 7), payload: EntryPayload::Normal(EntryBytes(Bytes::from_static(b"abc"))) };
+        let entry = Entry {
+            log_id: log_id(1, 7),
+            payload: EntryPayload::Normal(EntryBytes(Bytes::from_static(b"abc"))),
+        };
         let (head, body) = entry_parts(&entry);
         let mut buffer = FrameBuffer::default();
         buffer.clear(HEADER_BYTES);

@@ -99,7 +99,9 @@ impl Index {
             self.anchors.pop_back();
         }
         for segment in &mut self.segments {
-            segment.last_index = segment.last_index.and_then(|last| last.min(next_index).checked_sub(u64::from(last >= next_index)));
+            segment.last_index = segment
+                .last_index
+                .and_then(|last| last.min(next_index).checked_sub(u64::from(last >= next_index)));
         }
         self.anchor_next = true;
     }
@@ -110,7 +112,9 @@ impl Index {
             while self.anchors.get(1).is_some_and(|second| second.first_index <= purged.index + 1) {
                 self.anchors.pop_front();
             }
-            while self.segments.len() > 1 && self.segments[0].last_index.is_none_or(|last| last <= purged.index) {
+            while self.segments.len() > 1
+                && self.segments[0].last_index.is_none_or(|last| last <= purged.index)
+            {
                 self.segments.pop_front();
             }
         }

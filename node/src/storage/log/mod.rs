@@ -1,5 +1,5 @@
-//! The log on disk: entries, vote and committed, in frames over recycled segment files (`storage` 2 of the
-//! design). It is the truth; whoever cannot read it whole does not start Raft (I5).
+//! The log on disk: entries, vote and committed, in frames over recycled segment files. It is the truth;
+//! whoever cannot read it whole does not start Raft (I5).
 //!
 //! ```text
 //! append, vote, truncate, purge ─▶ queue ─▶ writer: one frame = one write + one fdatasync ─▶ callbacks
@@ -21,6 +21,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::types::LogId;
+use crate::limits::{LOG_SEGMENT_MIB_MAX, LOG_SEGMENT_MIB_MIN};
 use sector::SECTOR_BYTES;
 
 /// The log's files: fixed when the volume is formatted.
@@ -31,11 +32,11 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// So many bytes in segments of 64 MiB, or in eight smaller ones.
+    /// So many bytes in segments of 64 MiB, or in eight smaller ones that still hold the largest entry.
     pub fn for_budget(budget_bytes: u64) -> Geometry {
-        let eighth = (budget_bytes / 8).clamp(SECTOR_BYTES as u64, 64 << 20);
-        let segment_bytes = eighth as u32 / SECTOR_BYTES as u32 * SECTOR_BYTES as u32;
-        Geometry { segment_bytes, segments: (budget_bytes / u64::from(segment_bytes)) as u32 }
+        let mib = ((budget_bytes / 8) >> 20).clamp(LOG_SEGMENT_MIB_MIN, LOG_SEGMENT_MIB_MAX);
+        let segments = (budget_bytes / (mib << 20)).clamp(3, u64::from(u32::MAX));
+        Geometry { segment_bytes: (mib as u32) << 20, segments: segments as u32 }
     }
 
     pub fn sectors(&self) -> usize {
@@ -48,7 +49,8 @@ impl Geometry {
 
     /// One segment is written, one is made ready, one is kept for votes and purges of a full log.
     pub fn check(&self) -> io::Result<()> {
-        if self.segments >= 3 && self.segment_bytes as usize >= SECTOR_BYTES && self.segment_bytes as usize % SECTOR_BYTES == 0 {
+        let segment_bytes = self.segment_bytes as usize;
+        if self.segments >= 3 && segment_bytes > 0 && segment_bytes.is_multiple_of(SECTOR_BYTES) {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::InvalidInput, "a log needs at least 3 segments of whole sectors"))

@@ -79,7 +79,9 @@ impl Batch {
         let mut batch = Batch::default();
         while let Some(item) = queue.pop_front() {
             match item {
-                Item::Entry(entry) if batch.entries.is_empty() || batch.entry_bytes + entry.bytes() <= room_bytes => {
+                Item::Entry(entry)
+                    if batch.entries.is_empty() || batch.entry_bytes + entry.bytes() <= room_bytes =>
+                {
                     batch.entry_bytes += entry.bytes();
                     batch.entries.push(entry);
                 }
@@ -181,7 +183,12 @@ impl Shared {
     }
 
     /// Queues entries unless too many wait for the disk; then they are given back.
-    pub fn try_append(&self, entries: Vec<Entry>, queued: Vec<QueuedEntry>, flushed: Flushed) -> io::Result<Option<Append>> {
+    pub fn try_append(
+        &self,
+        entries: Vec<Entry>,
+        queued: Vec<QueuedEntry>,
+        flushed: Flushed,
+    ) -> io::Result<Option<Append>> {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.check_open()?;
@@ -206,7 +213,10 @@ impl Shared {
     }
 
     /// Queues a change and tells when it is on the disk.
-    pub fn change(&self, make: impl FnOnce(&mut State, Done) -> Item) -> io::Result<oneshot::Receiver<io::Result<()>>> {
+    pub fn change(
+        &self,
+        make: impl FnOnce(&mut State, Done) -> Item,
+    ) -> io::Result<oneshot::Receiver<io::Result<()>>> {
         let (done, on_disk) = oneshot::channel();
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -252,6 +262,10 @@ impl Shared {
         Some(batch)
     }
 
+    pub fn is_idle(&self) -> bool {
+        self.lock().queue.is_empty()
+    }
+
     pub fn enter_segment(&self, generation: u32) {
         self.lock().index.enter_segment(generation);
     }
@@ -264,13 +278,22 @@ impl Shared {
     }
 
     /// The frame is on the disk: its places become known, and everyone who waits for it hears so.
-    pub fn flushed(&self, batch: &mut Batch, place: Place, ends: Option<(LogId, LogId)>, head: &Head, vote: Option<Vote>) {
+    pub fn flushed(
+        &self,
+        batch: &mut Batch,
+        place: Place,
+        ends: Option<(LogId, LogId)>,
+        head: &Head,
+        vote: Option<Vote>,
+    ) {
         let mut guard = self.lock();
         let state = &mut *guard;
         if let Some((first, last)) = ends {
             state.index.add_entries(place, first.index, last.index);
             state.waiting_bytes -= batch.entry_bytes;
-            while state.ring_bytes > self.ring_bytes_max && state.ring.front().is_some_and(|entry| entry.log_id <= last) {
+            while state.ring_bytes > self.ring_bytes_max
+                && state.ring.front().is_some_and(|entry| entry.log_id <= last)
+            {
                 // Compared by whole ids: what replaced a truncated entry has a higher term and is not flushed.
                 let evicted = state.ring.pop_front();
                 state.ring_bytes -= evicted.as_ref().map_or(0, ring_entry_bytes);
@@ -356,7 +379,8 @@ impl State {
         while at < end.min(ring_first) {
             // Entries behind the ring are flushed, so an anchor stands before each of them.
             let found = self.index.find(at, ring_first);
-            let (anchor, stretch_end) = found.ok_or_else(|| LogError::damage(format!("entry {at} has no place")))?;
+            let (anchor, stretch_end) =
+                found.ok_or_else(|| LogError::damage(format!("entry {at} has no place")))?;
             let stretch_end = stretch_end.min(end);
             plan.stretches.push((anchor, at..stretch_end));
             at = stretch_end;

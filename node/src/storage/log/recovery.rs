@@ -17,6 +17,7 @@ use super::{Geometry, LogError};
 use crate::storage::types::{LogId, Vote};
 
 const READ_BYTES: usize = 1 << 20;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Where the next frame goes, and what it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,18 +53,29 @@ impl<D> std::fmt::Debug for Recovered<D> {
 }
 
 /// Reads the whole log, cuts a torn frame, and makes what a kill left in the page cache durable.
-pub fn recover<D: Disk>(directory: &Path, geometry: Geometry, salt: u32, disk: D) -> Result<Recovered<D>, LogError> {
+pub fn recover<D: Disk>(
+    directory: &Path,
+    geometry: Geometry,
+    salt: u32,
+    disk: D,
+) -> Result<Recovered<D>, LogError> {
     let segments = Arc::new(Segments::open(directory, geometry, salt, disk)?);
     let newest = newest_generation(&segments)?;
     let mut walk = Walk::new(&segments);
     if let Some(newest) = newest {
         walk.oldest = oldest_generation(&segments, newest)?;
-        walk.head.oldest = walk.oldest;
         for generation in walk.oldest..=newest {
             walk.segment(generation, generation == newest)?;
         }
     }
     walk.check_coverage()?;
+    let mark = segments.read_mark()?;
+    if mark > walk.head.sequence {
+        return Err(LogError::damage(format!(
+            "frame {mark} was on the disk, the log ends at {}",
+            walk.head.sequence
+        )));
+    }
     walk.tail(newest)?;
     if walk.frames == 0 {
         walk.index.enter_segment(1);
@@ -82,7 +94,9 @@ fn newest_generation<D: Disk>(segments: &Segments<D>) -> Result<Option<u32>, Log
         segments.read(slot + 1, 0, &mut first)?;
         match classify(&first, segments.salt) {
             Sector::Zero => {}
-            Sector::Good { generation, number: 0, .. } if generation > 0 && segments.slot_of(generation) == slot => {
+            Sector::Good { generation, number: 0, .. }
+                if generation > 0 && segments.slot_of(generation) == slot =>
+            {
                 newest = newest.max(Some(generation));
             }
             found => return Err(LogError::damage(format!("segment {slot} begins with {found:?}"))),
@@ -112,7 +126,9 @@ fn oldest_generation<D: Disk>(segments: &Segments<D>, newest: u32) -> Result<u32
         }
         match oldest {
             Some(oldest) if (1..=generation).contains(&oldest) => return Ok(oldest),
-            Some(oldest) => return Err(LogError::damage(format!("segment {generation} needs segment {oldest}"))),
+            Some(oldest) => {
+                return Err(LogError::damage(format!("segment {generation} needs segment {oldest}")));
+            }
             None => {}
         }
     }
@@ -165,7 +181,9 @@ impl<'a, D: Disk> Walk<'a, D> {
                     self.frame(Place { generation, sector: at, sequence }, header, checksum, count)?;
                 }
                 Found::Gap => break,
-                Found::Damage(reason) => return Err(LogError::damage(format!("segment {generation}: {reason}"))),
+                Found::Damage(reason) => {
+                    return Err(LogError::damage(format!("segment {generation}: {reason}")));
+                }
             }
             at += count;
         }
@@ -177,7 +195,9 @@ impl<'a, D: Disk> Walk<'a, D> {
         }
         while at < sectors {
             if classify(self.window.sectors(at, 1)?, salt) != Sector::Zero {
-                return Err(LogError::damage(format!("segment {generation} holds data behind its last frame")));
+                return Err(LogError::damage(format!(
+                    "segment {generation} holds data behind its last frame"
+                )));
             }
             at += 1;
         }
@@ -240,8 +260,16 @@ impl<'a, D: Disk> Walk<'a, D> {
     }
 
     fn check_coverage(&self) -> Result<(), LogError> {
+        if self.head.oldest != self.oldest {
+            let reason =
+                format!("read from segment {}, but the last frame needs {}", self.oldest, self.head.oldest);
+            return Err(LogError::damage(reason));
+        }
         let LogRange { purged, last, first } = self.range;
-        if last != purged && (purged.is_some() || self.oldest > 1) && purged.map(|id| id.index + 1) != Some(first) {
+        if last != purged
+            && (purged.is_some() || self.oldest > 1)
+            && purged.map(|id| id.index + 1) != Some(first)
+        {
             let reason = format!("purged up to {purged:?}, but the entries begin at {first}");
             return Err(LogError::damage(reason));
         }
@@ -254,7 +282,8 @@ impl<'a, D: Disk> Walk<'a, D> {
         let torn = match newest {
             Some(newest) if newest == generation && self.frames > 0 => {
                 let here = self.torn(generation, sector)?;
-                let next_is_free = (generation + 1).saturating_sub(self.segments.geometry().segments) < self.head.oldest;
+                let next_is_free =
+                    (generation + 1).saturating_sub(self.segments.geometry().segments) < self.head.oldest;
                 let next = if next_is_free { self.torn(generation + 1, 0)? } else { None };
                 if here.is_some() && next.is_some() {
                     return Err(LogError::damage("the last frame is in two segments"));
@@ -281,17 +310,26 @@ impl<'a, D: Disk> Walk<'a, D> {
         let mut frame_sectors = usize::MAX;
         let mut count = 0;
         self.window.turn_to(generation);
-        for at in from..geometry.sectors() {
-            let sector = self.window.sectors(at, 1)?;
+        let mut at = from;
+        while at < geometry.sectors() {
+            // Nearly always all of it is zeros, and one comparison tells.
+            let ahead = self.window.sectors(at, ZEROS.len() / SECTOR_BYTES)?;
+            if ahead == &ZEROS[..ahead.len()] {
+                at += ahead.len() / SECTOR_BYTES;
+                continue;
+            }
+            let sector = &ahead[..SECTOR_BYTES];
             match classify(sector, salt) {
-                Sector::Zero => continue,
+                Sector::Zero => {}
                 Sector::Good { generation: found, sequence, number }
                     if found == generation && sequence == next && from + number as usize == at =>
                 {
                     if number == 0 {
                         let header = Header::decode(sector).map_err(|e| LogError::damage(e.to_string()))?;
                         if header.previous_checksum != self.head.checksum {
-                            return Err(LogError::damage(format!("torn frame {next} does not follow the frame before")));
+                            return Err(LogError::damage(format!(
+                                "torn frame {next} does not follow the frame before"
+                            )));
                         }
                         frame_sectors = header.sectors();
                     }
@@ -304,10 +342,12 @@ impl<'a, D: Disk> Walk<'a, D> {
                 Sector::Good { generation: found, .. }
                     if from == 0 && found < self.head.oldest && found + geometry.segments == generation => {}
                 found => {
-                    let reason = format!("segment {generation}, sector {at}: {found:?} behind frame {}", next - 1);
+                    let reason =
+                        format!("segment {generation}, sector {at}: {found:?} behind frame {}", next - 1);
                     return Err(LogError::damage(reason));
                 }
             }
+            at += 1;
         }
         Ok((count > 0).then_some((generation, from, count)))
     }

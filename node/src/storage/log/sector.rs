@@ -9,6 +9,7 @@
 pub const SECTOR_BYTES: usize = 512;
 pub const SECTOR_DATA_BYTES: usize = 492;
 const CHECKSUM_AT: usize = 508;
+const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sector {
@@ -18,7 +19,7 @@ pub enum Sector {
 }
 
 pub fn classify(sector: &[u8], salt: u32) -> Sector {
-    if sector.iter().all(|byte| *byte == 0) {
+    if sector == ZEROS {
         return Sector::Zero;
     }
     if checksum(sector) != crc32c::crc32c_append(salt, &sector[..CHECKSUM_AT]) {

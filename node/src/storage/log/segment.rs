@@ -3,6 +3,9 @@
 //!
 //! Generation g lives in file (g - 1) modulo the number of files, so which files must exist and what may
 //! stand in each follows from the newest frame alone.
+//!
+//! Beside them stands `synced`, which names a frame that was on the disk: `synced_to` in the next frame
+//! cannot tell when a block with the last frames in it, that one too, turned to zeros.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -12,12 +15,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::disk::{Disk, SegmentFile};
-use super::sector::SECTOR_BYTES;
+use super::sector::{SECTOR_BYTES, Sector, classify};
 use super::{Geometry, LogError};
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
+/// Two sectors in blocks of their own, written in turn.
+const MARK_BYTES: u64 = 8192;
 
 pub struct Segments<D> {
+    /// The segments, then the mark.
     files: Vec<SegmentFile>,
     directory: File,
     geometry: Geometry,
@@ -27,6 +33,10 @@ pub struct Segments<D> {
 
 fn path_of(directory: &Path, slot: u32) -> PathBuf {
     directory.join(format!("segment-{slot:04}"))
+}
+
+fn mark_path_of(directory: &Path) -> PathBuf {
+    directory.join("synced")
 }
 
 /// Makes the files of an empty log and reserves their space. Everything is on the disk on return.
@@ -44,6 +54,9 @@ pub fn format(directory: &Path, geometry: Geometry) -> io::Result<()> {
         }
         file.sync_all()?;
     }
+    let mark = OpenOptions::new().write(true).create_new(true).open(mark_path_of(directory))?;
+    mark.write_all_at(&[0; MARK_BYTES as usize], 0)?;
+    mark.sync_all()?;
     File::open(directory)?.sync_all()
 }
 
@@ -64,7 +77,8 @@ impl<D: Disk> Segments<D> {
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<Vec<_>>>()?;
         names.sort();
-        let expected: Vec<_> = (0..geometry.segments).map(|slot| path_of(directory, slot)).collect();
+        let mut expected: Vec<_> = (0..geometry.segments).map(|slot| path_of(directory, slot)).collect();
+        expected.push(mark_path_of(directory));
         if let Some(missing) = expected.iter().find(|path| !names.contains(path)) {
             return Err(LogError::damage(format!("{} is missing", missing.display())));
         }
@@ -75,8 +89,9 @@ impl<D: Disk> Segments<D> {
         for (slot, path) in expected.iter().enumerate() {
             let file = OpenOptions::new().read(true).write(true).open(path)?;
             let bytes = file.metadata()?.len();
-            if bytes != u64::from(geometry.segment_bytes) {
-                let should = geometry.segment_bytes;
+            let is_mark = slot == geometry.segments as usize;
+            let should = if is_mark { MARK_BYTES } else { geometry.segment_bytes.into() };
+            if bytes != should {
                 return Err(LogError::damage(format!("{} has {bytes} bytes, not {should}", path.display())));
             }
             files.push(SegmentFile { slot: slot as u32, file });
@@ -117,6 +132,31 @@ impl<D: Disk> Segments<D> {
         let file = self.file(generation);
         zero_file(|zeros, at| self.disk.write_at(file, zeros, at), self.geometry.segment_bytes)?;
         self.disk.sync(file)
+    }
+
+    /// Notes durably that this frame is on the disk. `mark` are the bytes of a frame of one sector.
+    pub fn write_mark(&self, sequence: u64, mark: &[u8]) -> io::Result<()> {
+        let file = &self.files[self.geometry.segments as usize];
+        self.disk.write_at(file, mark, sequence % 2 * (MARK_BYTES / 2))?;
+        self.disk.sync(file)
+    }
+
+    /// The last frame noted; 0 before the first.
+    pub fn read_mark(&self) -> Result<u64, LogError> {
+        let file = &self.files[self.geometry.segments as usize].file;
+        let mut newest = 0;
+        for half in 0..2 {
+            let mut sector = [0; SECTOR_BYTES];
+            file.read_exact_at(&mut sector, half * (MARK_BYTES / 2))?;
+            match classify(&sector, self.salt) {
+                Sector::Zero => {}
+                Sector::Good { sequence, .. } => newest = newest.max(sequence),
+                Sector::Bad => {
+                    return Err(LogError::damage("the mark of the last frame does not match its checksum"));
+                }
+            }
+        }
+        Ok(newest)
     }
 
     /// Bytes the file system still has for others; the log itself is reserved.

@@ -1,11 +1,13 @@
 //! The thread that writes: whatever was queued while a flush was in flight becomes the next frame.
 //!
 //! A frame is written, fsynced, and only then answered; the next one is written after that. A failure of
-//! either ends the process (I6): nothing is tried again.
+//! either ends the process (I6): nothing is tried again. In silence, and now and then under load, the
+//! last frame is noted in a file of its own, after everyone has their answer.
 
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::LogHooks;
 use super::disk::Disk;
@@ -33,6 +35,8 @@ pub struct Writer<D> {
     hooks: LogHooks,
     next: Next,
     buffer: FrameBuffer,
+    marked: Instant,
+    mark_every: Duration,
 }
 
 /// Bytes of entries that a frame of so many sectors can hold.
@@ -47,15 +51,31 @@ pub fn entry_bytes_max(sectors: usize) -> usize {
 
 type Failure = (&'static str, io::Error);
 
+fn full() -> Failure {
+    ("log budget", io::Error::new(io::ErrorKind::StorageFull, "the log's budget is used up"))
+}
+
 impl<D: Disk> Writer<D> {
     pub fn new(
         shared: Arc<Shared>,
         segments: Arc<Segments<D>>,
         (head, range, vote): (Head, LogRange, Option<Vote>),
         hooks: LogHooks,
+        mark_every: Duration,
     ) -> Writer<D> {
         let buffer = FrameBuffer::default();
-        Writer { shared, segments, head, range, vote, hooks, next: Next::Unprepared, buffer }
+        Writer {
+            shared,
+            segments,
+            head,
+            range,
+            vote,
+            hooks,
+            next: Next::Unprepared,
+            buffer,
+            marked: Instant::now(),
+            mark_every,
+        }
     }
 
     pub fn run(mut self) {
@@ -81,7 +101,11 @@ impl<D: Disk> Writer<D> {
         let is_carried = batch.is_carry();
         let sectors = sectors_for(HEADER_BYTES + batch.entry_bytes);
         if self.head.sector + sectors > self.segments.geometry().sectors() {
-            self.roll(!batch.entries.is_empty())?;
+            self.roll()?;
+        }
+        // The last free segment is kept for frames without entries: a full log still notes votes and purges.
+        if self.free_segments() == 0 && !batch.entries.is_empty() {
+            return Err(full());
         }
         let synced_to = self.range.last;
         if let Some(to) = batch.truncate {
@@ -101,13 +125,18 @@ impl<D: Disk> Writer<D> {
             purged: self.range.purged,
             truncate: batch.truncate,
         };
-        let place = Place { generation: self.head.generation, sector: self.head.sector, sequence: self.head.sequence + 1 };
+        let place = Place {
+            generation: self.head.generation,
+            sector: self.head.sector,
+            sequence: self.head.sequence + 1,
+        };
         self.buffer.clear(HEADER_BYTES);
         for entry in &batch.entries {
             self.buffer.put(&entry.head);
             self.buffer.put(&entry.body);
         }
-        let (bytes, checksum) = self.buffer.seal(&header.encode(), self.segments.salt, place.generation, place.sequence);
+        let (bytes, checksum) =
+            self.buffer.seal(&header.encode(), self.segments.salt, place.generation, place.sequence);
         self.segments.write(place.generation, place.sector, bytes).map_err(|e| ("log write", e))?;
         self.segments.sync(place.generation).map_err(|e| ("log fsync", e))?;
 
@@ -126,9 +155,22 @@ impl<D: Disk> Writer<D> {
         if let (Some(hook), Some(to)) = (&self.hooks.purged, batch.purge) {
             hook(to).map_err(|e| ("purge", e))?;
         }
-        let ends: Option<(LogId, LogId)> = batch.entries.first().map(|e| e.id).zip(batch.entries.last().map(|e| e.id));
+        let ends: Option<(LogId, LogId)> =
+            batch.entries.first().map(|e| e.id).zip(batch.entries.last().map(|e| e.id));
         self.shared.flushed(batch, place, ends, &self.head, self.vote);
         self.prepare_early();
+        if (is_carried && self.shared.is_idle()) || self.marked.elapsed() >= self.mark_every {
+            self.mark().map_err(|e| ("log mark", e))?;
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self) -> io::Result<()> {
+        let Head { generation, sequence, .. } = self.head;
+        self.buffer.clear(1);
+        let (bytes, _) = self.buffer.seal(&[1], self.segments.salt, generation, sequence);
+        self.segments.write_mark(sequence, bytes)?;
+        self.marked = Instant::now();
         Ok(())
     }
 
@@ -136,18 +178,16 @@ impl<D: Disk> Writer<D> {
         self.segments.geometry().segments - (self.head.generation - self.head.oldest + 1)
     }
 
-    /// Goes on in the next segment. The last free one is kept for frames without entries: a full log can
-    /// still note a vote and a purge.
-    fn roll(&mut self, has_entries: bool) -> Result<(), Failure> {
-        if self.free_segments() < 1 + u32::from(has_entries) {
-            let error = io::Error::new(io::ErrorKind::StorageFull, "the log's budget is used up");
-            return Err(("log budget", error));
+    /// Goes on in the next segment.
+    fn roll(&mut self) -> Result<(), Failure> {
+        if self.free_segments() == 0 {
+            return Err(full());
         }
         let prepared = match std::mem::replace(&mut self.next, Next::Unprepared) {
             Next::Unprepared => self.segments.zero(self.head.generation + 1),
-            Next::Preparing(thread) => {
-                thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that prepares segments panicked")))
-            }
+            Next::Preparing(thread) => thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread that prepares segments panicked"))),
         };
         prepared.map_err(|e| ("log segment", e))?;
         self.head.generation += 1;
@@ -163,9 +203,8 @@ impl<D: Disk> Writer<D> {
             return;
         }
         let (segments, generation) = (self.segments.clone(), self.head.generation + 1);
-        let thread = std::thread::Builder::new()
-            .name("log-prepare".into())
-            .spawn(move || segments.zero(generation));
+        let thread =
+            std::thread::Builder::new().name("log-prepare".into()).spawn(move || segments.zero(generation));
         // Without a thread the segment is filled when it is needed.
         self.next = thread.map_or(Next::Unprepared, Next::Preparing);
     }
