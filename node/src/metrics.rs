@@ -147,17 +147,37 @@ impl Default for Metrics {
             connections_refused: Counter::default(),
         };
         let registry = &mut metrics.registry;
-        registry.register("requests", "Requests answered, by operation and code", metrics.requests.clone());
+        registry.register(
+            "requests",
+            "Requests answered, by operation and code",
+            metrics.requests.clone(),
+        );
         registry.register(
             "request_seconds",
             "Time from a request to its answer, waits of claims included",
             metrics.request_seconds.clone(),
         );
-        registry.register("tasks", "Tasks by state, finished rows included", metrics.tasks.clone());
+        registry.register(
+            "tasks",
+            "Tasks by state, finished rows included",
+            metrics.tasks.clone(),
+        );
         metrics.gauges.register(registry);
-        registry.register("entry_commands", "Commands in one Raft entry", metrics.entry_commands.clone());
-        registry.register("commit_seconds", "Time from a proposal to its outcome", metrics.commit_seconds.clone());
-        registry.register("log_flush_seconds", "One write and fdatasync of the log", metrics.log_flush_seconds.clone());
+        registry.register(
+            "entry_commands",
+            "Commands in one Raft entry",
+            metrics.entry_commands.clone(),
+        );
+        registry.register(
+            "commit_seconds",
+            "Time from a proposal to its outcome",
+            metrics.commit_seconds.clone(),
+        );
+        registry.register(
+            "log_flush_seconds",
+            "One write and fdatasync of the log",
+            metrics.log_flush_seconds.clone(),
+        );
         registry.register(
             "log_torn_frames",
             "Unacknowledged last frames cut at start, after a power cut",
@@ -175,8 +195,12 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn answered(&self, operation: Operation, code: &'static str, took: Duration) {
-        self.requests.get_or_create(&Answered { operation, code }).inc();
-        self.request_seconds.get_or_create(&OfOperation { operation }).observe(took.as_secs_f64());
+        self.requests
+            .get_or_create(&Answered { operation, code })
+            .inc();
+        self.request_seconds
+            .get_or_create(&OfOperation { operation })
+            .observe(took.as_secs_f64());
     }
 
     /// `state` is one of the six states in lower case.
@@ -187,7 +211,8 @@ impl Metrics {
     /// In the text format of OpenMetrics.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        text::encode(&mut out, &self.registry).expect("a String takes everything that is written to it");
+        text::encode(&mut out, &self.registry)
+            .expect("a String takes everything that is written to it");
         out
     }
 }
@@ -213,7 +238,10 @@ mod tests {
             "taskstore_raft_applied_index 41",
             "taskstore_entry_commands_count 1",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is missing in\n{text}"
+            );
         }
     }
 }

@@ -79,7 +79,10 @@ impl From<Status> for CallError {
         // tonic says "transport error" and keeps what went wrong in the sources.
         let mut source = std::error::Error::source(&status);
         while let Some(error) = source {
-            message = format!("{message}: {error}");
+            let said = error.to_string();
+            if !message.contains(&said) {
+                message = format!("{message}: {said}");
+            }
             source = error.source();
         }
         CallError {

@@ -106,7 +106,12 @@ mod tests {
         let arguments = "taskstore member --data-dir=/data --tls-dir=/tls --cluster-id=c --incarnation=1 \
                          --member-id=4294967297 --volume-uid=v --name=demo-1-1.demo-peers.shop.svc --inspect";
         let cli = Cli::try_parse_from(arguments.split_whitespace()).unwrap();
-        let Command::Member(member) = cli.command else { panic!("{cli:?}") };
-        assert_eq!((member.member_id, member.listen.peer_port), ((1 << 32) + 1, 7402));
+        let Command::Member(member) = cli.command else {
+            panic!("{cli:?}")
+        };
+        assert_eq!(
+            (member.member_id, member.listen.peer_port),
+            ((1 << 32) + 1, 7402)
+        );
     }
 }

@@ -19,7 +19,13 @@ pub struct TaskArgs {
     #[command(flatten)]
     pub store: Store,
     /// Holds queues and tasks.
-    #[arg(long, short, global = true, default_value = "default", env = "TASKSTORE_NAMESPACE")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        default_value = "default",
+        env = "TASKSTORE_NAMESPACE"
+    )]
     pub namespace: String,
     /// Prints the answer as the HTTP API gives it.
     #[arg(long, global = true)]
@@ -54,11 +60,18 @@ impl Store {
             None => Trust::Plain,
             Some(file) => {
                 let read = std::fs::read_to_string(file);
-                let ca_pem = read.with_context(|| format!("cannot read the CA file {}", file.display()))?;
-                Trust::Tls { ca_pem, server_name: self.server_name.clone() }
+                let ca_pem =
+                    read.with_context(|| format!("cannot read the CA file {}", file.display()))?;
+                Trust::Tls {
+                    ca_pem,
+                    server_name: self.server_name.clone(),
+                }
             }
         };
-        Ok(Endpoints { addresses: self.endpoints.clone(), trust })
+        Ok(Endpoints {
+            addresses: self.endpoints.clone(),
+            trust,
+        })
     }
 }
 
@@ -222,7 +235,11 @@ impl From<State> for v1::TaskState {
 /// Runs one action and prints its answer. A refusal of the store ends with code 1.
 pub async fn run(args: TaskArgs) -> anyhow::Result<ExitCode> {
     let client = TaskStoreClient::connect(&args.store.endpoints()?)?;
-    let output = if args.json { Output::Json } else { Output::Text };
+    let output = if args.json {
+        Output::Json
+    } else {
+        Output::Text
+    };
     let refusal = match act(&client, args.namespace, args.action, output).await? {
         Ok(()) => return Ok(ExitCode::SUCCESS),
         Err(refusal) => refusal,
@@ -238,7 +255,11 @@ async fn act(
     output: Output,
 ) -> anyhow::Result<Result<(), CallError>> {
     let lease = |lease: Lease| {
-        Some(v1::Lease { namespace: namespace.clone(), id: lease.id, lease_token: lease.token })
+        Some(v1::Lease {
+            namespace: namespace.clone(),
+            id: lease.id,
+            lease_token: lease.token,
+        })
     };
     let done = match action {
         Action::Create(create) => {
@@ -252,8 +273,15 @@ async fn act(
                 lease_ms: create.lease_ms,
                 attempts_max: create.attempts_max,
             };
-            let request = v1::CreateRequest { namespace, queue: create.queue, task: Some(task) };
-            client.create(request).await.map(|created| output.created(created))
+            let request = v1::CreateRequest {
+                namespace,
+                queue: create.queue,
+                task: Some(task),
+            };
+            client
+                .create(request)
+                .await
+                .map(|created| output.created(created))
         }
         Action::Claim(claim) => {
             let request = v1::ClaimRequest {
@@ -266,11 +294,20 @@ async fn act(
                 claim_id: claim.claim_id,
                 worker: claim.worker,
             };
-            client.claim(request).await.map(|claimed| output.claimed(claimed))
+            client
+                .claim(request)
+                .await
+                .map(|claimed| output.claimed(claimed))
         }
         Action::Complete(complete) => {
-            let request = v1::CompleteRequest { lease: lease(complete.lease), result: complete.result.into() };
-            client.complete(request).await.map(|settled| output.settled(settled))
+            let request = v1::CompleteRequest {
+                lease: lease(complete.lease),
+                result: complete.result.into(),
+            };
+            client
+                .complete(request)
+                .await
+                .map(|settled| output.settled(settled))
         }
         Action::Fail(fail) => {
             let request = v1::FailRequest {
@@ -279,54 +316,93 @@ async fn act(
                 retry_after_ms: fail.retry_after_ms,
                 discard: fail.discard,
             };
-            client.fail(request).await.map(|settled| output.settled(settled))
+            client
+                .fail(request)
+                .await
+                .map(|settled| output.settled(settled))
         }
         Action::Release(held) => {
             let request = v1::ReleaseRequest { lease: lease(held) };
-            client.release(request).await.map(|settled| output.settled(settled))
+            client
+                .release(request)
+                .await
+                .map(|settled| output.settled(settled))
         }
         Action::Extend(extend) => {
-            let request = v1::ExtendRequest { lease: lease(extend.lease), lease_ms: extend.lease_ms };
-            client.extend(request).await.map(|extended| output.extended(extended))
+            let request = v1::ExtendRequest {
+                lease: lease(extend.lease),
+                lease_ms: extend.lease_ms,
+            };
+            client
+                .extend(request)
+                .await
+                .map(|extended| output.extended(extended))
         }
         Action::Get { id, full } => {
             let view = view(full);
-            let request = v1::GetRequest { namespace, id, view: view.into() };
-            client.get(request).await.map(|task| output.task(answered::Task::new(task.clone(), view), &task))
+            let request = v1::GetRequest {
+                namespace,
+                id,
+                view: view.into(),
+            };
+            client
+                .get(request)
+                .await
+                .map(|task| output.task(answered::Task::new(task.clone(), view), &task))
         }
         Action::List(list) => {
             let view = view(list.full);
             let request = v1::ListRequest {
                 namespace,
                 queue: list.queue,
-                states: list.states.into_iter().map(|state| v1::TaskState::from(state).into()).collect(),
+                states: list
+                    .states
+                    .into_iter()
+                    .map(|state| v1::TaskState::from(state).into())
+                    .collect(),
                 page_size: list.page_size,
                 page_token: list.page_token,
                 view: view.into(),
             };
-            client.list(request).await.map(|page| output.page(page, view))
+            client
+                .list(request)
+                .await
+                .map(|page| output.page(page, view))
         }
         Action::Stats { queue } => {
             let request = v1::QueueStatsRequest { namespace, queue };
-            client.queue_stats(request).await.map(|stats| output.stats(stats))
+            client
+                .queue_stats(request)
+                .await
+                .map(|stats| output.stats(stats))
         }
     };
     Ok(done)
 }
 
 fn view(full: bool) -> v1::View {
-    if full { v1::View::Full } else { v1::View::Basic }
+    if full {
+        v1::View::Full
+    } else {
+        v1::View::Basic
+    }
 }
 
 impl Payload {
     fn read(self) -> anyhow::Result<Bytes> {
-        let Some(file) = self.payload_file else { return Ok(self.payload.unwrap_or_default().into()) };
+        let Some(file) = self.payload_file else {
+            return Ok(self.payload.unwrap_or_default().into());
+        };
         if file.as_os_str() == "-" {
             let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes).context("cannot read the standard input")?;
+            std::io::stdin()
+                .read_to_end(&mut bytes)
+                .context("cannot read the standard input")?;
             return Ok(bytes.into());
         }
         let read = std::fs::read(&file);
-        Ok(read.with_context(|| format!("cannot read the payload file {}", file.display()))?.into())
+        Ok(read
+            .with_context(|| format!("cannot read the payload file {}", file.display()))?
+            .into())
     }
 }

@@ -13,7 +13,10 @@ type Answered<T> = Result<T, Problem>;
 /// The service answered something else than what was asked.
 fn misfit(response: &Response) -> Problem {
     tracing::error!(?response, "the service's answer does not fit the request");
-    Problem::new(Case::Internal, "the store's answer does not fit the request")
+    Problem::new(
+        Case::Internal,
+        "the store's answer does not fit the request",
+    )
 }
 
 fn created(response: Response) -> Answered<Vec<Result<Created, Rejection>>> {
@@ -27,7 +30,10 @@ fn one<T>(results: Vec<T>) -> Answered<T> {
     let mut results = results.into_iter();
     match (results.next(), results.next()) {
         (Some(result), None) => Ok(result),
-        _ => Err(Problem::new(Case::Internal, "the store answered another number of results than it was asked for")),
+        _ => Err(Problem::new(
+            Case::Internal,
+            "the store answered another number of results than it was asked for",
+        )),
     }
 }
 
@@ -51,7 +57,9 @@ pub fn create_batch(response: Response) -> Answered<v1::CreateBatchResponse> {
             Ok(created) => Item::Created(create_response(created)),
             Err(rejection) => Item::Error(Problem::from(rejection).into_item()),
         })
-        .map(|result| v1::CreateResult { result: Some(result) })
+        .map(|result| v1::CreateResult {
+            result: Some(result),
+        })
         .collect();
     Ok(v1::CreateBatchResponse { results })
 }
@@ -64,7 +72,10 @@ fn settled(response: Response) -> Answered<Vec<Result<Settled, Rejection>>> {
 }
 
 fn settle_response(settled: Settled) -> v1::SettleResponse {
-    v1::SettleResponse { state: state(settled.state).into(), revision: settled.revision }
+    v1::SettleResponse {
+        state: state(settled.state).into(),
+        revision: settled.revision,
+    }
 }
 
 pub fn settle(response: Response) -> Answered<v1::SettleResponse> {
@@ -79,21 +90,27 @@ pub fn settle_batch(response: Response) -> Answered<v1::SettleBatchResponse> {
             Ok(settled) => Item::Settled(settle_response(settled)),
             Err(rejection) => Item::Error(Problem::from(rejection).into_item()),
         })
-        .map(|result| v1::SettleResult { result: Some(result) })
+        .map(|result| v1::SettleResult {
+            result: Some(result),
+        })
         .collect();
     Ok(v1::SettleBatchResponse { results })
 }
 
 pub fn extend(response: Response) -> Answered<v1::ExtendResponse> {
     match response {
-        Response::Outcome(Outcome::Extended(result)) => Ok(v1::ExtendResponse { lease_ms: result? }),
+        Response::Outcome(Outcome::Extended(result)) => {
+            Ok(v1::ExtendResponse { lease_ms: result? })
+        }
         other => Err(misfit(&other)),
     }
 }
 
 pub fn claim(response: Response) -> Answered<v1::ClaimResponse> {
     match response {
-        Response::Claimed(tasks) => Ok(v1::ClaimResponse { tasks: tasks.into_iter().map(claimed).collect() }),
+        Response::Claimed(tasks) => Ok(v1::ClaimResponse {
+            tasks: tasks.into_iter().map(claimed).collect(),
+        }),
         other => Err(misfit(&other)),
     }
 }
@@ -114,21 +131,33 @@ pub fn get(response: Response, view: v1::View) -> Answered<v1::Task> {
 }
 
 pub fn list(response: Response, list: &List) -> Answered<v1::ListResponse> {
-    let Response::Page(page) = response else { return Err(misfit(&response)) };
-    let view = if list.with_payload { v1::View::Full } else { v1::View::Basic };
+    let Response::Page(page) = response else {
+        return Err(misfit(&response));
+    };
+    let view = if list.with_payload {
+        v1::View::Full
+    } else {
+        v1::View::Basic
+    };
     let next_page_token = match page.next_after_seq {
         0 => String::new(),
         after_seq => page_token::write(after_seq, list),
     };
     Ok(v1::ListResponse {
-        tasks: page.tasks.into_iter().map(|found| task(found, view)).collect(),
+        tasks: page
+            .tasks
+            .into_iter()
+            .map(|found| task(found, view))
+            .collect(),
         next_page_token,
         revision: page.revision,
     })
 }
 
 pub fn queue_stats(response: Response) -> Answered<v1::QueueStatsResponse> {
-    let Response::QueueStats(stats) = response else { return Err(misfit(&response)) };
+    let Response::QueueStats(stats) = response else {
+        return Err(misfit(&response));
+    };
     Ok(v1::QueueStatsResponse {
         scheduled: stats.scheduled,
         available: stats.available,

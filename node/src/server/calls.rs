@@ -33,7 +33,10 @@ pub struct Patience {
 
 impl Patience {
     pub fn new(asked: Option<Duration>) -> Patience {
-        Patience { began: Instant::now(), asked }
+        Patience {
+            began: Instant::now(),
+            asked,
+        }
     }
 
     fn deadline(&self, wait_ms: u64) -> Instant {
@@ -43,7 +46,9 @@ impl Patience {
 
     /// A wait that leaves time to answer: tasks given to a caller that is gone are released, but late.
     fn wait_ms(&self, wait_ms: u64) -> u64 {
-        let Some(asked) = self.asked else { return wait_ms };
+        let Some(asked) = self.asked else {
+            return wait_ms;
+        };
         wait_ms.min((asked.as_millis() as u64).saturating_sub(ANSWER_MS))
     }
 }
@@ -66,8 +71,11 @@ impl Calls {
             Ok(request) => self.pass(patience, request).await.and_then(answer),
             Err(problem) => Err(problem),
         };
-        let code = answered.as_ref().map_or_else(|problem| problem.case.reason(), |_| "OK");
-        self.metrics.answered(operation, code, patience.began.elapsed());
+        let code = answered
+            .as_ref()
+            .map_or_else(|problem| problem.case.reason(), |_| "OK");
+        self.metrics
+            .answered(operation, code, patience.began.elapsed());
         answered
     }
 
@@ -82,9 +90,14 @@ impl Calls {
         Ok(self.door.call(request, patience.deadline(wait_ms)).await?)
     }
 
-    pub async fn create(&self, request: v1::CreateRequest, patience: Patience) -> Answer<v1::CreateResponse> {
+    pub async fn create(
+        &self,
+        request: v1::CreateRequest,
+        patience: Patience,
+    ) -> Answer<v1::CreateResponse> {
         let request = convert::create(request, now_ms());
-        self.run(Operation::Create, patience, request, answer::create).await
+        self.run(Operation::Create, patience, request, answer::create)
+            .await
     }
 
     pub async fn create_batch(
@@ -93,27 +106,80 @@ impl Calls {
         patience: Patience,
     ) -> Answer<v1::CreateBatchResponse> {
         let request = convert::create_batch(request, now_ms());
-        self.run(Operation::CreateBatch, patience, request, answer::create_batch).await
+        self.run(
+            Operation::CreateBatch,
+            patience,
+            request,
+            answer::create_batch,
+        )
+        .await
     }
 
-    pub async fn claim(&self, request: v1::ClaimRequest, patience: Patience) -> Answer<v1::ClaimResponse> {
-        self.run(Operation::Claim, patience, convert::claim(request), answer::claim).await
+    pub async fn claim(
+        &self,
+        request: v1::ClaimRequest,
+        patience: Patience,
+    ) -> Answer<v1::ClaimResponse> {
+        self.run(
+            Operation::Claim,
+            patience,
+            convert::claim(request),
+            answer::claim,
+        )
+        .await
     }
 
-    pub async fn extend(&self, request: v1::ExtendRequest, patience: Patience) -> Answer<v1::ExtendResponse> {
-        self.run(Operation::Extend, patience, convert::extend(request), answer::extend).await
+    pub async fn extend(
+        &self,
+        request: v1::ExtendRequest,
+        patience: Patience,
+    ) -> Answer<v1::ExtendResponse> {
+        self.run(
+            Operation::Extend,
+            patience,
+            convert::extend(request),
+            answer::extend,
+        )
+        .await
     }
 
-    pub async fn complete(&self, request: v1::CompleteRequest, patience: Patience) -> Answer<v1::SettleResponse> {
-        self.settle(Operation::Complete, patience, convert::complete(Field::named(""), request)).await
+    pub async fn complete(
+        &self,
+        request: v1::CompleteRequest,
+        patience: Patience,
+    ) -> Answer<v1::SettleResponse> {
+        self.settle(
+            Operation::Complete,
+            patience,
+            convert::complete(Field::named(""), request),
+        )
+        .await
     }
 
-    pub async fn fail(&self, request: v1::FailRequest, patience: Patience) -> Answer<v1::SettleResponse> {
-        self.settle(Operation::Fail, patience, convert::fail(Field::named(""), request)).await
+    pub async fn fail(
+        &self,
+        request: v1::FailRequest,
+        patience: Patience,
+    ) -> Answer<v1::SettleResponse> {
+        self.settle(
+            Operation::Fail,
+            patience,
+            convert::fail(Field::named(""), request),
+        )
+        .await
     }
 
-    pub async fn release(&self, request: v1::ReleaseRequest, patience: Patience) -> Answer<v1::SettleResponse> {
-        self.settle(Operation::Release, patience, convert::release(Field::named(""), request)).await
+    pub async fn release(
+        &self,
+        request: v1::ReleaseRequest,
+        patience: Patience,
+    ) -> Answer<v1::SettleResponse> {
+        self.settle(
+            Operation::Release,
+            patience,
+            convert::release(Field::named(""), request),
+        )
+        .await
     }
 
     async fn settle(
@@ -122,7 +188,13 @@ impl Calls {
         patience: Patience,
         settle: Answer<Settle>,
     ) -> Answer<v1::SettleResponse> {
-        self.run(operation, patience, settle.map(convert::one_settle), answer::settle).await
+        self.run(
+            operation,
+            patience,
+            settle.map(convert::one_settle),
+            answer::settle,
+        )
+        .await
     }
 
     pub async fn settle_batch(
@@ -130,18 +202,37 @@ impl Calls {
         request: v1::SettleBatchRequest,
         patience: Patience,
     ) -> Answer<v1::SettleBatchResponse> {
-        self.run(Operation::SettleBatch, patience, convert::settle_batch(request), answer::settle_batch).await
+        self.run(
+            Operation::SettleBatch,
+            patience,
+            convert::settle_batch(request),
+            answer::settle_batch,
+        )
+        .await
     }
 
     pub async fn get(&self, request: v1::GetRequest, patience: Patience) -> Answer<v1::Task> {
         let view = convert::view(request.view).unwrap_or(v1::View::Basic);
-        self.run(Operation::Get, patience, convert::get(request), |response| answer::get(response, view)).await
+        self.run(
+            Operation::Get,
+            patience,
+            convert::get(request),
+            |response| answer::get(response, view),
+        )
+        .await
     }
 
-    pub async fn list(&self, request: v1::ListRequest, patience: Patience) -> Answer<v1::ListResponse> {
+    pub async fn list(
+        &self,
+        request: v1::ListRequest,
+        patience: Patience,
+    ) -> Answer<v1::ListResponse> {
         let list = convert::list(request);
         let request = list.clone().map(Request::List);
-        self.run(Operation::List, patience, request, |response| answer::list(response, &list?)).await
+        self.run(Operation::List, patience, request, |response| {
+            answer::list(response, &list?)
+        })
+        .await
     }
 
     pub async fn queue_stats(
@@ -149,10 +240,19 @@ impl Calls {
         request: v1::QueueStatsRequest,
         patience: Patience,
     ) -> Answer<v1::QueueStatsResponse> {
-        self.run(Operation::QueueStats, patience, convert::queue_stats(request), answer::queue_stats).await
+        self.run(
+            Operation::QueueStats,
+            patience,
+            convert::queue_stats(request),
+            answer::queue_stats,
+        )
+        .await
     }
 }
 
 fn now_ms() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map(|since| since.as_millis() as u64).unwrap_or(0)
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map(|since| since.as_millis() as u64)
+        .unwrap_or(0)
 }

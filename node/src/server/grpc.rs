@@ -32,10 +32,18 @@ pub fn refuse_idempotency_key(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// What the caller may wait, from `grpc-timeout`: up to eight digits and a unit.
 fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let Some(value) = headers.get("grpc-timeout") else {
+        return Ok(None);
+    };
     let parse = || {
-        let (digits, unit) = value.to_str().ok()?.split_at_checked(value.len().checked_sub(1)?)?;
-        if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        let (digits, unit) = value
+            .to_str()
+            .ok()?
+            .split_at_checked(value.len().checked_sub(1)?)?;
+        if digits.is_empty()
+            || digits.len() > 8
+            || !digits.bytes().all(|byte| byte.is_ascii_digit())
+        {
             return None;
         }
         let amount: u64 = digits.parse().ok()?;
@@ -51,7 +59,10 @@ fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     };
     match parse() {
         Some(timeout) => Ok(Some(timeout)),
-        None => Err(Problem::field("grpc-timeout", "must be up to eight digits and one of H, M, S, m, u, n")),
+        None => Err(Problem::field(
+            "grpc-timeout",
+            "must be up to eight digits and one of H, M, S, m, u, n",
+        )),
     }
 }
 
@@ -91,13 +102,18 @@ unary! {
 /// Gives the errors of tonic's own decoding their rows in our table: INTERNAL for a malformed message
 /// (invalid UTF-8, too), OUT_OF_RANGE for one that is too large. Ours always carry details; theirs never.
 pub fn explain_decoding<B: Default>(response: http::Response<B>) -> http::Response<B> {
-    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
     if !status.details().is_empty() {
         return response;
     }
     let problem = match status.code() {
         Code::Internal => Problem::field("message", format!("is malformed: {}", status.message())),
-        Code::OutOfRange => Problem::too_large("message", format!("must be at most {REQUEST_BYTES_MAX} bytes")),
+        Code::OutOfRange => Problem::too_large(
+            "message",
+            format!("must be at most {REQUEST_BYTES_MAX} bytes"),
+        ),
         _ => return response,
     };
     Status::from(problem).into_http()

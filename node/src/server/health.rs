@@ -45,5 +45,8 @@ async fn ready(State(health): State<Health>) -> (StatusCode, String) {
 async fn metrics(State(health): State<Health>) -> impl IntoResponse {
     (health.refresh)(&health.metrics);
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], health.metrics.text())
+    (
+        [(header::CONTENT_TYPE, content_type)],
+        health.metrics.text(),
+    )
 }

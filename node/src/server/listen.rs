@@ -60,7 +60,12 @@ pub struct Settings {
 }
 
 /// Serves until `stop`, then lets the requests in flight finish, for `grace` at most.
-pub async fn serve(listener: TcpListener, router: axum::Router, settings: Settings, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    settings: Settings,
+    stop: CancellationToken,
+) {
     let permits = Arc::new(Semaphore::new(settings.connections_max));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -93,8 +98,14 @@ pub async fn serve(listener: TcpListener, router: axum::Router, settings: Settin
         while connections.try_join_next().is_some() {}
     }
     drop(listener);
-    if tokio::time::timeout(settings.grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "requests in flight did not finish in time");
+    if tokio::time::timeout(settings.grace, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "requests in flight did not finish in time"
+        );
     }
 }
 

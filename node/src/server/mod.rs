@@ -40,12 +40,17 @@ const GIVE_UP: Duration = Duration::from_millis(CLAIM_WAIT_MS_MAX + 2 * CALL_MS_
 pub fn router(calls: Calls) -> axum::Router {
     let tasks = axum::Router::new()
         .route_service("/taskstore.v1.Tasks/{method}", grpc::service(calls.clone()))
-        .layer(map_response(|response: Response| async { grpc::explain_decoding(response) }));
+        .layer(map_response(|response: Response| async {
+            grpc::explain_decoding(response)
+        }));
     let json = move |request: Request<Body>| {
         let calls = calls.clone();
         async move {
             if is_grpc(&request) {
-                return refused(&request, Problem::new(Case::PathNotFound, "there is no such gRPC method"));
+                return refused(
+                    &request,
+                    Problem::new(Case::PathNotFound, "there is no such gRPC method"),
+                );
             }
             http::handle(&calls, request).await
         }
@@ -57,12 +62,21 @@ async fn give_up_late(request: Request, next: Next) -> Response {
     let grpc = is_grpc(&request);
     match tokio::time::timeout(GIVE_UP, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => refusal(grpc, Problem::new(Case::OutcomeUnknown, "the request took too long and was given up")),
+        Err(_) => refusal(
+            grpc,
+            Problem::new(
+                Case::OutcomeUnknown,
+                "the request took too long and was given up",
+            ),
+        ),
     }
 }
 
 fn is_grpc(request: &Request) -> bool {
-    let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let content_type = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .map(|value| value.as_bytes());
     content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
 }
 
@@ -71,5 +85,9 @@ fn refused(request: &Request, problem: Problem) -> Response {
 }
 
 fn refusal(grpc: bool, problem: Problem) -> Response {
-    if grpc { Status::from(problem).into_http() } else { problem.into_response() }
+    if grpc {
+        Status::from(problem).into_http()
+    } else {
+        problem.into_response()
+    }
 }

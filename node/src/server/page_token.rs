@@ -21,7 +21,8 @@ pub fn write(after_seq: u64, list: &List) -> String {
 
 pub fn read(token: &str, list: &List) -> Result<u64, Problem> {
     let refused = || {
-        let detail = "page_token is not one that this list, with the same queue and states, answered";
+        let detail =
+            "page_token is not one that this list, with the same queue and states, answered";
         Problem::new(Case::PageTokenInvalid, detail)
     };
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| refused())?;
@@ -43,7 +44,11 @@ fn check(after_seq: u64, list: &List) -> [u8; 8] {
     for state in &list.states {
         hasher.update(&[*state as u8]);
     }
-    *hasher.finalize().as_bytes().first_chunk().expect("a BLAKE3 hash has 32 bytes")
+    *hasher
+        .finalize()
+        .as_bytes()
+        .first_chunk()
+        .expect("a BLAKE3 hash has 32 bytes")
 }
 
 #[cfg(test)]
@@ -69,10 +74,17 @@ mod tests {
         let token = write(42, &mine);
         assert_eq!(read(&token, &mine), Ok(42));
         for other in [list("r", vec![TaskState::Running]), list("q", vec![])] {
-            assert_eq!(read(&token, &other).unwrap_err().case, Case::PageTokenInvalid);
+            assert_eq!(
+                read(&token, &other).unwrap_err().case,
+                Case::PageTokenInvalid
+            );
         }
         for broken in ["", "?", "AAAA", &token[1..], &format!("{token}A")] {
-            assert_eq!(read(broken, &mine).unwrap_err().case, Case::PageTokenInvalid, "{broken}");
+            assert_eq!(
+                read(broken, &mine).unwrap_err().case,
+                Case::PageTokenInvalid,
+                "{broken}"
+            );
         }
     }
 }

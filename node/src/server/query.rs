@@ -45,7 +45,10 @@ impl Query {
         let page_size = match self.take("page_size") {
             None => 0,
             Some(text) => text.parse().map_err(|_| {
-                Problem::field("page_size", format!("must be a whole number, 0 or more, and is {text:?}"))
+                Problem::field(
+                    "page_size",
+                    format!("must be a whole number, 0 or more, and is {text:?}"),
+                )
             })?,
         };
         let states = match self.take("states") {
@@ -53,7 +56,10 @@ impl Query {
             Some(names) => names.split(',').map(state).collect::<Result<_, _>>()?,
         };
         if self.take("filter").is_some() {
-            return Err(Problem::field("filter", "is not supported; states=AVAILABLE,RUNNING selects by state"));
+            return Err(Problem::field(
+                "filter",
+                "is not supported; states=AVAILABLE,RUNNING selects by state",
+            ));
         }
         let request = v1::ListRequest {
             namespace,
@@ -71,14 +77,18 @@ impl Query {
         match self.take("view").as_deref() {
             None | Some("BASIC") => Ok(v1::View::Basic),
             Some("FULL") => Ok(v1::View::Full),
-            Some(other) => Err(Problem::field("view", format!("must be BASIC or FULL, and is {other:?}"))),
+            Some(other) => Err(Problem::field(
+                "view",
+                format!("must be BASIC or FULL, and is {other:?}"),
+            )),
         }
     }
 }
 
 fn state(name: &str) -> Result<i32, Problem> {
     json::state_of(name).map(i32::from).ok_or_else(|| {
-        let bound = "must be some of SCHEDULED, AVAILABLE, RUNNING, RETRYABLE, COMPLETED, DISCARDED";
+        let bound =
+            "must be some of SCHEDULED, AVAILABLE, RUNNING, RETRYABLE, COMPLETED, DISCARDED";
         Problem::field("states", format!("{bound}, and has {name:?}"))
     })
 }
@@ -87,6 +97,9 @@ fn decode(text: &str) -> Result<String, Problem> {
     let spaced = text.replace('+', " ");
     match percent_decode_str(&spaced).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(Problem::field("query", "must be UTF-8 once percent-decoded")),
+        Err(_) => Err(Problem::field(
+            "query",
+            "must be UTF-8 once percent-decoded",
+        )),
     }
 }

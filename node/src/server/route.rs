@@ -32,11 +32,23 @@ pub fn split_verb(segment: &str) -> (&str, Option<&str>) {
 }
 
 pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
-    let nothing = || Problem::new(Case::PathNotFound, format!("nothing is served under {path}"));
-    let mut segments: Vec<&str> = path.strip_prefix("/v1/").ok_or_else(nothing)?.split('/').collect();
+    let nothing = || {
+        Problem::new(
+            Case::PathNotFound,
+            format!("nothing is served under {path}"),
+        )
+    };
+    let mut segments: Vec<&str> = path
+        .strip_prefix("/v1/")
+        .ok_or_else(nothing)?
+        .split('/')
+        .collect();
     let (noun, verb) = split_verb(segments.pop().unwrap_or_default());
     segments.push(noun);
-    let segments = segments.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+    let segments = segments
+        .into_iter()
+        .map(decode)
+        .collect::<Result<Vec<_>, _>>()?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let (post, get) = (*method == Method::POST, *method == Method::GET);
     let (fits, route) = match (segments.as_slice(), verb) {
@@ -78,7 +90,10 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
     if fits {
         return Ok(route);
     }
-    Err(Problem::new(Case::MethodNotAllowed, format!("{method} is not served under {path}")))
+    Err(Problem::new(
+        Case::MethodNotAllowed,
+        format!("{method} is not served under {path}"),
+    ))
 }
 
 fn decode(segment: &str) -> Result<String, Problem> {
@@ -119,8 +134,16 @@ mod tests {
                 let (namespace, queue) = in_queue();
                 Route::QueueStats { namespace, queue }
             }),
-            (Method::POST, "/v1/namespaces/n/tasks:claim", Route::Claim { namespace: n() }),
-            (Method::POST, "/v1/namespaces/n/tasks:settle", Route::SettleBatch { namespace: n() }),
+            (
+                Method::POST,
+                "/v1/namespaces/n/tasks:claim",
+                Route::Claim { namespace: n() },
+            ),
+            (
+                Method::POST,
+                "/v1/namespaces/n/tasks:settle",
+                Route::SettleBatch { namespace: n() },
+            ),
             (Method::GET, "/v1/namespaces/n/tasks/a.b~c-1", {
                 let (namespace, id) = of_task();
                 Route::Get { namespace, id }
@@ -154,15 +177,43 @@ mod tests {
             (Method::GET, "/v1/", Case::PathNotFound),
             (Method::GET, "/v2/namespaces/n/tasks/a", Case::PathNotFound),
             (Method::POST, "/v1/namespaces/n/tasks", Case::PathNotFound),
-            (Method::POST, "/v1/namespaces/n/tasks/a:explode", Case::PathNotFound),
-            (Method::POST, "/v1/namespaces/n/queues/q/tasks:claim/", Case::PathNotFound),
-            (Method::DELETE, "/v1/namespaces/n/tasks/a", Case::MethodNotAllowed),
-            (Method::GET, "/v1/namespaces/n/queues/q/tasks:claim", Case::MethodNotAllowed),
-            (Method::PUT, "/v1/namespaces/n/queues/q/tasks", Case::MethodNotAllowed),
-            (Method::GET, "/v1/namespaces/n/tasks/%ff", Case::InvalidField),
+            (
+                Method::POST,
+                "/v1/namespaces/n/tasks/a:explode",
+                Case::PathNotFound,
+            ),
+            (
+                Method::POST,
+                "/v1/namespaces/n/queues/q/tasks:claim/",
+                Case::PathNotFound,
+            ),
+            (
+                Method::DELETE,
+                "/v1/namespaces/n/tasks/a",
+                Case::MethodNotAllowed,
+            ),
+            (
+                Method::GET,
+                "/v1/namespaces/n/queues/q/tasks:claim",
+                Case::MethodNotAllowed,
+            ),
+            (
+                Method::PUT,
+                "/v1/namespaces/n/queues/q/tasks",
+                Case::MethodNotAllowed,
+            ),
+            (
+                Method::GET,
+                "/v1/namespaces/n/tasks/%ff",
+                Case::InvalidField,
+            ),
         ];
         for (method, path, case) in table {
-            assert_eq!(route(&method, path).map_err(|problem| problem.case), Err(case), "{method} {path}");
+            assert_eq!(
+                route(&method, path).map_err(|problem| problem.case),
+                Err(case),
+                "{method} {path}"
+            );
         }
     }
 

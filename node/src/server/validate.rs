@@ -27,7 +27,10 @@ impl Field {
 
     /// A field of an item of a list, or the item itself when `name` is empty.
     pub fn of_item(list: &'static str, index: usize, name: &'static str) -> Field {
-        Field { item: Some((list, index)), name }
+        Field {
+            item: Some((list, index)),
+            name,
+        }
     }
 }
 
@@ -60,7 +63,10 @@ pub fn text(field: Field, text: String, chars_max: usize) -> Result<String, Prob
     if fits && !text.chars().any(char::is_control) {
         return Ok(text);
     }
-    Err(invalid(field, format!("must be at most {chars_max} characters, none a control character")))
+    Err(invalid(
+        field,
+        format!("must be at most {chars_max} characters, none a control character"),
+    ))
 }
 
 pub fn bytes(field: Field, bytes: Bytes, bytes_max: usize) -> Result<Bytes, Problem> {
@@ -72,7 +78,10 @@ pub fn fits(field: Field, bytes: usize, bytes_max: usize) -> Result<(), Problem>
     if bytes <= bytes_max {
         return Ok(());
     }
-    Err(Problem::too_large(field.to_string(), format!("must be at most {bytes_max} bytes, and has {bytes}")))
+    Err(Problem::too_large(
+        field.to_string(),
+        format!("must be at most {bytes_max} bytes, and has {bytes}"),
+    ))
 }
 
 /// The number of items in a batch.
@@ -91,7 +100,10 @@ pub fn at_most(field: Field, value: u64, max: u64) -> Result<u64, Problem> {
     if value <= max {
         return Ok(value);
     }
-    Err(invalid(field, format!("must be 0 to {max}, and is {value}")))
+    Err(invalid(
+        field,
+        format!("must be 0 to {max}, and is {value}"),
+    ))
 }
 
 /// A lease's length; 0 leaves the choice to whom it is passed on.
@@ -99,7 +111,10 @@ pub fn lease_ms(field: Field, value: u64) -> Result<u64, Problem> {
     if value == 0 || (LEASE_MS_MIN..=LEASE_MS_MAX).contains(&value) {
         return Ok(value);
     }
-    Err(invalid(field, format!("must be {LEASE_MS_MIN} to {LEASE_MS_MAX}, or 0 for the default, and is {value}")))
+    Err(invalid(
+        field,
+        format!("must be {LEASE_MS_MIN} to {LEASE_MS_MAX}, or 0 for the default, and is {value}"),
+    ))
 }
 
 #[cfg(test)]
@@ -112,7 +127,10 @@ mod tests {
         assert_eq!(Field::named("queue").to_string(), "queue");
         assert_eq!(Field::of_item("tasks", 3, "id").to_string(), "tasks[3].id");
         assert_eq!(Field::of_item("queues", 0, "").to_string(), "queues[0]");
-        assert_eq!(Field::of_item("tasks", 3, "id").beside("kind").to_string(), "tasks[3].kind");
+        assert_eq!(
+            Field::of_item("tasks", 3, "id").beside("kind").to_string(),
+            "tasks[3].kind"
+        );
     }
 
     #[test]
@@ -122,11 +140,19 @@ mod tests {
         assert!(text(field, "é".repeat(5), 4).is_err());
         assert!(text(field, "a\nb".into(), 4).is_err());
         assert!(bytes(field, Bytes::from_static(b"1234"), 4).is_ok());
-        assert_eq!(bytes(field, Bytes::from_static(b"12345"), 4).unwrap_err().case, Case::TooLarge);
+        assert_eq!(
+            bytes(field, Bytes::from_static(b"12345"), 4)
+                .unwrap_err()
+                .case,
+            Case::TooLarge
+        );
         assert_eq!(items(field, 0, 4).unwrap_err().case, Case::InvalidField);
         assert_eq!(items(field, 5, 4).unwrap_err().case, Case::TooLarge);
         assert!(lease_ms(field, 0).is_ok() && lease_ms(field, LEASE_MS_MIN).is_ok());
         assert!(lease_ms(field, 1).is_err() && lease_ms(field, LEASE_MS_MAX + 1).is_err());
-        assert_eq!(at_most(field, 5, 4).unwrap_err().detail, "f must be 0 to 4, and is 5");
+        assert_eq!(
+            at_most(field, 5, 4).unwrap_err().detail,
+            "f must be 0 to 4, and is 5"
+        );
     }
 }

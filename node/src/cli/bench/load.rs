@@ -47,7 +47,8 @@ pub struct Measured {
 
 impl Measured {
     fn new() -> Measured {
-        let create_us = Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are in order");
+        let create_us =
+            Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are in order");
         Measured {
             tasks: 0,
             elapsed: Duration::ZERO,
@@ -60,7 +61,9 @@ impl Measured {
 
     fn add(&mut self, other: Measured) {
         self.tasks += other.tasks;
-        self.create_us.add(other.create_us).expect("all histograms have the same bounds");
+        self.create_us
+            .add(other.create_us)
+            .expect("all histograms have the same bounds");
         self.errors += other.errors;
         self.error = self.error.take().or(other.error);
         self.acknowledged.extend(other.acknowledged);
@@ -73,7 +76,10 @@ impl Measured {
     /// The longest time without an acknowledged create.
     pub fn longest_gap(&mut self) -> Duration {
         self.acknowledged.sort();
-        let gaps = self.acknowledged.windows(2).map(|pair| pair[1].0 - pair[0].0);
+        let gaps = self
+            .acknowledged
+            .windows(2)
+            .map(|pair| pair[1].0 - pair[0].0);
         gaps.max().unwrap_or(self.elapsed)
     }
 }
@@ -122,7 +128,12 @@ impl Load {
         let mut running = JoinSet::new();
         for number in 0..load.clients {
             let client = TaskStoreClient::connect(&load.endpoints[number % load.endpoints.len()])?;
-            let one = Client { load: load.clone(), client, payload: payload.clone(), phase: phase.clone() };
+            let one = Client {
+                load: load.clone(),
+                client,
+                payload: payload.clone(),
+                phase: phase.clone(),
+            };
             running.spawn(one.run());
         }
         Ok(running)
@@ -203,11 +214,18 @@ impl Client {
 
     fn create_request(&self) -> v1::CreateRequest {
         let task = Some(self.new_task());
-        v1::CreateRequest { namespace: NAMESPACE.to_owned(), queue: self.load.queue.clone(), task }
+        v1::CreateRequest {
+            namespace: NAMESPACE.to_owned(),
+            queue: self.load.queue.clone(),
+            task,
+        }
     }
 
     fn new_task(&self) -> v1::NewTask {
-        v1::NewTask { payload: self.payload.clone(), ..v1::NewTask::default() }
+        v1::NewTask {
+            payload: self.payload.clone(),
+            ..v1::NewTask::default()
+        }
     }
 
     async fn claim_and_complete(&self) -> Result<u64, CallError> {
@@ -222,14 +240,25 @@ impl Client {
         let count = claimed.len() as u64;
         let mut completes = claimed.into_iter().map(|claimed| {
             let task = claimed.task.unwrap_or_default();
-            let lease = v1::Lease { namespace: NAMESPACE.to_owned(), id: task.id, lease_token: claimed.lease_token };
-            v1::CompleteRequest { lease: Some(lease), result: Bytes::new() }
+            let lease = v1::Lease {
+                namespace: NAMESPACE.to_owned(),
+                id: task.id,
+                lease_token: claimed.lease_token,
+            };
+            v1::CompleteRequest {
+                lease: Some(lease),
+                result: Bytes::new(),
+            }
         });
         if self.load.batch > 1 {
-            let settle = |complete| v1::Settle { action: Some(v1::settle::Action::Complete(complete)) };
+            let settle = |complete| v1::Settle {
+                action: Some(v1::settle::Action::Complete(complete)),
+            };
             let settles: Vec<_> = completes.map(settle).collect();
             if !settles.is_empty() {
-                self.client.settle_batch(v1::SettleBatchRequest { settles }).await?;
+                self.client
+                    .settle_batch(v1::SettleBatchRequest { settles })
+                    .await?;
             }
         } else if let Some(complete) = completes.next() {
             self.client.complete(complete).await?;

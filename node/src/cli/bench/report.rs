@@ -25,7 +25,16 @@ pub struct Line {
 pub fn print_head() {
     println!(
         "{:<16} {:>7} {:>5} {:>10} {:>9} {:>9} {:>6} {:>11} {:>7} {:>8}",
-        "workload", "clients", "batch", "tasks/s", "p50 ms", "p99 ms", "errors", "fdatasync/s", "RSS MiB", "p50/fd"
+        "workload",
+        "clients",
+        "batch",
+        "tasks/s",
+        "p50 ms",
+        "p99 ms",
+        "errors",
+        "fdatasync/s",
+        "RSS MiB",
+        "p50/fd"
     );
 }
 
@@ -51,7 +60,10 @@ impl Line {
             self.create_p50_ms * self.fdatasync_per_second / 1_000.0,
         );
         if let Some(write_gap_ms) = self.write_gap_ms {
-            println!("{:<16} longest time without an acknowledged create: {write_gap_ms:.0} ms", "");
+            println!(
+                "{:<16} longest time without an acknowledged create: {write_gap_ms:.0} ms",
+                ""
+            );
         }
     }
 }

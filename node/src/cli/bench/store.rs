@@ -55,18 +55,38 @@ impl LocalStore {
         let authority = Authority::new()?;
         let operator = authority.operator(&cluster_id)?;
         let ca_pem = authority.pem.clone();
-        let mut store = LocalStore { dir, keep, cluster_id, ca_pem, operator, members: Vec::new() };
+        let mut store = LocalStore {
+            dir,
+            keep,
+            cluster_id,
+            ca_pem,
+            operator,
+            members: Vec::new(),
+        };
         let mut ports = free_ports(MEMBERS as usize * 4)?.into_iter();
         for number in 1..=MEMBERS {
             let id = (u64::from(INCARNATION) << 32) + number;
             authority.write_member(&store.tls_dir(id), &member_name(&store.cluster_id, id))?;
             let mut port = || ports.next().context("too few ports");
-            let ports = Ports { client: port()?, admin: port()?, peer: port()?, health: port()? };
+            let ports = Ports {
+                client: port()?,
+                admin: port()?,
+                peer: port()?,
+                health: port()?,
+            };
             let volume_uid = Uuid::new_v4().to_string();
             let process = store.spawn(id, &volume_uid, ports)?;
-            store.members.push(Member { id, volume_uid, ports, process });
+            store.members.push(Member {
+                id,
+                volume_uid,
+                ports,
+                process,
+            });
         }
-        store.bootstrap().await.with_context(|| store.last_words())?;
+        store
+            .bootstrap()
+            .await
+            .with_context(|| store.last_words())?;
         Ok(store)
     }
 
@@ -84,7 +104,10 @@ impl LocalStore {
 
     fn spawn(&self, id: u64, volume_uid: &str, ports: Ports) -> anyhow::Result<Child> {
         std::fs::create_dir_all(self.data_dir(id))?;
-        let log = File::options().create(true).append(true).open(self.log_file(id))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file(id))?;
         let program = std::env::current_exe().context("cannot find this program")?;
         let child = Command::new(program)
             .arg("member")
@@ -119,13 +142,26 @@ impl LocalStore {
                 member_id: member.id,
                 volume_uid: member.volume_uid.clone(),
             };
-            admin.format(v1::FormatRequest { identity: Some(identity) }).await.context("format")?;
+            admin
+                .format(v1::FormatRequest {
+                    identity: Some(identity),
+                })
+                .await
+                .context("format")?;
         }
-        let voters: Vec<_> =
-            self.members.iter().map(|member| v1::Member { id: member.id, name: peer_name(member.ports) }).collect();
+        let voters: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| v1::Member {
+                id: member.id,
+                name: peer_name(member.ports),
+            })
+            .collect();
         for member in &self.members {
             let mut admin = self.admin(member).await?;
-            let request = v1::InitializeRequest { voters: voters.clone() };
+            let request = v1::InitializeRequest {
+                voters: voters.clone(),
+            };
             admin.initialize(request).await.context("initialize")?;
         }
         self.leader().await.map(drop)
@@ -151,7 +187,9 @@ impl LocalStore {
         loop {
             for (index, member) in self.members.iter().enumerate() {
                 let status = self.status(member).await;
-                if status.is_ok_and(|status| status.ready && status.raft.is_some_and(|raft| raft.leads)) {
+                if status
+                    .is_ok_and(|status| status.ready && status.raft.is_some_and(|raft| raft.leads))
+                {
                     return Ok(index);
                 }
             }
@@ -166,17 +204,32 @@ impl LocalStore {
         let address = format!("127.0.0.1:{}", member.ports.admin);
         let name = member_name(&self.cluster_id, member.id);
         let mut admin = admin::connect(&address, &name, self.operator.clone()).await?;
-        let mut stream = admin.watch_status(v1::WatchStatusRequest {}).await?.into_inner();
-        stream.message().await?.context("the status stream ended at once")
+        let mut stream = admin
+            .watch_status(v1::WatchStatusRequest {})
+            .await?
+            .into_inner();
+        stream
+            .message()
+            .await?
+            .context("the status stream ended at once")
     }
 
     /// The members' client ports, the leader's first.
     pub async fn endpoints(&self) -> anyhow::Result<Endpoints> {
         let leader = self.leader().await?;
-        let mut addresses: Vec<_> =
-            self.members.iter().map(|member| format!("localhost:{}", member.ports.client)).collect();
+        let mut addresses: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| format!("localhost:{}", member.ports.client))
+            .collect();
         addresses.rotate_left(leader);
-        Ok(Endpoints { addresses, trust: Trust::Tls { ca_pem: self.ca_pem.clone(), server_name: None } })
+        Ok(Endpoints {
+            addresses,
+            trust: Trust::Tls {
+                ca_pem: self.ca_pem.clone(),
+                server_name: None,
+            },
+        })
     }
 
     pub async fn snapshot_leader(&self) -> anyhow::Result<v1::SnapshotResponse> {
@@ -193,13 +246,25 @@ impl LocalStore {
     }
 
     pub async fn start_again(&mut self, index: usize) -> anyhow::Result<()> {
-        let Member { id, volume_uid, ports, .. } = &self.members[index];
+        let Member {
+            id,
+            volume_uid,
+            ports,
+            ..
+        } = &self.members[index];
         let process = self.spawn(*id, volume_uid, *ports)?;
         self.members[index].process = process;
         let deadline = Instant::now() + START_TIMEOUT;
-        while !self.status(&self.members[index]).await.is_ok_and(|status| status.ready) {
+        while !self
+            .status(&self.members[index])
+            .await
+            .is_ok_and(|status| status.ready)
+        {
             if Instant::now() > deadline {
-                bail!("the killed member is not ready again\n{}", self.last_words());
+                bail!(
+                    "the killed member is not ready again\n{}",
+                    self.last_words()
+                );
             }
             sleep(ASK_AGAIN).await;
         }
@@ -216,7 +281,11 @@ impl LocalStore {
 
     /// The most memory that any member has held so far.
     pub fn resident_bytes_max(&self) -> u64 {
-        self.members.iter().filter_map(|member| resident_bytes_max(member.process.id()?)).max().unwrap_or(0)
+        self.members
+            .iter()
+            .filter_map(|member| resident_bytes_max(member.process.id()?))
+            .max()
+            .unwrap_or(0)
     }
 
     /// The end of each member's log: what it said before things went wrong.
@@ -252,13 +321,19 @@ fn peer_name(ports: Ports) -> String {
 
 /// Ports that were free a moment ago. All are held until all are found, so that none comes twice.
 fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    let held = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<Vec<_>, _>>()?;
+    held.iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect()
 }
 
 fn resident_bytes_max(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }

@@ -23,13 +23,18 @@ struct Suite {
 }
 
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
-    ensure!(args.batch > 0 && args.seconds > 0, "--batch and --seconds must be above 0");
+    ensure!(
+        args.batch > 0 && args.seconds > 0,
+        "--batch and --seconds must be above 0"
+    );
     ensure!(!args.clients.contains(&0), "--clients must be above 0");
     let store = match args.existing {
         true => None,
         false => Some(LocalStore::start(&args.dir, args.keep).await?),
     };
-    let dir = store.as_ref().map_or(args.dir.clone(), |store| store.dir().to_owned());
+    let dir = store
+        .as_ref()
+        .map_or(args.dir.clone(), |store| store.dir().to_owned());
     if !args.json {
         print_head();
     }
@@ -89,7 +94,10 @@ impl Suite {
             None => &[("create", 0)],
         };
         for (workload, place) in places {
-            let load = Load { endpoints: vec![whole.endpoints[*place].clone()], ..whole.clone() };
+            let load = Load {
+                endpoints: vec![whole.endpoints[*place].clone()],
+                ..whole.clone()
+            };
             self.measure(workload, load).await?;
         }
         Ok(())
@@ -97,7 +105,8 @@ impl Suite {
 
     async fn cycles(&self, workload: &str, batch: usize) -> anyhow::Result<()> {
         for clients in &self.args.clients {
-            self.measure(workload, self.load(Kind::Cycle, *clients, batch).await?).await?;
+            self.measure(workload, self.load(Kind::Cycle, *clients, batch).await?)
+                .await?;
         }
         Ok(())
     }
@@ -112,20 +121,34 @@ impl Suite {
     }
 
     async fn snapshot(&self) -> anyhow::Result<()> {
-        let Some(store) = &self.store else { return Ok(()) };
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
         let fdatasync_per_second = self.fdatasync_per_second()?;
         let load = self.load(Kind::Create, BACKGROUND_CLIENTS, 1).await?;
         let second = Duration::from_secs(1);
-        let (measured, _, from, to) = load.run_around(second, store.snapshot_leader(), Duration::ZERO).await?;
+        let (measured, _, from, to) = load
+            .run_around(second, store.snapshot_leader(), Duration::ZERO)
+            .await?;
         let mut during = Histogram::<u64>::new(3)?;
         for (at, took) in &measured.acknowledged {
             if *at >= from && *at - *took <= to {
                 during.record(took.as_micros() as u64)?;
             }
         }
-        let line = self.line("snapshot", BACKGROUND_CLIENTS, 1, &measured, fdatasync_per_second);
+        let line = self.line(
+            "snapshot",
+            BACKGROUND_CLIENTS,
+            1,
+            &measured,
+            fdatasync_per_second,
+        );
         let (create_p50_ms, create_p99_ms) = (ms(&during, 50.0), ms(&during, 99.0));
-        self.print(Line { create_p50_ms, create_p99_ms, ..line });
+        self.print(Line {
+            create_p50_ms,
+            create_p99_ms,
+            ..line
+        });
         self.warn(&measured);
         Ok(())
     }
@@ -133,24 +156,48 @@ impl Suite {
     async fn leader_kill(&mut self) -> anyhow::Result<()> {
         let fdatasync_per_second = self.fdatasync_per_second()?;
         let load = self.load(Kind::Create, BACKGROUND_CLIENTS, 1).await?;
-        let Some(store) = &mut self.store else { return Ok(()) };
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
         let (before, after) = (Duration::from_secs(2), Duration::from_secs(5));
-        let (mut measured, killed, from, _) = load.run_around(before, store.kill_leader(), after).await?;
+        let (mut measured, killed, from, _) =
+            load.run_around(before, store.kill_leader(), after).await?;
         store.start_again(killed).await?;
         // Only what followed the kill is its gap.
-        let line = self.line("leader-kill", BACKGROUND_CLIENTS, 1, &measured, fdatasync_per_second);
-        measured.acknowledged.retain(|(at, _): &(Instant, Duration)| *at + Duration::from_millis(100) >= from);
+        let line = self.line(
+            "leader-kill",
+            BACKGROUND_CLIENTS,
+            1,
+            &measured,
+            fdatasync_per_second,
+        );
+        measured
+            .acknowledged
+            .retain(|(at, _): &(Instant, Duration)| *at + Duration::from_millis(100) >= from);
         let write_gap_ms = Some(measured.longest_gap().as_secs_f64() * 1_000.0);
-        self.print(Line { write_gap_ms, ..line });
+        self.print(Line {
+            write_gap_ms,
+            ..line
+        });
         self.warn(&measured);
         Ok(())
     }
 
-    fn line(&self, workload: &str, clients: usize, batch: usize, measured: &Measured, fdatasync: f64) -> Line {
+    fn line(
+        &self,
+        workload: &str,
+        clients: usize,
+        batch: usize,
+        measured: &Measured,
+        fdatasync: f64,
+    ) -> Line {
         Line {
             workload: workload.to_owned(),
             protocol: "grpc",
-            members: self.store.as_ref().map_or(self.args.store.endpoints.len(), LocalStore::members),
+            members: self
+                .store
+                .as_ref()
+                .map_or(self.args.store.endpoints.len(), LocalStore::members),
             clients,
             batch,
             payload_bytes: self.args.payload_bytes,
@@ -159,13 +206,20 @@ impl Suite {
             create_p99_ms: ms(&measured.create_us, 99.0),
             errors: measured.errors,
             fdatasync_per_second: fdatasync,
-            resident_bytes_max: self.store.as_ref().map_or(0, LocalStore::resident_bytes_max),
+            resident_bytes_max: self
+                .store
+                .as_ref()
+                .map_or(0, LocalStore::resident_bytes_max),
             write_gap_ms: None,
         }
     }
 
     fn print(&self, line: Line) {
-        if self.args.json { line.print_json() } else { line.print_text() }
+        if self.args.json {
+            line.print_json()
+        } else {
+            line.print_text()
+        }
     }
 
     fn warn(&self, measured: &Measured) {

@@ -32,7 +32,10 @@ impl Output {
             Output::Text => {
                 for claimed in claimed.tasks {
                     let task = claimed.task.unwrap_or_default();
-                    println!("{}  --token {}  leased for {} ms", task.id, claimed.lease_token, claimed.lease_ms);
+                    println!(
+                        "{}  --token {}  leased for {} ms",
+                        task.id, claimed.lease_token, claimed.lease_ms
+                    );
                     print_bytes("payload", &task.payload);
                 }
             }
@@ -48,7 +51,9 @@ impl Output {
 
     pub fn extended(self, extended: v1::ExtendResponse) {
         match self {
-            Output::Json => print_json(&answered::Extended { lease_ms: extended.lease_ms }),
+            Output::Json => print_json(&answered::Extended {
+                lease_ms: extended.lease_ms,
+            }),
             Output::Text => println!("leased for {} ms from now", extended.lease_ms),
         }
     }
@@ -62,13 +67,19 @@ impl Output {
         println!("state         {}", state_name(task.state).to_lowercase());
         println!("kind          {}", task.kind);
         println!("priority      {}", task.priority);
-        println!("attempts      {} of {}, abandoned {}", task.attempts, task.attempts_max, task.abandonments);
+        println!(
+            "attempts      {} of {}, abandoned {}",
+            task.attempts, task.attempts_max, task.abandonments
+        );
         println!("created_ms    {}", task.created_ms);
         println!("finished_ms   {}", task.finished_ms);
         println!("not_before_ms {}", task.not_before_ms);
         println!("lease_ms      {}", task.lease_ms);
         println!("lease_token   {}", task.lease_token);
-        println!("payload       {} bytes {}", task.payload_bytes, task.content_type);
+        println!(
+            "payload       {} bytes {}",
+            task.payload_bytes, task.content_type
+        );
         println!("revision      {}", task.revision);
         if !task.error.is_empty() {
             println!("error         {}", task.error);
@@ -83,7 +94,10 @@ impl Output {
         }
         for task in &page.tasks {
             let state = state_name(task.state).to_lowercase();
-            println!("{:<40} {state:<10} p{} {:>8} B  {}", task.id, task.priority, task.payload_bytes, task.kind);
+            println!(
+                "{:<40} {state:<10} p{} {:>8} B  {}",
+                task.id, task.priority, task.payload_bytes, task.kind
+            );
         }
         if page.tasks.is_empty() {
             println!("no tasks");
@@ -97,12 +111,30 @@ impl Output {
         if let Output::Json = self {
             return print_json(&answered::QueueStats::from(stats));
         }
-        println!("scheduled {:>10}   created   {:>12}", stats.scheduled, stats.created_total);
-        println!("available {:>10}   completed {:>12}", stats.available, stats.completed_total);
-        println!("running   {:>10}   failed    {:>12}", stats.running, stats.failed_total);
-        println!("retryable {:>10}   abandoned {:>12}", stats.retryable, stats.abandoned_total);
-        println!("completed {:>10}   discarded {:>12}", stats.completed, stats.discarded_total);
-        println!("discarded {:>10}   payloads  {:>10} B", stats.discarded, stats.payload_bytes);
+        println!(
+            "scheduled {:>10}   created   {:>12}",
+            stats.scheduled, stats.created_total
+        );
+        println!(
+            "available {:>10}   completed {:>12}",
+            stats.available, stats.completed_total
+        );
+        println!(
+            "running   {:>10}   failed    {:>12}",
+            stats.running, stats.failed_total
+        );
+        println!(
+            "retryable {:>10}   abandoned {:>12}",
+            stats.retryable, stats.abandoned_total
+        );
+        println!(
+            "completed {:>10}   discarded {:>12}",
+            stats.completed, stats.discarded_total
+        );
+        println!(
+            "discarded {:>10}   payloads  {:>10} B",
+            stats.discarded, stats.payload_bytes
+        );
         println!("oldest available for {} ms", stats.oldest_available_ms);
     }
 
@@ -110,9 +142,13 @@ impl Output {
         match self {
             Output::Text => eprintln!("{error}"),
             Output::Json => {
-                let facts: serde_json::Map<_, _> =
-                    error.facts.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-                let mut problem = serde_json::json!({"reason": error.reason(), "detail": error.message});
+                let facts: serde_json::Map<_, _> = error
+                    .facts
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.clone().into()))
+                    .collect();
+                let mut problem =
+                    serde_json::json!({"reason": error.reason(), "detail": error.message});
                 if let Some(problem) = problem.as_object_mut() {
                     problem.extend(facts);
                 }
@@ -128,6 +164,9 @@ fn print_bytes(what: &str, bytes: &[u8]) {
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => println!("{text}"),
-        Err(_) => println!("({what} of {} bytes that are no text; --json shows them)", bytes.len()),
+        Err(_) => println!(
+            "({what} of {} bytes that are no text; --json shows them)",
+            bytes.len()
+        ),
     }
 }

@@ -14,7 +14,11 @@ pub struct Created {
 
 impl From<v1::CreateResponse> for Created {
     fn from(created: v1::CreateResponse) -> Created {
-        Created { id: created.id, revision: Wide(created.revision), existed: created.existed }
+        Created {
+            id: created.id,
+            revision: Wide(created.revision),
+            existed: created.existed,
+        }
     }
 }
 
@@ -26,7 +30,10 @@ pub struct Settled {
 
 impl From<v1::SettleResponse> for Settled {
     fn from(settled: v1::SettleResponse) -> Settled {
-        Settled { state: state_name(settled.state), revision: Wide(settled.revision) }
+        Settled {
+            state: state_name(settled.state),
+            revision: Wide(settled.revision),
+        }
     }
 }
 
@@ -47,7 +54,10 @@ pub enum Item {
 
 impl From<v1::ItemError> for Item {
     fn from(error: v1::ItemError) -> Item {
-        Item::Error(ItemError { reason: error.reason, message: error.message })
+        Item::Error(ItemError {
+            reason: error.reason,
+            message: error.message,
+        })
     }
 }
 
@@ -63,7 +73,13 @@ impl From<v1::CreateBatchResponse> for Items {
             Created(created) => Item::Created(created.into()),
             Error(error) => error.into(),
         };
-        Items { results: response.results.into_iter().filter_map(|result| result.result.map(item)).collect() }
+        Items {
+            results: response
+                .results
+                .into_iter()
+                .filter_map(|result| result.result.map(item))
+                .collect(),
+        }
     }
 }
 
@@ -74,7 +90,13 @@ impl From<v1::SettleBatchResponse> for Items {
             Settled(settled) => Item::Settled(settled.into()),
             Error(error) => error.into(),
         };
-        Items { results: response.results.into_iter().filter_map(|result| result.result.map(item)).collect() }
+        Items {
+            results: response
+                .results
+                .into_iter()
+                .filter_map(|result| result.result.map(item))
+                .collect(),
+        }
     }
 }
 
@@ -152,7 +174,9 @@ impl From<v1::ClaimResponse> for Claimed {
             lease_token: Wide(claimed.lease_token),
             lease_ms: claimed.lease_ms,
         };
-        Claimed { tasks: response.tasks.into_iter().map(claimed).collect() }
+        Claimed {
+            tasks: response.tasks.into_iter().map(claimed).collect(),
+        }
     }
 }
 
@@ -171,7 +195,11 @@ pub struct Page {
 impl Page {
     pub fn new(response: v1::ListResponse, view: v1::View) -> Page {
         Page {
-            tasks: response.tasks.into_iter().map(|task| Task::new(task, view)).collect(),
+            tasks: response
+                .tasks
+                .into_iter()
+                .map(|task| Task::new(task, view))
+                .collect(),
             next_page_token: response.next_page_token,
             revision: Wide(response.revision),
         }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use taskstore_api::v1;
 
-use super::{Base64, Wide};
+use super::{Base64, Object, Wide};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -36,7 +36,7 @@ impl From<NewTask> for v1::NewTask {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewTasks {
-    pub tasks: Vec<NewTask>,
+    pub tasks: Vec<Object<NewTask>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,9 +92,9 @@ pub struct Release {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Settle {
-    Complete(Complete),
-    Fail(Fail),
-    Release(Release),
+    Complete(Object<Complete>),
+    Fail(Object<Fail>),
+    Release(Object<Release>),
 }
 
 #[derive(Debug, Deserialize)]
