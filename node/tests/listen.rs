@@ -298,3 +298,32 @@ async fn the_health_port_tells_why_a_member_is_not_ready() {
     stop.cancel();
     served.await.unwrap();
 }
+
+#[tokio::test]
+async fn the_command_line_creates_a_task() {
+    use clap::Parser;
+    use taskstore::cli::{Cli, Command as Subcommand, task};
+    let port = port(Security::Plain, 16).await;
+    port.gate.through.add_permits(1);
+    let line = format!(
+        "taskstore task create mail --id=a1 --payload=hello --endpoint={}",
+        port.address
+    );
+    let Subcommand::Task(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+        panic!()
+    };
+    assert_eq!(
+        task::run(args).await.unwrap(),
+        std::process::ExitCode::SUCCESS
+    );
+    let line = format!("taskstore task get a1 --endpoint={}", port.address);
+    let Subcommand::Task(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+        panic!()
+    };
+    assert_eq!(
+        task::run(args).await.unwrap(),
+        std::process::ExitCode::FAILURE
+    );
+    port.stop.cancel();
+    port.served.await.unwrap();
+}

@@ -41,80 +41,26 @@ pub enum Case {
 }
 
 impl Case {
+    #[rustfmt::skip]
     fn row(self) -> (Code, u16, &'static str, &'static str) {
         use Code::*;
         match self {
-            Case::InvalidField => (
-                InvalidArgument,
-                400,
-                "INVALID_FIELD",
-                "a field is malformed or out of bounds",
-            ),
-            Case::TooLarge => (
-                InvalidArgument,
-                413,
-                "TOO_LARGE",
-                "larger than the store takes",
-            ),
-            Case::PageTokenInvalid => (
-                InvalidArgument,
-                400,
-                "PAGE_TOKEN_INVALID",
-                "not a page token of this list",
-            ),
-            Case::IdTooOld => (
-                InvalidArgument,
-                400,
-                "ID_TOO_OLD",
-                "the id's own time is too long ago",
-            ),
+            Case::InvalidField => (InvalidArgument, 400, "INVALID_FIELD", "a field is malformed or out of bounds"),
+            Case::TooLarge => (InvalidArgument, 413, "TOO_LARGE", "larger than the store takes"),
+            Case::PageTokenInvalid => (InvalidArgument, 400, "PAGE_TOKEN_INVALID", "not a page token of this list"),
+            Case::IdTooOld => (InvalidArgument, 400, "ID_TOO_OLD", "the id's own time is too long ago"),
             Case::TaskNotFound => (NotFound, 404, "TASK_NOT_FOUND", "no such task"),
-            Case::Duplicate => (
-                AlreadyExists,
-                409,
-                "DUPLICATE",
-                "the id is taken by another task",
-            ),
-            Case::LeaseLost => (
-                FailedPrecondition,
-                409,
-                "LEASE_LOST",
-                "the lease is no longer held",
-            ),
+            Case::Duplicate => (AlreadyExists, 409, "DUPLICATE", "the id is taken by another task"),
+            Case::LeaseLost => (FailedPrecondition, 409, "LEASE_LOST", "the lease is no longer held"),
             Case::QueueFull => (ResourceExhausted, 429, "QUEUE_FULL", "the store is full"),
             Case::Quota => (ResourceExhausted, 429, "QUOTA", "too much work in flight"),
-            Case::DiskHighWater => (
-                ResourceExhausted,
-                507,
-                "DISK_HIGH_WATER",
-                "a voter's disk is nearly full",
-            ),
-            Case::FeatureNotActive => (
-                Unimplemented,
-                501,
-                "FEATURE_NOT_ACTIVE",
-                "not active in this cluster",
-            ),
+            Case::DiskHighWater => (ResourceExhausted, 507, "DISK_HIGH_WATER", "a voter's disk is nearly full"),
+            Case::FeatureNotActive => (Unimplemented, 501, "FEATURE_NOT_ACTIVE", "not active in this cluster"),
             Case::NoLeader => (Unavailable, 503, "NO_LEADER", "no leader; nothing was done"),
             Case::NotReady => (Unavailable, 503, "NOT_READY", "not ready; nothing was done"),
-            Case::OutcomeUnknown => (
-                DeadlineExceeded,
-                504,
-                "OUTCOME_UNKNOWN",
-                "it may or may not have been done",
-            ),
-            Case::PathNotFound => (
-                Unimplemented,
-                404,
-                "PATH_NOT_FOUND",
-                "nothing is served here",
-            ),
-            Case::MethodNotAllowed => (
-                Unimplemented,
-                405,
-                "METHOD_NOT_ALLOWED",
-                "not with this method",
-            ),
+            Case::OutcomeUnknown => (DeadlineExceeded, 504, "OUTCOME_UNKNOWN", "it may or may not have been done"),
+            Case::PathNotFound => (Unimplemented, 404, "PATH_NOT_FOUND", "nothing is served here"),
+            Case::MethodNotAllowed => (Unimplemented, 405, "METHOD_NOT_ALLOWED", "not with this method"),
             Case::Internal => (Internal, 500, "INTERNAL", "a defect of the store"),
         }
     }
@@ -324,87 +270,19 @@ mod tests {
             reason: "r".into(),
             retry_after_ms: 50,
         };
+        #[rustfmt::skip]
         let table = [
-            (
-                Error::Rejected(Rejection::Duplicate { id: id() }),
-                Code::AlreadyExists,
-                409,
-                "DUPLICATE",
-                None,
-            ),
-            (
-                Error::Rejected(Rejection::TaskNotFound { id: id() }),
-                Code::NotFound,
-                404,
-                "TASK_NOT_FOUND",
-                None,
-            ),
-            (
-                Error::Rejected(Rejection::LeaseLost { id: id() }),
-                Code::FailedPrecondition,
-                409,
-                "LEASE_LOST",
-                None,
-            ),
-            (
-                Error::Rejected(Rejection::IdTooOld { id: id() }),
-                Code::InvalidArgument,
-                400,
-                "ID_TOO_OLD",
-                None,
-            ),
-            (
-                Error::Rejected(Rejection::Full { bound: "b".into() }),
-                Code::ResourceExhausted,
-                429,
-                "QUEUE_FULL",
-                Some("1"),
-            ),
-            (
-                Error::Rejected(Rejection::FeatureNotActive { level: 2 }),
-                Code::Unimplemented,
-                501,
-                "FEATURE_NOT_ACTIVE",
-                None,
-            ),
-            (
-                unavailable(UnavailableCause::NoLeader),
-                Code::Unavailable,
-                503,
-                "NO_LEADER",
-                Some("1"),
-            ),
-            (
-                unavailable(UnavailableCause::NotReady),
-                Code::Unavailable,
-                503,
-                "NOT_READY",
-                Some("1"),
-            ),
-            (
-                Error::Overloaded {
-                    bound: "b".into(),
-                    retry_after_ms: 1_500,
-                },
-                Code::ResourceExhausted,
-                429,
-                "QUOTA",
-                Some("2"),
-            ),
-            (
-                Error::DiskHighWater,
-                Code::ResourceExhausted,
-                507,
-                "DISK_HIGH_WATER",
-                Some("5"),
-            ),
-            (
-                Error::OutcomeUnknown { reason: "r".into() },
-                Code::DeadlineExceeded,
-                504,
-                "OUTCOME_UNKNOWN",
-                None,
-            ),
+            (Error::Rejected(Rejection::Duplicate { id: id() }), Code::AlreadyExists, 409, "DUPLICATE", None),
+            (Error::Rejected(Rejection::TaskNotFound { id: id() }), Code::NotFound, 404, "TASK_NOT_FOUND", None),
+            (Error::Rejected(Rejection::LeaseLost { id: id() }), Code::FailedPrecondition, 409, "LEASE_LOST", None),
+            (Error::Rejected(Rejection::IdTooOld { id: id() }), Code::InvalidArgument, 400, "ID_TOO_OLD", None),
+            (Error::Rejected(Rejection::Full { bound: "b".into() }), Code::ResourceExhausted, 429, "QUEUE_FULL", Some("1")),
+            (Error::Rejected(Rejection::FeatureNotActive { level: 2 }), Code::Unimplemented, 501, "FEATURE_NOT_ACTIVE", None),
+            (unavailable(UnavailableCause::NoLeader), Code::Unavailable, 503, "NO_LEADER", Some("1")),
+            (unavailable(UnavailableCause::NotReady), Code::Unavailable, 503, "NOT_READY", Some("1")),
+            (Error::Overloaded { bound: "b".into(), retry_after_ms: 1_500 }, Code::ResourceExhausted, 429, "QUOTA", Some("2")),
+            (Error::DiskHighWater, Code::ResourceExhausted, 507, "DISK_HIGH_WATER", Some("5")),
+            (Error::OutcomeUnknown { reason: "r".into() }, Code::DeadlineExceeded, 504, "OUTCOME_UNKNOWN", None),
         ];
         for (error, code, status, reason, retry_after) in table {
             let problem = Problem::from(error);
