@@ -9,7 +9,10 @@ use taskstore_api::{CallError, Endpoints, TaskStoreClient, v1};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-const NAMESPACE: &str = "bench";
+use super::Protocol;
+use super::http::HttpClient;
+
+pub const NAMESPACE: &str = "bench";
 /// Wait of a claim: another client may have taken the task that this one has made.
 const CLAIM_WAIT_MS: u64 = 1_000;
 /// Latencies are kept in microseconds, up to two minutes.
@@ -18,6 +21,7 @@ const LATENCY_US_MAX: u64 = 120_000_000;
 #[derive(Clone)]
 pub struct Load {
     pub kind: Kind,
+    pub protocol: Protocol,
     pub queue: String,
     pub clients: usize,
     pub batch: usize,
@@ -127,10 +131,14 @@ impl Load {
         let load = Arc::new(self);
         let mut running = JoinSet::new();
         for number in 0..load.clients {
-            let client = TaskStoreClient::connect(&load.endpoints[number % load.endpoints.len()])?;
+            let endpoints = &load.endpoints[number % load.endpoints.len()];
+            let speaker = match load.protocol {
+                Protocol::Grpc => Speaker::Grpc(TaskStoreClient::connect(endpoints)?),
+                Protocol::Http => Speaker::Http(Box::new(HttpClient::new(endpoints, &payload)?)),
+            };
             let one = Client {
                 load: load.clone(),
-                client,
+                speaker,
                 payload: payload.clone(),
                 phase: phase.clone(),
             };
@@ -155,15 +163,20 @@ enum Phase {
     Over,
 }
 
+enum Speaker {
+    Grpc(TaskStoreClient),
+    Http(Box<HttpClient>),
+}
+
 struct Client {
     load: Arc<Load>,
-    client: TaskStoreClient,
+    speaker: Speaker,
     payload: Bytes,
     phase: watch::Receiver<Phase>,
 }
 
 impl Client {
-    async fn run(self) -> Measured {
+    async fn run(mut self) -> Measured {
         let mut seen = Measured::new();
         loop {
             let began = *self.phase.borrow();
@@ -192,77 +205,98 @@ impl Client {
     }
 
     /// The tasks of one step, and how long its create took.
-    async fn step(&self) -> Result<(u64, Duration), CallError> {
+    async fn step(&mut self) -> anyhow::Result<(u64, Duration)> {
+        let (queue, batch) = (&self.load.queue, self.load.batch);
         let begin = Instant::now();
-        if self.load.batch == 1 {
-            self.client.create(self.create_request()).await?;
-        } else {
-            let request = v1::CreateBatchRequest {
-                namespace: NAMESPACE.to_owned(),
-                queue: self.load.queue.clone(),
-                tasks: vec![self.new_task(); self.load.batch],
-            };
-            self.client.create_batch(request).await?;
+        match &mut self.speaker {
+            Speaker::Grpc(client) => create(client, queue, batch, &self.payload).await?,
+            Speaker::Http(client) => client.create(queue, batch).await?,
         }
         let took = begin.elapsed();
-        let tasks = match self.load.kind {
-            Kind::Create => self.load.batch as u64,
-            Kind::Cycle => self.claim_and_complete().await?,
+        let tasks = match (self.load.kind, &mut self.speaker) {
+            (Kind::Create, _) => batch as u64,
+            (Kind::Cycle, Speaker::Grpc(client)) => {
+                claim_and_complete(client, queue, batch).await?
+            }
+            (Kind::Cycle, Speaker::Http(client)) => {
+                client
+                    .claim_and_complete(queue, batch, CLAIM_WAIT_MS)
+                    .await?
+            }
         };
         Ok((tasks, took))
     }
+}
 
-    fn create_request(&self) -> v1::CreateRequest {
-        let task = Some(self.new_task());
-        v1::CreateRequest {
-            namespace: NAMESPACE.to_owned(),
-            queue: self.load.queue.clone(),
-            task,
-        }
-    }
-
-    fn new_task(&self) -> v1::NewTask {
-        v1::NewTask {
-            payload: self.payload.clone(),
-            ..v1::NewTask::default()
-        }
-    }
-
-    async fn claim_and_complete(&self) -> Result<u64, CallError> {
-        let request = v1::ClaimRequest {
-            namespace: NAMESPACE.to_owned(),
-            queues: vec![self.load.queue.clone()],
-            tasks_max: self.load.batch as u32,
-            wait_ms: CLAIM_WAIT_MS,
-            ..v1::ClaimRequest::default()
+async fn create(
+    client: &TaskStoreClient,
+    queue: &str,
+    batch: usize,
+    payload: &Bytes,
+) -> Result<(), CallError> {
+    let (namespace, queue) = (NAMESPACE.to_owned(), queue.to_owned());
+    let task = v1::NewTask {
+        payload: payload.clone(),
+        ..v1::NewTask::default()
+    };
+    if batch == 1 {
+        client
+            .create(v1::CreateRequest {
+                namespace,
+                queue,
+                task: Some(task),
+            })
+            .await?;
+    } else {
+        let request = v1::CreateBatchRequest {
+            namespace,
+            queue,
+            tasks: vec![task; batch],
         };
-        let claimed = self.client.claim(request).await?.tasks;
-        let count = claimed.len() as u64;
-        let mut completes = claimed.into_iter().map(|claimed| {
-            let task = claimed.task.unwrap_or_default();
-            let lease = v1::Lease {
-                namespace: NAMESPACE.to_owned(),
-                id: task.id,
-                lease_token: claimed.lease_token,
-            };
-            v1::CompleteRequest {
-                lease: Some(lease),
-                result: Bytes::new(),
-            }
-        });
-        if self.load.batch > 1 {
-            let settle = |complete| v1::Settle {
-                action: Some(v1::settle::Action::Complete(complete)),
-            };
-            let settles: Vec<_> = completes.map(settle).collect();
-            if !settles.is_empty() {
-                self.client
-                    .settle_batch(v1::SettleBatchRequest { settles })
-                    .await?;
-            }
-        } else if let Some(complete) = completes.next() {
-            self.client.complete(complete).await?;
-        }
-        Ok(count)
+        client.create_batch(request).await?;
     }
+    Ok(())
+}
+
+/// The number of tasks carried through.
+async fn claim_and_complete(
+    client: &TaskStoreClient,
+    queue: &str,
+    batch: usize,
+) -> Result<u64, CallError> {
+    let request = v1::ClaimRequest {
+        namespace: NAMESPACE.to_owned(),
+        queues: vec![queue.to_owned()],
+        tasks_max: batch as u32,
+        wait_ms: CLAIM_WAIT_MS,
+        ..v1::ClaimRequest::default()
+    };
+    let claimed = client.claim(request).await?.tasks;
+    let count = claimed.len() as u64;
+    let mut completes = claimed.into_iter().map(|claimed| {
+        let task = claimed.task.unwrap_or_default();
+        let lease = v1::Lease {
+            namespace: NAMESPACE.to_owned(),
+            id: task.id,
+            lease_token: claimed.lease_token,
+        };
+        v1::CompleteRequest {
+            lease: Some(lease),
+            result: Bytes::new(),
+        }
+    });
+    if batch > 1 {
+        let settle = |complete| v1::Settle {
+            action: Some(v1::settle::Action::Complete(complete)),
+        };
+        let settles: Vec<_> = completes.map(settle).collect();
+        if !settles.is_empty() {
+            client
+                .settle_batch(v1::SettleBatchRequest { settles })
+                .await?;
+        }
+    } else if let Some(complete) = completes.next() {
+        client.complete(complete).await?;
+    }
+    Ok(count)
 }

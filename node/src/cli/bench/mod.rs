@@ -4,6 +4,7 @@
 //! the client port, in a directory that it removes at the end.
 
 mod disk;
+mod http;
 mod load;
 mod report;
 mod store;
@@ -41,6 +42,9 @@ pub struct BenchArgs {
     #[arg(long, value_delimiter = ',', value_enum,
           default_values_t = [Row::Create, Row::Cycle, Row::Batch, Row::Snapshot, Row::LeaderKill])]
     pub rows: Vec<Row>,
+    /// How clients speak.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Protocol::Grpc])]
+    pub protocols: Vec<Protocol>,
     /// One JSON object a row instead of the table.
     #[arg(long)]
     pub json: bool,
@@ -61,6 +65,21 @@ pub enum Row {
     Snapshot,
     /// Creates while the leader is killed: how long nothing was acknowledged.
     LeaderKill,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    Grpc,
+    Http,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Grpc => "grpc",
+            Protocol::Http => "http",
+        }
+    }
 }
 
 pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {

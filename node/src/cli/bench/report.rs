@@ -24,8 +24,9 @@ pub struct Line {
 
 pub fn print_head() {
     println!(
-        "{:<16} {:>7} {:>5} {:>10} {:>9} {:>9} {:>6} {:>11} {:>7} {:>8}",
+        "{:<16} {:<5} {:>7} {:>5} {:>10} {:>9} {:>9} {:>6} {:>11} {:>7} {:>8}",
         "workload",
+        "via",
         "clients",
         "batch",
         "tasks/s",
@@ -47,8 +48,9 @@ impl Line {
     /// The last column is the create's p50 in units of one append and fdatasync.
     pub fn print_text(&self) {
         println!(
-            "{:<16} {:>7} {:>5} {:>10.0} {:>9.3} {:>9.3} {:>6} {:>11.0} {:>7} {:>7.1}x",
+            "{:<16} {:<5} {:>7} {:>5} {:>10.0} {:>9.3} {:>9.3} {:>6} {:>11.0} {:>7} {:>7.1}x",
             self.workload,
+            self.protocol,
             self.clients,
             self.batch,
             self.cycles_per_second,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::load::{Kind, Load, Measured};
 use super::report::{Line, print_head};
 use super::store::LocalStore;
-use super::{BenchArgs, Row, disk};
+use super::{BenchArgs, Protocol, Row, disk};
 
 /// Creates under which a snapshot is cut, and the leader killed.
 const BACKGROUND_CLIENTS: usize = 16;
@@ -20,6 +20,7 @@ struct Suite {
     args: BenchArgs,
     store: Option<LocalStore>,
     dir: PathBuf,
+    protocol: Protocol,
 }
 
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -39,20 +40,32 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         print_head();
     }
     let rows = args.rows.clone();
-    let mut suite = Suite { args, store, dir };
+    let mut suite = Suite {
+        args,
+        store,
+        dir,
+        protocol: Protocol::Grpc,
+    };
     for row in rows {
-        match row {
-            Row::Create => suite.creates().await?,
-            Row::Cycle => suite.cycles("cycle", 1).await?,
-            Row::Batch => suite.cycles("cycle-batch", suite.args.batch).await?,
-            Row::Snapshot => suite.snapshot().await?,
-            Row::LeaderKill => suite.leader_kill().await?,
+        for protocol in suite.args.protocols.clone() {
+            suite.protocol = protocol;
+            suite.row(row).await?;
         }
     }
     Ok(())
 }
 
 impl Suite {
+    async fn row(&mut self, row: Row) -> anyhow::Result<()> {
+        match row {
+            Row::Create => self.creates().await,
+            Row::Cycle => self.cycles("cycle", 1).await,
+            Row::Batch => self.cycles("cycle-batch", self.args.batch).await,
+            Row::Snapshot => self.snapshot().await,
+            Row::LeaderKill => self.leader_kill().await,
+        }
+    }
+
     async fn endpoints(&self) -> anyhow::Result<Endpoints> {
         match &self.store {
             Some(store) => store.endpoints().await,
@@ -74,6 +87,7 @@ impl Suite {
     async fn load(&self, kind: Kind, clients: usize, batch: usize) -> anyhow::Result<Load> {
         Ok(Load {
             kind,
+            protocol: self.protocol,
             queue: format!("q-{}", Uuid::new_v4().simple()),
             clients,
             batch,
@@ -193,7 +207,7 @@ impl Suite {
     ) -> Line {
         Line {
             workload: workload.to_owned(),
-            protocol: "grpc",
+            protocol: self.protocol.as_str(),
             members: self
                 .store
                 .as_ref()
