@@ -24,6 +24,14 @@ pub const CLAIM_BYTES_MAX: usize = 3 << 20;
 pub const CLAIM_QUEUES_MAX: usize = 16;
 /// Longest wait of a claim, in milliseconds.
 pub const CLAIM_WAIT_MS_MAX: u64 = 60_000;
+/// Longest that a call may take besides a claim's wait, in milliseconds.
+pub const CALL_MS_MAX: u64 = 10_000;
+/// Bytes of the headers of one client request.
+pub const REQUEST_HEADER_BYTES_MAX: usize = 16 << 10;
+/// Requests of one client connection at a time.
+pub const CONNECTION_REQUESTS_MAX: u32 = 1_024;
+/// Connections of the health port.
+pub const HEALTH_CONNECTIONS_MAX: usize = 64;
 /// Shortest and longest lease, in milliseconds (a day).
 pub const LEASE_MS_MIN: u64 = 100;
 pub const LEASE_MS_MAX: u64 = 24 * 3600 * 1000;
