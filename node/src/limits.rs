@@ -113,3 +113,9 @@ pub const LOG_SEGMENT_MIB_MIN: u64 = 5;
 pub const LOG_SEGMENT_MIB_MAX: u64 = 64;
 /// Share of the log's budget, in percent, at which creates are refused on every voter.
 pub const LOG_HIGH_WATER_PERCENT: u64 = 80;
+/// Connections of the operator.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Free bytes of the volume, beside the reserved log, below which a member is nearly full.
+pub const FREE_BYTES_MIN: u64 = 64 << 20;
+/// Smallest log that works, in bytes: eight segments that each hold the largest entry.
+pub const LOG_BUDGET_BYTES_MIN: u64 = 64 << 20;

@@ -1,12 +1,15 @@
 //! The command line of `taskstore`. `member` is the contract with the operator: its arguments are stable.
 
 pub mod bench;
+pub mod member;
 pub mod task;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::limits::LOG_BUDGET_BYTES;
 
 /// A replicated store for tasks.
 #[derive(Debug, Parser)]
@@ -33,7 +36,7 @@ pub struct MemberArgs {
     /// The member's volume.
     #[arg(long)]
     pub data_dir: PathBuf,
-    /// Holds ca.crt, peer.crt and peer.key (peers and admin) and tls.crt and tls.key (clients), in PEM.
+    /// Holds ca.crt, peer.crt and peer.key (peers and admin) and client.crt and client.key (clients), in PEM.
     /// Read again when they change.
     #[arg(long)]
     pub tls_dir: PathBuf,
@@ -54,6 +57,9 @@ pub struct MemberArgs {
     /// Opens the volume read-only and reports what is on it; no vote, no serving.
     #[arg(long)]
     pub inspect: bool,
+    /// Disk reserved for the log when the volume is formatted.
+    #[arg(long, default_value_t = LOG_BUDGET_BYTES)]
+    pub log_budget_bytes: u64,
     #[command(flatten)]
     pub listen: Listen,
 }
@@ -61,7 +67,7 @@ pub struct MemberArgs {
 /// Where a member listens. Port 0 takes a free one.
 #[derive(Debug, Clone, Args)]
 pub struct Listen {
-    #[arg(long, default_value = "0.0.0.0")]
+    #[arg(long, default_value = "::")]
     pub listen_ip: IpAddr,
     /// gRPC and JSON for clients.
     #[arg(long, default_value_t = 7400)]

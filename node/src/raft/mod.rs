@@ -2,11 +2,14 @@
 
 pub mod certs;
 pub mod config;
+pub mod consensus;
 pub mod door;
+pub mod engine;
 pub mod membership;
 pub mod network;
 mod snapshots;
 pub mod transport;
+pub mod view;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@
 //!                      route, query, json                       error: one table for both
 //! ```
 
+pub mod admin;
+pub mod admin_tls;
 pub mod answer;
 pub mod calls;
 pub mod convert;

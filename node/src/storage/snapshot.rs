@@ -214,9 +214,14 @@ impl Snapshots {
 
     /// After the log was purged up to an installed snapshot.
     pub fn clear_installing(&self) -> io::Result<()> {
-        remove_if_there(&self.dir.join(INSTALLING))?;
-        sync_dir(&self.dir)
+        clear_installing_in(&self.dir)
     }
+}
+
+/// The same, for whoever has only the folder.
+pub fn clear_installing_in(dir: &Path) -> io::Result<()> {
+    remove_if_there(&dir.join(INSTALLING))?;
+    sync_dir(dir)
 }
 
 /// The install that was under way, if one was.

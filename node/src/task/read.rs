@@ -45,6 +45,11 @@ impl State {
         self.queue_id(namespace, queue).map_or(0, |id| self.index.queues[id as usize].available.len() as u64)
     }
 
+    /// Whether tasks still run under this claim id: its retry gets them back.
+    pub fn holds_claim(&self, namespace: &Name, claim_id: &str) -> bool {
+        self.index.namespace(namespace).is_some_and(|namespace| !self.index.claimed(namespace, claim_id).is_empty())
+    }
+
     pub fn get(&self, namespace: &Name, id: &TaskId) -> Option<TaskView> {
         let seq = self.index.task(self.index.namespace(namespace)?, id)?;
         self.tables.tasks.get(&seq).map(|row| self.view(row))

@@ -80,8 +80,8 @@ impl Authority {
             ("ca.crt", &self.pem),
             ("peer.crt", &peer_cert),
             ("peer.key", &peer_key),
-            ("tls.crt", &client_cert),
-            ("tls.key", &client_key),
+            ("client.crt", &client_cert),
+            ("client.key", &client_key),
         ] {
             std::fs::write(dir.join(file), text).with_context(|| format!("cannot write {file}"))?;
         }

@@ -160,6 +160,11 @@ impl TlsMaterial {
         &self.certificates
     }
 
+    /// The key of the leaf, for listeners with rules of their own.
+    pub fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(&self.files[2]).expect("it was parsed when the set was loaded")
+    }
+
     /// The CA certificates as a root store, for listeners with rules of their own.
     pub fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
