@@ -23,7 +23,12 @@
 //! - I9 every queue, page, payload, batch, connection count and buffer has a cap, all in `limits.rs`.
 //! - I10 reads are linearizable unless the caller asks otherwise.
 
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod jobs;
 pub mod limits;
+pub mod metrics;
 pub mod raft;
 pub mod server;
 pub mod service;

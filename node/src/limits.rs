@@ -24,6 +24,14 @@ pub const CLAIM_BYTES_MAX: usize = 3 << 20;
 pub const CLAIM_QUEUES_MAX: usize = 16;
 /// Longest wait of a claim, in milliseconds.
 pub const CLAIM_WAIT_MS_MAX: u64 = 60_000;
+/// Longest that a call may take besides a claim's wait, in milliseconds.
+pub const CALL_MS_MAX: u64 = 10_000;
+/// Bytes of the headers of one client request.
+pub const REQUEST_HEADER_BYTES_MAX: usize = 16 << 10;
+/// Requests of one client connection at a time.
+pub const CONNECTION_REQUESTS_MAX: u32 = 1_024;
+/// Connections of the health port.
+pub const HEALTH_CONNECTIONS_MAX: usize = 64;
 /// Shortest and longest lease, in milliseconds (a day).
 pub const LEASE_MS_MIN: u64 = 100;
 pub const LEASE_MS_MAX: u64 = 24 * 3600 * 1000;
@@ -52,6 +60,13 @@ pub const QUEUES_MAX: usize = 100_000;
 pub const TASK_ROWS_MAX: u64 = 4_000_000;
 /// Payload bytes held in memory until cold payloads move to disk.
 pub const PAYLOADS_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of results and error texts kept in the rows of tasks.
+pub const RESULTS_BYTES_MAX: u64 = 256 << 20;
+/// Rows one page of a list may look at; a page that finds few matches ends early with a token.
+pub const LIST_SCAN_ROWS_MAX: usize = 20_000;
+/// Operations whose reserved member numbers are remembered, and numbers of one reservation.
+pub const RESERVATIONS_MAX: usize = 64;
+pub const RESERVATION_MEMBERS_MAX: u32 = 64;
 /// Work done by one tick: expired leases, due tasks and finished rows each.
 pub const TICK_ITEMS_MAX: usize = 10_000;
 
@@ -75,3 +90,32 @@ pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// Requests forwarded to the leader by one member at a time.
 pub const FORWARDS_MAX: usize = 16_384;
+/// First frame of a connection between members, read before its sender is known.
+pub const HELLO_BYTES_MAX: usize = 4 << 10;
+/// Connections between members that one member accepts, and handshakes it runs at a time.
+pub const PEER_CONNECTIONS_MAX: usize = 256;
+pub const PEER_HANDSHAKES_MAX: usize = 64;
+/// Heartbeats, votes and hand-overs of one peer in flight.
+pub const CONTROL_CALLS_MAX: usize = 256;
+/// Append requests in flight to one follower.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
+
+/// Recent log entries kept in memory, in bytes; entries waiting for their flush may take as much again.
+pub const LOG_RING_BYTES_MAX: usize = 64 << 20;
+/// Silence after which an empty frame carries `synced_to` forward, in milliseconds.
+pub const LOG_QUIET_MS: u64 = 20;
+/// Under load the log notes its last frame in a file of its own this often, in milliseconds.
+pub const LOG_MARK_MS: u64 = 1_000;
+/// Bytes of a log's disk space that are reserved when nobody says otherwise.
+pub const LOG_BUDGET_BYTES: u64 = 1 << 30;
+/// Size of a log segment, in MiB: a small budget has small ones, and each holds the largest entry.
+pub const LOG_SEGMENT_MIB_MIN: u64 = 5;
+pub const LOG_SEGMENT_MIB_MAX: u64 = 64;
+/// Share of the log's budget, in percent, at which creates are refused on every voter.
+pub const LOG_HIGH_WATER_PERCENT: u64 = 80;
+/// Connections of the operator.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Free bytes of the volume, beside the reserved log, below which a member is nearly full.
+pub const FREE_BYTES_MIN: u64 = 64 << 20;
+/// Smallest log that works, in bytes: eight segments that each hold the largest entry.
+pub const LOG_BUDGET_BYTES_MIN: u64 = 64 << 20;

@@ -1,3 +1,19 @@
 //! `taskstore`: one member of the store, and a small client for people.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use taskstore::cli::{self, Cli, Command};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Member(args) => cli::member::run(args),
+        Command::Dev(args) => cli::member::run_dev(args),
+        Command::Task(args) => cli::member::block_on(cli::task::run(args)),
+        Command::Bench(args) => cli::member::block_on(cli::bench::run(args)),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("taskstore: {error:#}");
+        ExitCode::FAILURE
+    })
+}

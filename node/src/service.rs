@@ -1,4 +1,287 @@
 //! The single door: every request of a client, from here or forwarded by another member, passes through
 //! `Service::call`.
+//!
+//! The leader serves; a follower forwards over the peer transport and asks again when nothing was
+//! appended, or when the request takes effect once however often it is sent (all of them do: a create by
+//! its id, a claim by its claim id, a settle by its token). So a caller sees a fail-over as a slow answer,
+//! and an error only when its deadline is reached.
 
+pub mod claims;
+pub mod clock;
+pub mod proposer;
 pub mod request;
+pub mod ticker;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::{oneshot, watch};
+
+use self::claims::{Claims, Waiter};
+use self::proposer::{Proposer, RETRY_AFTER};
+use self::request::{ClaimedTask, Error, List, Page, Request, Response, TaskWithPayload, UnavailableCause};
+use crate::metrics::Metrics;
+use crate::raft::consensus::{Consensus, ProposeError, Role};
+use crate::raft::transport::peers::{ForwardError, Peers};
+use crate::raft::transport::wire::Facts;
+use crate::storage::store::Store;
+use crate::task::command::{Claim, Command, Outcome, Rejection, TaskView};
+
+/// What the servers of both protocols call.
+pub trait Door: Send + Sync + 'static {
+    /// Serves a request, or says why not, at the latest at `deadline`.
+    fn call(&self, request: Request, deadline: Instant) -> BoxFuture<'_, Result<Response, Error>>;
+}
+
+/// How long a caller is kept waiting for a leader before it is told that there is none.
+const LEADER_PATIENCE: Duration = Duration::from_secs(3);
+/// Pause before a request goes to the same place again.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// A member that has not answered for this long has said nothing about its disk.
+const FACTS_BELIEVED_FOR: Duration = Duration::from_secs(5);
+/// Advice to callers who were turned away for want of a leader.
+const NO_LEADER_RETRY_MS: u64 = 200;
+
+/// How often a request may travel on: a forwarded one never does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Client,
+    Peer,
+}
+
+/// The service of one member.
+pub struct Service {
+    consensus: Consensus,
+    state: Arc<Store>,
+    proposer: Proposer,
+    claims: Claims,
+    peers: Arc<Peers>,
+    /// What this member tells the others of itself; it serves once it is ready.
+    own: watch::Receiver<Facts>,
+}
+
+/// Why one try failed.
+enum Miss {
+    /// Nothing was appended.
+    NotHere,
+    /// It may have taken effect; safe to ask again with the same ids.
+    Unknown(String),
+    /// An answer the caller must see.
+    Final(Error),
+}
+
+impl Service {
+    pub fn new(
+        consensus: Consensus,
+        state: Arc<Store>,
+        peers: Arc<Peers>,
+        own: watch::Receiver<Facts>,
+        metrics: Arc<Metrics>,
+    ) -> Service {
+        let proposer = Proposer::start(consensus.clone(), state.clone(), metrics);
+        let claims = Claims::start(consensus.clone(), state.clone(), proposer.clone());
+        tokio::spawn(ticker::run(consensus.clone(), state.clone(), proposer.clone()));
+        Service { consensus, state, proposer, claims, peers, own }
+    }
+
+    pub fn proposer(&self) -> &Proposer {
+        &self.proposer
+    }
+
+    /// Claims parked here.
+    pub fn waiters(&self) -> u64 {
+        self.claims.parked()
+    }
+
+    /// Serves a request that came from `origin`.
+    pub async fn serve(&self, request: Request, origin: Origin, deadline: Instant) -> Result<Response, Error> {
+        if !self.own.borrow().ready {
+            return Err(unavailable(UnavailableCause::NotReady, "the member has not caught up yet"));
+        }
+        let patience = deadline.min(Instant::now() + LEADER_PATIENCE);
+        let mut role = self.consensus.watch_role();
+        let mut doubt: Option<String> = None;
+        loop {
+            let seen = *role.borrow_and_update();
+            let miss = match seen {
+                Role::Leads { .. } => self.lead(&request, deadline).await,
+                Role::Follows { leader: Some(leader) } if origin == Origin::Client => {
+                    self.forward(leader, &request, deadline).await
+                }
+                Role::Follows { .. } => Err(Miss::NotHere),
+            };
+            let miss = match miss {
+                Ok(response) => return Ok(response),
+                Err(miss) => miss,
+            };
+            match miss {
+                Miss::Final(error) => return Err(error),
+                Miss::Unknown(reason) => doubt = Some(reason),
+                Miss::NotHere => {}
+            }
+            let limit = if doubt.is_some() { deadline } else { patience };
+            if origin == Origin::Peer || Instant::now() + RETRY_PAUSE >= limit {
+                return Err(match doubt {
+                    Some(reason) => Error::OutcomeUnknown { reason },
+                    None => unavailable(UnavailableCause::NoLeader, "no leader is known"),
+                });
+            }
+            tokio::select! {
+                _ = role.changed() => {}
+                _ = tokio::time::sleep(RETRY_PAUSE) => {}
+            }
+        }
+    }
+
+    async fn lead(&self, request: &Request, deadline: Instant) -> Result<Response, Miss> {
+        match request {
+            Request::Write(command) => self.write(command.clone(), deadline).await,
+            Request::Claim { claim, wait_ms } => self.claim(claim.clone(), *wait_ms).await,
+            Request::Get { namespace, id, with_payload } => {
+                self.confirm().await?;
+                let task = self.state.read(|state, _| state.get(namespace, id));
+                let missing = Miss::Final(Error::Rejected(Rejection::TaskNotFound { id: id.clone() }));
+                Ok(Response::Task(self.attach(task.ok_or(missing)?, *with_payload)))
+            }
+            Request::List(list) => {
+                self.confirm().await?;
+                Ok(Response::Page(self.page(list)))
+            }
+            Request::QueueStats { namespace, queue } => {
+                self.confirm().await?;
+                let now_ms = clock::unix_ms(SystemTime::now());
+                let stats = self.state.read(|state, _| state.queue_stats(namespace, queue, now_ms));
+                Ok(Response::QueueStats(stats.unwrap_or_default()))
+            }
+        }
+    }
+
+    async fn write(&self, command: Command, deadline: Instant) -> Result<Response, Miss> {
+        if matches!(command, Command::Create(_)) && self.disk_high_water() {
+            return Err(Miss::Final(Error::DiskHighWater));
+        }
+        let outcome = self.proposer.propose(command).map_err(|_| Miss::Final(door_full()))?;
+        match tokio::time::timeout_at(deadline.into(), outcome).await {
+            Ok(Ok(Ok(outcome))) => Ok(Response::Outcome(outcome)),
+            Ok(Ok(Err(error))) => Err(error.into()),
+            Ok(Err(_)) => Err(Miss::Unknown("the member is stopping".into())),
+            Err(_) => Err(Miss::Unknown("not committed in time".into())),
+        }
+    }
+
+    /// Proposes a command of ours (never a client's) and waits for its outcome.
+    pub async fn propose(&self, command: Command, deadline: Instant) -> Result<Outcome, Error> {
+        match self.write(command, deadline).await {
+            Ok(Response::Outcome(outcome)) => Ok(outcome),
+            Ok(_) => Err(Error::OutcomeUnknown { reason: "answered with something else".into() }),
+            Err(Miss::Final(error)) => Err(error),
+            Err(Miss::Unknown(reason)) => Err(Error::OutcomeUnknown { reason }),
+            Err(Miss::NotHere) => Err(unavailable(UnavailableCause::NoLeader, "this member does not lead")),
+        }
+    }
+
+    async fn claim(&self, claim: Claim, wait_ms: u64) -> Result<Response, Miss> {
+        let (reply, answer) = oneshot::channel();
+        let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        if !self.claims.enter(Waiter { claim, deadline, reply }) {
+            return Err(Miss::Final(door_full()));
+        }
+        let claimed = match answer.await {
+            Ok(Ok(claimed)) => claimed,
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(Miss::Unknown("the member is stopping".into())),
+        };
+        let tasks = claimed
+            .into_iter()
+            .map(|claimed| ClaimedTask {
+                token: claimed.token.0,
+                lease_ms: claimed.lease_ms,
+                task: self.attach(claimed.task, true),
+            })
+            .collect();
+        Ok(Response::Claimed(tasks))
+    }
+
+    async fn confirm(&self) -> Result<(), Miss> {
+        self.consensus.confirm_leadership().await.map_err(|_| Miss::NotHere)
+    }
+
+    fn page(&self, list: &List) -> Page {
+        let (page, revision) = self.state.read(|state, _| {
+            let size = list.page_size as usize;
+            let page = state.list(&list.namespace, &list.queue, &list.states, list.after_seq, size);
+            (page, state.revision())
+        });
+        let tasks = page.tasks.into_iter().map(|task| self.attach(task, list.with_payload)).collect();
+        Page { tasks, next_after_seq: page.next_after_seq, revision }
+    }
+
+    fn attach(&self, task: TaskView, with_payload: bool) -> TaskWithPayload {
+        let payload = match with_payload {
+            true => self.state.read(|_, payloads| payloads.get(task.seq)).unwrap_or_default(),
+            false => Bytes::new(),
+        };
+        TaskWithPayload { task, payload }
+    }
+
+    async fn forward(&self, leader: u64, request: &Request, deadline: Instant) -> Result<Response, Miss> {
+        let Some(name) = self.consensus.name_of(leader) else { return Err(Miss::NotHere) };
+        let body = postcard::to_stdvec(request).expect("a request of plain values always encodes");
+        let answer = match self.peers.forward(leader, &name, Bytes::from(body), deadline.into()).await {
+            Ok(answer) => answer,
+            Err(ForwardError::NotSent(_)) => return Err(Miss::NotHere),
+            Err(ForwardError::Unknown(reason)) => return Err(Miss::Unknown(reason)),
+        };
+        match postcard::from_bytes::<Result<Response, Error>>(&answer) {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(Error::Unavailable { .. })) => Err(Miss::NotHere),
+            Ok(Err(Error::OutcomeUnknown { reason })) => Err(Miss::Unknown(reason)),
+            Ok(Err(error)) => Err(Miss::Final(error)),
+            Err(error) => Err(Miss::Unknown(format!("the leader's answer was not understood: {error}"))),
+        }
+    }
+
+    /// Answers a request that another member forwarded.
+    pub async fn answer_peer(&self, body: Bytes, deadline: Instant) -> Bytes {
+        let answer = match postcard::from_bytes::<Request>(&body) {
+            Ok(request) => self.serve(request, Origin::Peer, deadline).await,
+            Err(error) => {
+                let reason = format!("the forwarded request was not understood: {error}");
+                Err(unavailable(UnavailableCause::NotReady, &reason))
+            }
+        };
+        Bytes::from(postcard::to_stdvec(&answer).expect("an answer of plain values always encodes"))
+    }
+
+    /// Whether any member's disk is nearly full, as far as they have said lately.
+    fn disk_high_water(&self) -> bool {
+        let peers = self.peers.heard(FACTS_BELIEVED_FOR);
+        self.own.borrow().disk_high_water || peers.values().any(|heard| heard.facts.disk_high_water)
+    }
+}
+
+impl Door for Service {
+    fn call(&self, request: Request, deadline: Instant) -> BoxFuture<'_, Result<Response, Error>> {
+        Box::pin(self.serve(request, Origin::Client, deadline))
+    }
+}
+
+impl From<ProposeError> for Miss {
+    fn from(error: ProposeError) -> Miss {
+        match error {
+            ProposeError::NotLeader => Miss::NotHere,
+            ProposeError::Unknown(reason) => Miss::Unknown(reason),
+        }
+    }
+}
+
+fn unavailable(cause: UnavailableCause, reason: &str) -> Error {
+    Error::Unavailable { cause, reason: reason.into(), retry_after_ms: NO_LEADER_RETRY_MS }
+}
+
+fn door_full() -> Error {
+    let bound = format!("{} commands waiting", crate::limits::PROPOSALS_WAITING_MAX);
+    Error::Overloaded { bound, retry_after_ms: RETRY_AFTER.as_millis() as u64 }
+}

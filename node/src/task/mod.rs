@@ -2,6 +2,29 @@
 //!
 //! `State::apply(at, entry)` is the only way in which state changes; every member runs it on the same
 //! entries in the same order and comes to the same state (I2).
+//!
+//! ```text
+//! entry ─▶ time (clocks, what is due) ─▶ create · claim · settle · members ─▶ outcomes
+//!                      └──────────────┬─────────────┘
+//!                                     ▼
+//!                state: tables (persistent maps, copied in O(1), hashed)
+//!                       index (orders and look-ups, rebuilt from the tables)
+//! ```
 
+mod claim;
 pub mod command;
+mod create;
+mod hash;
 pub mod id;
+mod index;
+pub mod load;
+mod members;
+pub mod queue;
+pub mod read;
+pub mod row;
+mod settle;
+pub mod state;
+pub mod tables;
+#[cfg(test)]
+pub mod tests;
+pub mod time;

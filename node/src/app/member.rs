@@ -1,0 +1,370 @@
+//! The member as the operator sees it: its phase, its identity, and, once Raft runs, its part in it.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use taskstore_api::v1;
+use tokio::sync::{Notify, watch};
+
+use crate::config::Config;
+use crate::jobs::snapshots::Snapshots;
+use crate::metrics::Metrics;
+use crate::raft::consensus::{Consensus, RaftMetrics, Role};
+use crate::raft::view::MembershipView;
+use crate::raft::transport::peers::Peers;
+use crate::raft::transport::tls::TlsStore;
+use crate::raft::transport::wire::Facts;
+use crate::server::admin::membership_message;
+use crate::server::health::Readiness;
+use crate::service::Service;
+use crate::service::request::Error;
+use crate::storage::log_store::LogDisk;
+use crate::storage::store::Store;
+use crate::task::command::{Command, Outcome, ReserveMembers};
+use crate::task::state::FEATURE_LEVEL_KNOWN;
+
+/// A follower is behind by more than this many entries: lagging, not caught up.
+const LAG_ENTRIES_MAX: u64 = 1_000;
+/// A follower that has not answered for this long is unreachable.
+const SILENT_FOR: Duration = Duration::from_millis(1_500);
+/// How long a reservation may wait for the log.
+const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a member stands. It only moves forward, except that a stop can come at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// The volume is empty and unstamped: waits for `format`.
+    Blank,
+    /// Stamped, nothing in it: waits for `initialize` or a leader.
+    Empty,
+    /// Reads its log, or has not caught up since its start.
+    Recovering,
+    Serving,
+    Stopping,
+    /// Refuses its own disk. Raft is not started.
+    Damaged(String),
+    /// Learned of its removal. It never starts again.
+    Removed,
+}
+
+/// What runs once the disk is accepted.
+pub struct Running {
+    pub consensus: Consensus,
+    pub service: Arc<Service>,
+    pub state: Arc<Store>,
+    pub peers: Arc<Peers>,
+    pub snapshots: Snapshots,
+}
+
+/// One member.
+pub struct Member {
+    pub config: Config,
+    pub tls: Arc<TlsStore>,
+    phase: watch::Sender<Phase>,
+    own: watch::Sender<Facts>,
+    readiness: watch::Sender<Readiness>,
+    log_disk: Mutex<Option<LogDisk>>,
+    running: OnceLock<Arc<Running>>,
+    format_asked: Notify,
+}
+
+impl Member {
+    pub fn new(config: Config, tls: Arc<TlsStore>) -> Member {
+        let own = Facts {
+            ready: false,
+            disk_high_water: false,
+            feature_level_max: FEATURE_LEVEL_KNOWN,
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        Member {
+            config,
+            tls,
+            phase: watch::channel(Phase::Recovering).0,
+            own: watch::channel(own).0,
+            readiness: watch::channel(Readiness::NotReady("starting".into())).0,
+            log_disk: Mutex::default(),
+            running: OnceLock::new(),
+            format_asked: Notify::new(),
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    pub fn watch_phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        tracing::info!(?phase, "member phase");
+        self.phase.send_replace(phase);
+        self.tell_readiness();
+    }
+
+    /// What the readiness probe is told: the latch, with the phase as the reason while it is not set.
+    fn tell_readiness(&self) {
+        let ready = self.own.borrow().ready;
+        self.readiness.send_replace(match ready {
+            true => Readiness::Ready,
+            false => Readiness::NotReady(format!("the member is {}", self.phase_name())),
+        });
+    }
+
+    pub fn watch_readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    pub fn phase_name(&self) -> &'static str {
+        match &*self.phase.borrow() {
+            Phase::Blank => "blank",
+            Phase::Empty => "empty",
+            Phase::Recovering => "recovering",
+            Phase::Serving => "serving",
+            Phase::Stopping => "stopping",
+            Phase::Damaged(_) => "damaged",
+            Phase::Removed => "removed",
+        }
+    }
+
+    /// What this member tells the others. Ready is a latch: caught up once since start; no election and
+    /// no load clears it, only the stop.
+    pub fn watch_own(&self) -> watch::Receiver<Facts> {
+        self.own.subscribe()
+    }
+
+    pub fn set_ready(&self, ready: bool) {
+        self.own.send_if_modified(|own| std::mem::replace(&mut own.ready, ready) != ready);
+        self.tell_readiness();
+    }
+
+    pub fn set_log_disk(&self, disk: LogDisk) {
+        *self.log_disk.lock().unwrap_or_else(PoisonError::into_inner) = Some(disk);
+    }
+
+    /// Brings the gauges up to date; called when they are read.
+    pub fn set_gauges(&self, metrics: &Metrics) {
+        let gauges = &metrics.gauges;
+        let own = self.own.borrow().clone();
+        gauges.ready.set(u64::from(own.ready));
+        gauges.disk_high_water.set(u64::from(own.disk_high_water));
+        if let Some(disk) = *self.log_disk.lock().unwrap_or_else(PoisonError::into_inner) {
+            gauges.log_bytes.set(disk.budget_bytes);
+            gauges.log_live_bytes.set(disk.used_bytes);
+        }
+        if let Some(running) = self.running() {
+            running.set_gauges(metrics);
+        }
+    }
+
+    pub fn set_disk_high_water(&self, high: bool) {
+        self.own.send_if_modified(|own| std::mem::replace(&mut own.disk_high_water, high) != high);
+    }
+
+    pub fn running(&self) -> Option<Arc<Running>> {
+        self.running.get().cloned()
+    }
+
+    pub fn set_running(&self, running: Arc<Running>) {
+        let _ = self.running.set(running);
+    }
+
+    /// Accepts the order to stamp the blank volume, if it means this member and this volume.
+    pub async fn format(&self, asked: &v1::Identity) -> Result<(), String> {
+        let own = self.identity();
+        if *asked != own {
+            return Err(format!("format is for {asked:?}, this member is {own:?}"));
+        }
+        let mut phase = self.watch_phase();
+        match &*phase.borrow_and_update() {
+            Phase::Blank => {}
+            Phase::Empty => return Ok(()),
+            other => return Err(format!("the volume is not blank: the member is {other:?}")),
+        }
+        self.format_asked.notify_one();
+        let left_blank = phase.wait_for(|phase| *phase != Phase::Blank).await;
+        match left_blank.as_deref() {
+            Ok(Phase::Damaged(reason)) => Err(reason.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err("the member is stopping".into()),
+        }
+    }
+
+    /// Waits until `format` is ordered.
+    pub async fn format_ordered(&self) {
+        self.format_asked.notified().await;
+    }
+
+    pub fn identity(&self) -> v1::Identity {
+        let args = &self.config.member;
+        v1::Identity {
+            cluster_id: args.cluster_id.clone(),
+            incarnation: args.incarnation.into(),
+            member_id: args.member_id,
+            volume_uid: args.volume_uid.clone(),
+        }
+    }
+
+    /// Returns when something that `status` shows may have changed.
+    pub async fn changed(&self) {
+        let mut phase = self.watch_phase();
+        let mut own = self.watch_own();
+        let metrics = async {
+            match self.running() {
+                Some(running) => {
+                    running.consensus.metrics_changed().await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = phase.changed() => {}
+            _ = own.changed() => {}
+            _ = metrics => {}
+        }
+    }
+
+    pub fn status(&self) -> v1::MemberStatus {
+        let phase = self.phase();
+        let running = self.running();
+        let own = self.own.borrow().clone();
+        let tls = self.tls.current();
+        v1::MemberStatus {
+            identity: Some(self.identity()),
+            phase: phase_message(&phase).into(),
+            version: own.version,
+            feature_level_max: own.feature_level_max,
+            damage: match phase {
+                Phase::Damaged(reason) => reason,
+                _ => String::new(),
+            },
+            initialized: running.as_ref().is_some_and(|running| running.initialized()),
+            ready: own.ready,
+            raft: running.as_ref().map(|running| running.raft_status()),
+            certificate_sha256: tls.certificate_sha256.clone(),
+            bundle_sha256: tls.bundle_sha256.clone(),
+            disk_high_water: own.disk_high_water,
+        }
+    }
+}
+
+impl Running {
+    /// Whether this member knows a configuration: it has voted, or has been reached by a leader.
+    pub fn initialized(&self) -> bool {
+        self.consensus.metrics().membership_config.log_id().is_some()
+    }
+
+    /// Numbers for new members, above every id in any configuration this leader has applied.
+    pub async fn reserve_members(&self, operation_id: String, count: u32) -> Result<Vec<u64>, Error> {
+        let metrics = self.consensus.metrics();
+        let above = metrics.membership_config.nodes().map(|(id, _)| *id).max().unwrap_or(0);
+        let command = Command::ReserveMembers(ReserveMembers { operation_id, count, above });
+        match self.service.propose(command, Instant::now() + RESERVE_PATIENCE).await? {
+            Outcome::Reserved(Ok(ids)) => Ok(ids),
+            Outcome::Reserved(Err(rejection)) => Err(Error::Rejected(rejection)),
+            other => Err(Error::OutcomeUnknown { reason: format!("answered with {other:?}") }),
+        }
+    }
+
+    fn set_gauges(&self, metrics: &Metrics) {
+        let gauges = &metrics.gauges;
+        let raft = self.raft_status();
+        gauges.term.set(raft.term);
+        gauges.leader.set(raft.leader_id);
+        gauges.leads.set(u64::from(raft.leads));
+        gauges.last_log_index.set(raft.last_log_index);
+        gauges.committed_index.set(raft.committed_index);
+        gauges.applied_index.set(raft.applied_index);
+        gauges.snapshot_index.set(raft.snapshot_index);
+        gauges.feature_level.set(u64::from(raft.feature_level));
+        gauges.proposals_waiting.set(self.service.proposer().waiting() as u64);
+        gauges.waiters.set(self.service.waiters());
+        let (queues, payload_bytes, tasks) = self.state.read(|state, _| {
+            let mut tasks = [0; 6];
+            let mut queues = 0;
+            for (_, _, stats) in state.queues(0) {
+                queues += 1;
+                let counts = [
+                    stats.scheduled,
+                    stats.available,
+                    stats.running,
+                    stats.retryable,
+                    stats.completed,
+                    stats.discarded,
+                ];
+                tasks.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+            (queues, state.payload_bytes(), tasks)
+        });
+        gauges.queues.set(queues);
+        gauges.payload_bytes.set(payload_bytes);
+        let names = ["scheduled", "available", "running", "retryable", "completed", "discarded"];
+        for (name, count) in names.into_iter().zip(tasks) {
+            metrics.set_tasks(name, count);
+        }
+    }
+
+    fn raft_status(&self) -> v1::RaftStatus {
+        let metrics = self.consensus.metrics();
+        let leads = matches!(self.consensus.role(), Role::Leads { .. });
+        let (state_hash, feature_level) =
+            self.state.read(|state, _| (format!("{:032x}", state.hash()), state.feature_level()));
+        let membership = MembershipView::of(&metrics);
+        let index = |log_id: &Option<crate::storage::types::LogId>| log_id.as_ref().map_or(0, |id| id.index());
+        v1::RaftStatus {
+            term: metrics.current_term,
+            leader_id: metrics.current_leader.unwrap_or(0),
+            leads,
+            membership: Some(membership_message(&membership)),
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(&metrics.cluster_committed),
+            applied_index: index(&metrics.last_applied),
+            snapshot_index: index(&metrics.snapshot),
+            peers: if leads { self.peers(&metrics) } else { Vec::new() },
+            state_hash,
+            feature_level,
+        }
+    }
+
+    fn peers(&self, metrics: &RaftMetrics) -> Vec<v1::PeerStatus> {
+        let Some(replication) = &metrics.replication else { return Vec::new() };
+        let last = metrics.last_log_index.unwrap_or(0);
+        let heard = self.peers.heard(SILENT_FOR);
+        replication
+            .iter()
+            .filter(|(id, _)| **id != metrics.id)
+            .map(|(id, matched)| {
+                let behind = last.saturating_sub(matched.as_ref().map_or(0, |log_id| log_id.index()));
+                let said = heard.get(id);
+                let health = match (said, behind > LAG_ENTRIES_MAX) {
+                    (None, _) => v1::PeerHealth::Unreachable,
+                    (Some(_), true) => v1::PeerHealth::Lagging,
+                    (Some(_), false) => v1::PeerHealth::CaughtUp,
+                };
+                v1::PeerStatus {
+                    member_id: *id,
+                    health: health.into(),
+                    lag_entries: rounded_lag(behind),
+                    ready: said.is_some_and(|heard| heard.facts.ready),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Lag that is within normal load shows as 0; beyond, the next power of two.
+fn rounded_lag(entries: u64) -> u64 {
+    if entries <= LAG_ENTRIES_MAX { 0 } else { entries.next_power_of_two() }
+}
+
+fn phase_message(phase: &Phase) -> v1::MemberPhase {
+    match phase {
+        Phase::Blank => v1::MemberPhase::Blank,
+        Phase::Empty => v1::MemberPhase::Empty,
+        Phase::Recovering => v1::MemberPhase::Recovering,
+        Phase::Serving => v1::MemberPhase::Serving,
+        Phase::Stopping => v1::MemberPhase::Stopping,
+        Phase::Damaged(_) => v1::MemberPhase::Damaged,
+        Phase::Removed => v1::MemberPhase::Removed,
+    }
+}

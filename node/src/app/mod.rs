@@ -1,0 +1,202 @@
+//! Runs one member: opens its disk, starts Raft, serves, and stops in order.
+//!
+//! ```text
+//! health, admin and client ports open (not ready)
+//!   ─▶ volume: blank? wait for format ─▶ start table ─▶ state ─▶ Raft ─▶ peer port
+//!   ─▶ caught up once ─▶ ready ─▶ … SIGTERM ─▶ hand over ─▶ finish what is in flight ─▶ close the log
+//! ```
+//!
+//! A disk that is refused keeps the process alive and talking to the operator, without Raft.
+
+pub mod client_tls;
+pub mod disk;
+pub mod member;
+pub mod ports;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::client_tls::ClientTls;
+use self::disk::Opened;
+use self::member::{Member, Phase, Running};
+use self::ports::ClientDoor;
+use crate::config::Config;
+use crate::jobs::snapshots::Snapshots;
+use crate::jobs::{high_water, reload, removal};
+use crate::metrics::Metrics;
+use crate::raft::consensus::Role;
+use crate::raft::engine;
+use crate::raft::transport::peers::Peers;
+use crate::raft::transport::server::Forwarded;
+use crate::raft::transport::tls::TlsStore;
+use crate::raft::transport::{Me, Options};
+use crate::service::Service;
+use crate::storage::types::MemberName;
+
+/// A stopping leader waits this long for another member to take over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
+/// Requests in flight at a stop may take this long.
+const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Runs a member until `stop`, or until its disk ends it.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    config.validate().map_err(|reason| anyhow!(reason))?;
+    let tls = Arc::new(TlsStore::load(&config.tls_dir).context("certificates")?);
+    let metrics = Arc::new(Metrics::default());
+    let client_tls = match config.client_tls {
+        true => Some(ClientTls::load(&config.tls_dir).map_err(|reason| anyhow!("certificates: {reason}"))?),
+        false => None,
+    };
+    let client_tls = client_tls.map(Arc::new);
+    let member = Arc::new(Member::new(config, tls.clone()));
+    let listeners = ports::Listeners::bind(&member.config).await?;
+    let client_door = Arc::new(ClientDoor::default());
+    let serving = CancellationToken::new();
+    let (peer_listener, ports) = listeners.serve(&member, &client_door, client_tls.clone(), &metrics, &serving)?;
+    tokio::spawn(reload::run(member.clone(), client_tls, serving.clone()));
+
+    let lived = live(&member, peer_listener, &client_door, &metrics, &stop, &serving).await;
+    if let Err(reason) = lived {
+        member.enter(Phase::Damaged(format!("{reason:#}")));
+        stop.cancelled().await;
+    }
+    serving.cancel();
+    ports.finish().await;
+    Ok(())
+}
+
+/// The life of a member whose disk is accepted; an error is a disk that is refused.
+async fn live(
+    member: &Arc<Member>,
+    peer_listener: TcpListener,
+    client_door: &Arc<ClientDoor>,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+    serving: &CancellationToken,
+) -> anyhow::Result<()> {
+    let opened = tokio::select! {
+        opened = disk::open(member) => opened?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let opened = match opened {
+        Opened::Ready(opened) => *opened,
+        Opened::Idle(phase) => {
+            member.enter(phase);
+            stop.cancelled().await;
+            return Ok(());
+        }
+    };
+    let log = opened.log.clone();
+    let args = &member.config.member;
+    let me = Me::new(&opened.home.stamp().identity, MemberName(args.name.clone()));
+    let peers = Peers::new(me, member.tls.clone(), Options::default());
+    let consensus = engine::start(&peers, member.config.raft, opened.log, opened.store.clone())
+        .await
+        .map_err(|reason| anyhow!("Raft did not start: {reason}"))?;
+    let service = Arc::new(Service::new(
+        consensus.clone(),
+        opened.store.clone(),
+        peers.clone(),
+        member.watch_own(),
+        metrics.clone(),
+    ));
+    let snapshots =
+        Snapshots::start(consensus.clone(), opened.store.clone(), log.clone(), metrics.clone());
+    let own = member.watch_own();
+    let peer_server = engine::serve_peers(
+        peer_listener,
+        peers.clone(),
+        &consensus,
+        opened.store.clone(),
+        move || own.borrow().clone(),
+        Arc::new(FromPeers(service.clone())),
+        serving.clone(),
+    );
+    let running = Arc::new(Running {
+        consensus: consensus.clone(),
+        service: service.clone(),
+        state: opened.store,
+        peers,
+        snapshots,
+    });
+    member.set_running(running.clone());
+    client_door.open(service);
+    member.enter(if running.initialized() { Phase::Recovering } else { Phase::Empty });
+    if member.config.standalone {
+        let alone = BTreeMap::from([(args.member_id, args.name.clone())]);
+        consensus.initialize(alone).await.map_err(|error| anyhow!("{error}"))?;
+    }
+    let catch_up = tokio::spawn(catch_up(member.clone(), running.clone()));
+    let high_water = tokio::spawn(high_water::run(member.clone(), log.clone()));
+
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = removal::removed(consensus.clone(), args.member_id) => {
+            member.enter(Phase::Removed);
+            member.set_ready(false);
+            opened.home.mark_removed()?;
+        }
+        reason = consensus.ended() => {
+            // The engine only ends by itself when its storage failed (I6): the log has the reason.
+            tracing::error!(reason, "raft ended, the process ends");
+            std::process::exit(74);
+        }
+    }
+    catch_up.abort();
+    high_water.abort();
+    if member.phase() != Phase::Removed {
+        member.enter(Phase::Stopping);
+        hand_over(&running).await;
+    }
+    client_door.drain(IN_FLIGHT_PATIENCE).await;
+    serving.cancel();
+    consensus.shutdown().await;
+    let _ = peer_server.await;
+    tokio::task::spawn_blocking(move || log.close()).await.context("closing the log")?;
+    if member.phase() == Phase::Removed {
+        stop.cancelled().await;
+    }
+    Ok(())
+}
+
+/// Sets the ready latch once this member has applied what the cluster had committed when it started.
+async fn catch_up(member: Arc<Member>, running: Arc<Running>) {
+    let mut metrics = running.consensus.metrics();
+    while !metrics.membership_config.nodes().any(|(id, _)| *id == metrics.id) {
+        if !running.consensus.metrics_changed().await {
+            return;
+        }
+        metrics = running.consensus.metrics();
+    }
+    member.enter(Phase::Recovering);
+    if running.consensus.recovered().await {
+        member.set_ready(true);
+        member.enter(Phase::Serving);
+    }
+}
+
+/// A leader hands over before it goes, so that nobody waits for an election.
+async fn hand_over(running: &Running) {
+    if !matches!(running.consensus.role(), Role::Leads { .. }) {
+        return;
+    }
+    let Some(successor) = running.consensus.best_successor() else { return };
+    let begun = Instant::now();
+    let handed = running.consensus.hand_over(successor, HAND_OVER_PATIENCE).await;
+    tracing::info!(successor, handed, elapsed_ms = begun.elapsed().as_millis() as u64, "leadership handed over");
+}
+
+/// Requests of clients that reached another member first.
+struct FromPeers(Arc<Service>);
+
+impl Forwarded for FromPeers {
+    async fn handle(&self, _from: u64, request: Bytes, deadline: tokio::time::Instant) -> Bytes {
+        self.0.answer_peer(request, deadline.into_std()).await
+    }
+}

@@ -1,0 +1,339 @@
+//! Three members of this binary on 127.0.0.1, started, formatted and initialized as the operator would.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use taskstore_api::tls::ClientTls;
+use taskstore_api::v1::admin_client::AdminClient;
+use taskstore_api::{Endpoints, Trust, admin, v1};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use super::tls::{Authority, member_name};
+
+const MEMBERS: u64 = 3;
+const INCARNATION: u16 = 1;
+/// For a member to answer, or the store to have a leader.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+pub struct LocalStore {
+    dir: PathBuf,
+    keep: bool,
+    cluster_id: String,
+    ca_pem: String,
+    operator: ClientTls,
+    members: Vec<Member>,
+}
+
+struct Member {
+    id: u64,
+    volume_uid: String,
+    ports: Ports,
+    process: Child,
+}
+
+#[derive(Clone, Copy)]
+struct Ports {
+    client: u16,
+    admin: u16,
+    peer: u16,
+    health: u16,
+}
+
+impl LocalStore {
+    pub async fn start(base: &Path, keep: bool) -> anyhow::Result<LocalStore> {
+        let dir = base.join(format!("taskstore-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let cluster_id = Uuid::new_v4().to_string();
+        let authority = Authority::new()?;
+        let operator = authority.operator(&cluster_id)?;
+        let ca_pem = authority.pem.clone();
+        let mut store = LocalStore {
+            dir,
+            keep,
+            cluster_id,
+            ca_pem,
+            operator,
+            members: Vec::new(),
+        };
+        let mut ports = free_ports(MEMBERS as usize * 4)?.into_iter();
+        for number in 1..=MEMBERS {
+            let id = (u64::from(INCARNATION) << 32) + number;
+            authority.write_member(&store.tls_dir(id), &member_name(&store.cluster_id, id))?;
+            let mut port = || ports.next().context("too few ports");
+            let ports = Ports {
+                client: port()?,
+                admin: port()?,
+                peer: port()?,
+                health: port()?,
+            };
+            let volume_uid = Uuid::new_v4().to_string();
+            let process = store.spawn(id, &volume_uid, ports)?;
+            store.members.push(Member {
+                id,
+                volume_uid,
+                ports,
+                process,
+            });
+        }
+        store
+            .bootstrap()
+            .await
+            .with_context(|| store.last_words())?;
+        Ok(store)
+    }
+
+    fn tls_dir(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("m{}-tls", id & u64::from(u32::MAX)))
+    }
+
+    fn data_dir(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("m{}", id & u64::from(u32::MAX)))
+    }
+
+    fn log_file(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("m{}.log", id & u64::from(u32::MAX)))
+    }
+
+    fn spawn(&self, id: u64, volume_uid: &str, ports: Ports) -> anyhow::Result<Child> {
+        std::fs::create_dir_all(self.data_dir(id))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file(id))?;
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let child = Command::new(program)
+            .arg("member")
+            .arg("--data-dir")
+            .arg(self.data_dir(id))
+            .arg("--tls-dir")
+            .arg(self.tls_dir(id))
+            .args(["--cluster-id", &self.cluster_id])
+            .args(["--incarnation", &INCARNATION.to_string()])
+            .args(["--member-id", &id.to_string()])
+            .args(["--volume-uid", volume_uid])
+            .args(["--name", &peer_name(ports)])
+            .args(["--listen-ip", "127.0.0.1"])
+            .args(["--client-port", &ports.client.to_string()])
+            .args(["--admin-port", &ports.admin.to_string()])
+            .args(["--peer-port", &ports.peer.to_string()])
+            .args(["--health-port", &ports.health.to_string()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn();
+        child.context("cannot start a member")
+    }
+
+    async fn bootstrap(&self) -> anyhow::Result<()> {
+        for member in &self.members {
+            let mut admin = self.admin(member).await?;
+            let identity = v1::Identity {
+                cluster_id: self.cluster_id.clone(),
+                incarnation: INCARNATION.into(),
+                member_id: member.id,
+                volume_uid: member.volume_uid.clone(),
+            };
+            admin
+                .format(v1::FormatRequest {
+                    identity: Some(identity),
+                })
+                .await
+                .context("format")?;
+        }
+        let voters: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| v1::Member {
+                id: member.id,
+                name: peer_name(member.ports),
+            })
+            .collect();
+        for member in &self.members {
+            let mut admin = self.admin(member).await?;
+            let request = v1::InitializeRequest {
+                voters: voters.clone(),
+            };
+            admin.initialize(request).await.context("initialize")?;
+        }
+        self.leader().await.map(drop)
+    }
+
+    /// Dials until the member listens.
+    async fn admin(&self, member: &Member) -> anyhow::Result<AdminClient<Channel>> {
+        let address = format!("127.0.0.1:{}", member.ports.admin);
+        let name = member_name(&self.cluster_id, member.id);
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            match admin::connect(&address, &name, self.operator.clone()).await {
+                Ok(client) => return Ok(client),
+                Err(error) if Instant::now() > deadline => return Err(error.into()),
+                Err(_) => sleep(ASK_AGAIN).await,
+            }
+        }
+    }
+
+    /// The index of the member that leads, once there is one that leads and is ready.
+    async fn leader(&self) -> anyhow::Result<usize> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            for (index, member) in self.members.iter().enumerate() {
+                let status = self.status(member).await;
+                if status
+                    .is_ok_and(|status| status.ready && status.raft.is_some_and(|raft| raft.leads))
+                {
+                    return Ok(index);
+                }
+            }
+            if Instant::now() > deadline {
+                bail!("no member leads after {} s", START_TIMEOUT.as_secs());
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    async fn status(&self, member: &Member) -> anyhow::Result<v1::MemberStatus> {
+        let address = format!("127.0.0.1:{}", member.ports.admin);
+        let name = member_name(&self.cluster_id, member.id);
+        let mut admin = admin::connect(&address, &name, self.operator.clone()).await?;
+        let mut stream = admin
+            .watch_status(v1::WatchStatusRequest {})
+            .await?
+            .into_inner();
+        stream
+            .message()
+            .await?
+            .context("the status stream ended at once")
+    }
+
+    /// The members' client ports, the leader's first.
+    pub async fn endpoints(&self) -> anyhow::Result<Endpoints> {
+        let leader = self.leader().await?;
+        let mut addresses: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| format!("localhost:{}", member.ports.client))
+            .collect();
+        addresses.rotate_left(leader);
+        Ok(Endpoints {
+            addresses,
+            trust: Trust::Tls {
+                ca_pem: self.ca_pem.clone(),
+                server_name: None,
+            },
+        })
+    }
+
+    pub async fn snapshot_leader(&self) -> anyhow::Result<v1::SnapshotResponse> {
+        let leader = self.leader().await?;
+        let mut admin = self.admin(&self.members[leader]).await?;
+        Ok(admin.snapshot(v1::SnapshotRequest {}).await?.into_inner())
+    }
+
+    /// Kills the leader's process, as a crash would, and says which member it was.
+    pub async fn kill_leader(&mut self) -> anyhow::Result<usize> {
+        let leader = self.leader().await?;
+        self.members[leader].process.kill().await?;
+        Ok(leader)
+    }
+
+    pub async fn start_again(&mut self, index: usize) -> anyhow::Result<()> {
+        let Member {
+            id,
+            volume_uid,
+            ports,
+            ..
+        } = &self.members[index];
+        let process = self.spawn(*id, volume_uid, *ports)?;
+        self.members[index].process = process;
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self
+            .status(&self.members[index])
+            .await
+            .is_ok_and(|status| status.ready)
+        {
+            if Instant::now() > deadline {
+                bail!(
+                    "the killed member is not ready again\n{}",
+                    self.last_words()
+                );
+            }
+            sleep(ASK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The most memory that any member has held so far.
+    pub fn resident_bytes_max(&self) -> u64 {
+        self.members
+            .iter()
+            .filter_map(|member| resident_bytes_max(member.process.id()?))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The end of each member's log: what it said before things went wrong.
+    fn last_words(&self) -> String {
+        let mut words = String::new();
+        for member in &self.members {
+            let text = std::fs::read_to_string(self.log_file(member.id)).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            let last = lines[lines.len().saturating_sub(5)..].join("\n  ");
+            words += &format!("member {}:\n  {last}\n", member.id & u64::from(u32::MAX));
+        }
+        words
+    }
+}
+
+impl Drop for LocalStore {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            // The processes die with their handles; the directory must not be removed under live ones.
+            let _ = member.process.start_kill();
+        }
+        if self.keep {
+            eprintln!("kept {}", self.dir.display());
+        } else if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            eprintln!("cannot remove {}: {error}", self.dir.display());
+        }
+    }
+}
+
+fn peer_name(ports: Ports) -> String {
+    format!("127.0.0.1:{}", ports.peer)
+}
+
+/// Ports that were free a moment ago. All are held until all are found, so that none comes twice.
+fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    let held = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<Vec<_>, _>>()?;
+    held.iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect()
+}
+
+fn resident_bytes_max(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}

@@ -1,0 +1,248 @@
+//! The rows of the bench, one after another on one store.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use hdrhistogram::Histogram;
+use taskstore_api::Endpoints;
+use uuid::Uuid;
+
+use super::load::{Kind, Load, Measured};
+use super::report::{Line, print_head};
+use super::store::LocalStore;
+use super::{BenchArgs, Protocol, Row, disk};
+
+/// Creates under which a snapshot is cut, and the leader killed.
+const BACKGROUND_CLIENTS: usize = 16;
+
+struct Suite {
+    args: BenchArgs,
+    store: Option<LocalStore>,
+    dir: PathBuf,
+    protocol: Protocol,
+}
+
+pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    ensure!(
+        args.batch > 0 && args.seconds > 0,
+        "--batch and --seconds must be above 0"
+    );
+    ensure!(!args.clients.contains(&0), "--clients must be above 0");
+    let store = match args.existing {
+        true => None,
+        false => Some(LocalStore::start(&args.dir, args.keep).await?),
+    };
+    let dir = store
+        .as_ref()
+        .map_or(args.dir.clone(), |store| store.dir().to_owned());
+    if !args.json {
+        print_head();
+    }
+    let rows = args.rows.clone();
+    let mut suite = Suite {
+        args,
+        store,
+        dir,
+        protocol: Protocol::Grpc,
+    };
+    for row in rows {
+        for protocol in suite.args.protocols.clone() {
+            suite.protocol = protocol;
+            suite.row(row).await?;
+        }
+    }
+    Ok(())
+}
+
+impl Suite {
+    async fn row(&mut self, row: Row) -> anyhow::Result<()> {
+        match row {
+            Row::Create => self.creates().await,
+            Row::Cycle => self.cycles("cycle", 1).await,
+            Row::Batch => self.cycles("cycle-batch", self.args.batch).await,
+            Row::Snapshot => self.snapshot().await,
+            Row::LeaderKill => self.leader_kill().await,
+        }
+    }
+
+    async fn endpoints(&self) -> anyhow::Result<Endpoints> {
+        match &self.store {
+            Some(store) => store.endpoints().await,
+            None => self.args.store.endpoints(),
+        }
+    }
+
+    /// Clients spread over the members, as a Service spreads them.
+    async fn spread(&self) -> anyhow::Result<Vec<Endpoints>> {
+        let endpoints = self.endpoints().await?;
+        let turned = |by: usize| {
+            let mut turned = endpoints.clone();
+            turned.addresses.rotate_left(by);
+            turned
+        };
+        Ok((0..endpoints.addresses.len()).map(turned).collect())
+    }
+
+    async fn load(&self, kind: Kind, clients: usize, batch: usize) -> anyhow::Result<Load> {
+        Ok(Load {
+            kind,
+            protocol: self.protocol,
+            queue: format!("q-{}", Uuid::new_v4().simple()),
+            clients,
+            batch,
+            payload_bytes: self.args.payload_bytes,
+            endpoints: self.spread().await?,
+        })
+    }
+
+    fn fdatasync_per_second(&self) -> anyhow::Result<f64> {
+        let dir: &Path = &self.dir;
+        Ok(disk::fdatasync_per_second(dir, self.args.payload_bytes)?)
+    }
+
+    async fn creates(&self) -> anyhow::Result<()> {
+        let whole = self.load(Kind::Create, 1, 1).await?;
+        let places: &[(&str, usize)] = match &self.store {
+            Some(_) => &[("create@leader", 0), ("create@follower", 1)],
+            None => &[("create", 0)],
+        };
+        for (workload, place) in places {
+            let load = Load {
+                endpoints: vec![whole.endpoints[*place].clone()],
+                ..whole.clone()
+            };
+            self.measure(workload, load).await?;
+        }
+        Ok(())
+    }
+
+    async fn cycles(&self, workload: &str, batch: usize) -> anyhow::Result<()> {
+        for clients in &self.args.clients {
+            self.measure(workload, self.load(Kind::Cycle, *clients, batch).await?)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn measure(&self, workload: &str, load: Load) -> anyhow::Result<()> {
+        let fdatasync_per_second = self.fdatasync_per_second()?;
+        let (clients, batch) = (load.clients, load.batch);
+        let measured = load.run_for(Duration::from_secs(self.args.seconds)).await?;
+        self.print(self.line(workload, clients, batch, &measured, fdatasync_per_second));
+        self.warn(&measured);
+        Ok(())
+    }
+
+    async fn snapshot(&self) -> anyhow::Result<()> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        let fdatasync_per_second = self.fdatasync_per_second()?;
+        let load = self.load(Kind::Create, BACKGROUND_CLIENTS, 1).await?;
+        let second = Duration::from_secs(1);
+        let (measured, _, from, to) = load
+            .run_around(second, store.snapshot_leader(), Duration::ZERO)
+            .await?;
+        let mut during = Histogram::<u64>::new(3)?;
+        for (at, took) in &measured.acknowledged {
+            if *at >= from && *at - *took <= to {
+                during.record(took.as_micros() as u64)?;
+            }
+        }
+        let line = self.line(
+            "snapshot",
+            BACKGROUND_CLIENTS,
+            1,
+            &measured,
+            fdatasync_per_second,
+        );
+        let (create_p50_ms, create_p99_ms) = (ms(&during, 50.0), ms(&during, 99.0));
+        self.print(Line {
+            create_p50_ms,
+            create_p99_ms,
+            ..line
+        });
+        self.warn(&measured);
+        Ok(())
+    }
+
+    async fn leader_kill(&mut self) -> anyhow::Result<()> {
+        let fdatasync_per_second = self.fdatasync_per_second()?;
+        let load = self.load(Kind::Create, BACKGROUND_CLIENTS, 1).await?;
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
+        let (before, after) = (Duration::from_secs(2), Duration::from_secs(5));
+        let (mut measured, killed, from, _) =
+            load.run_around(before, store.kill_leader(), after).await?;
+        store.start_again(killed).await?;
+        // Only what followed the kill is its gap.
+        let line = self.line(
+            "leader-kill",
+            BACKGROUND_CLIENTS,
+            1,
+            &measured,
+            fdatasync_per_second,
+        );
+        measured
+            .acknowledged
+            .retain(|(at, _): &(Instant, Duration)| *at + Duration::from_millis(100) >= from);
+        let write_gap_ms = Some(measured.longest_gap().as_secs_f64() * 1_000.0);
+        self.print(Line {
+            write_gap_ms,
+            ..line
+        });
+        self.warn(&measured);
+        Ok(())
+    }
+
+    fn line(
+        &self,
+        workload: &str,
+        clients: usize,
+        batch: usize,
+        measured: &Measured,
+        fdatasync: f64,
+    ) -> Line {
+        Line {
+            workload: workload.to_owned(),
+            protocol: self.protocol.as_str(),
+            members: self
+                .store
+                .as_ref()
+                .map_or(self.args.store.endpoints.len(), LocalStore::members),
+            clients,
+            batch,
+            payload_bytes: self.args.payload_bytes,
+            cycles_per_second: measured.per_second(),
+            create_p50_ms: ms(&measured.create_us, 50.0),
+            create_p99_ms: ms(&measured.create_us, 99.0),
+            errors: measured.errors,
+            fdatasync_per_second: fdatasync,
+            resident_bytes_max: self
+                .store
+                .as_ref()
+                .map_or(0, LocalStore::resident_bytes_max),
+            write_gap_ms: None,
+        }
+    }
+
+    fn print(&self, line: Line) {
+        if self.args.json {
+            line.print_json()
+        } else {
+            line.print_text()
+        }
+    }
+
+    fn warn(&self, measured: &Measured) {
+        if let Some(error) = &measured.error {
+            eprintln!("the first of {} errors: {error}", measured.errors);
+        }
+    }
+}
+
+fn ms(us: &Histogram<u64>, percentile: f64) -> f64 {
+    us.value_at_percentile(percentile) as f64 / 1_000.0
+}

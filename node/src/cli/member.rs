@@ -1,0 +1,97 @@
+//! `taskstore member` and `taskstore dev`: from arguments to a running member, and its signals.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{DevArgs, MemberArgs};
+use crate::app;
+use crate::config::{Config, MemberIdentity, Ports};
+use crate::raft::certs::Authority;
+
+/// The member of a laptop's store.
+const DEV_INCARNATION: u16 = 1;
+const DEV_MEMBER_ID: u64 = (1 << 32) + 1;
+/// Smaller than a cluster's: a laptop has other things on its disk.
+const DEV_LOG_BUDGET_BYTES: u64 = 256 << 20;
+
+/// Runs a member of a cluster until SIGTERM.
+pub fn run(args: MemberArgs) -> anyhow::Result<ExitCode> {
+    let identity = MemberIdentity {
+        cluster_id: args.cluster_id,
+        incarnation: args.incarnation,
+        member_id: args.member_id,
+        volume_uid: args.volume_uid,
+        name: args.name,
+    };
+    let mut config = Config::new(args.data_dir, identity, args.tls_dir);
+    config.listen = args.listen.listen_ip;
+    config.internal = args.listen.listen_ip;
+    config.ports = Ports {
+        client: args.listen.client_port,
+        admin: args.listen.admin_port,
+        peer: args.listen.peer_port,
+        health: args.listen.health_port,
+    };
+    config.log_budget_bytes = args.log_budget_bytes;
+    config.inspect = args.inspect;
+    serve(config)
+}
+
+/// Runs a store of one durable member. Its peer and admin ports are open on loopback alone, with
+/// certificates of its own.
+pub fn run_dev(args: DevArgs) -> anyhow::Result<ExitCode> {
+    let cluster_id = "dev".to_string();
+    let tls_dir = args.data_dir.join("tls");
+    if !tls_dir.exists() {
+        std::fs::create_dir_all(&tls_dir).with_context(|| tls_dir.display().to_string())?;
+        let authority = Authority::new(&cluster_id)?;
+        authority.member(DEV_MEMBER_ID)?.write_to(&tls_dir)?;
+    }
+    let identity = MemberIdentity {
+        cluster_id,
+        incarnation: DEV_INCARNATION,
+        member_id: DEV_MEMBER_ID,
+        volume_uid: String::new(),
+        name: "127.0.0.1".into(),
+    };
+    let mut config = Config::new(args.data_dir.join("store"), identity, tls_dir);
+    config.listen = args.listen_ip;
+    config.ports = Ports { client: args.client_port, admin: 0, peer: 0, health: args.health_port };
+    config.internal = IpAddr::from([127, 0, 0, 1]);
+    config.client_tls = false;
+    config.log_budget_bytes = DEV_LOG_BUDGET_BYTES;
+    config.standalone = true;
+    println!("clients: http://{} (gRPC and JSON)", config.address(config.ports.client));
+    println!("data:    {}", args.data_dir.display());
+    serve(config)
+}
+
+fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,openraft=warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let asked = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping");
+            asked.cancel();
+        });
+        app::run(config, stop).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Runs a command's future on a runtime of its own.
+pub fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}

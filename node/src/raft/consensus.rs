@@ -1,0 +1,259 @@
+//! Consensus as the service sees it: propose, confirm leadership for a read, know who leads. openraft's
+//! own types end here.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ReadPolicy;
+use openraft::raft::FlushPoint;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::impls::ProgressResponder;
+use tokio::sync::watch;
+
+use super::membership::{self, Change, ChangeError, Changed, Guard};
+use super::view::MembershipView;
+use crate::storage::machine::Machine;
+use crate::storage::types::{EntryBytes, LogId, MemberName, Outcomes, TypeConfig};
+
+/// The engine over our log and state machine.
+pub type Raft = openraft::Raft<TypeConfig, Machine>;
+/// Everything the engine tells about itself.
+pub type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
+
+/// Who leads, as this member knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// This member leads and has applied its own first entry of the term, so its state is current.
+    Leads { term: u64 },
+    /// Another member leads, or none is known.
+    Follows { leader: Option<u64> },
+}
+
+/// Why a proposal has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProposeError {
+    /// Nothing was appended: safe to send elsewhere.
+    NotLeader,
+    /// It was appended and may or may not be committed.
+    Unknown(String),
+}
+
+/// A handle on the running engine.
+#[derive(Clone)]
+pub struct Consensus {
+    raft: Arc<Raft>,
+    role: watch::Receiver<Role>,
+}
+
+impl Consensus {
+    /// Wraps a running engine and follows its role until it ends.
+    pub fn new(raft: Raft) -> Consensus {
+        let (sender, role) = watch::channel(Role::Follows { leader: None });
+        let raft = Arc::new(raft);
+        tokio::spawn(follow_role(raft.clone(), sender));
+        Consensus { raft, role }
+    }
+
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    pub fn role(&self) -> Role {
+        *self.role.borrow()
+    }
+
+    /// A watch on the role; a change is seen within a message of the engine.
+    pub fn watch_role(&self) -> watch::Receiver<Role> {
+        self.role.clone()
+    }
+
+    pub fn metrics(&self) -> RaftMetrics {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Waits for the next change of anything in `metrics`. False once the engine has ended.
+    pub async fn metrics_changed(&self) -> bool {
+        self.raft.metrics().changed().await.is_ok()
+    }
+
+    /// Appends an entry if this member still leads in `term`. The future is the entry's outcome; it is
+    /// handed over once the engine has the entry, so that calls keep their order.
+    pub async fn propose(
+        &self,
+        term: u64,
+        entry: EntryBytes,
+    ) -> Result<impl Future<Output = Result<Outcomes, ProposeError>> + Send + 'static, ProposeError> {
+        let leader = self.raft.as_leader().map_err(|_| ProposeError::NotLeader)?;
+        if leader.term() != term {
+            return Err(ProposeError::NotLeader);
+        }
+        let (responder, outcome) = ProgressResponder::complete_only();
+        self.raft
+            .write(entry)
+            .with_leader(leader.to_committed_leader_id())
+            .responder(responder)
+            .await
+            .map_err(|_| ProposeError::NotLeader)?;
+        Ok(async move {
+            match outcome.await {
+                Ok(Ok(response)) => Ok(response.data),
+                Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::NotLeader),
+                Ok(Err(error)) => Err(ProposeError::Unknown(error.to_string())),
+                Err(_) => Err(ProposeError::Unknown("the member stopped".into())),
+            }
+        })
+    }
+
+    /// Returns once a quorum has confirmed that this member leads and everything committed before the call
+    /// is applied: a read after that is linearizable.
+    pub async fn confirm_leadership(&self) -> Result<(), ProposeError> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ProposeError::NotLeader),
+        }
+    }
+
+    /// Waits until this member has applied what the cluster had committed. False once the engine ended.
+    pub async fn recovered(&self) -> bool {
+        self.raft.wait_for_recovery(None).await.is_ok()
+    }
+
+    /// Tells the engine that a newer snapshot file is there. It is gone only when the member stops.
+    pub async fn learn_of_snapshot(&self) {
+        let _ = self.raft.trigger().snapshot().await;
+    }
+
+    /// Lets the log go up to `index`, inclusive.
+    pub async fn purge(&self, index: u64) {
+        if self.metrics().purged.as_ref().map_or(0, |log_id| log_id.index()) < index {
+            let _ = self.raft.trigger().purge_log(index).await;
+        }
+    }
+
+    /// The last index that every follower holds; none while this member does not lead.
+    pub fn slowest_follower(&self) -> Option<u64> {
+        let metrics = self.metrics();
+        let replication = metrics.replication.as_ref()?;
+        replication.values().map(|matched| matched.as_ref().map_or(0, |log_id| log_id.index())).min()
+    }
+
+    /// Waits until the local log is durable up to `index`. False once the engine ended.
+    pub async fn flushed(&self, index: u64) -> bool {
+        let reached = move |point: &Option<FlushPoint<TypeConfig>>| {
+            point.as_ref().and_then(|point| point.last_log_id.as_ref()).is_some_and(|last| last.index() >= index)
+        };
+        self.raft.watch_log_progress().wait_until(reached).await.is_ok()
+    }
+
+    /// Returns with the reason once the engine has ended, by `shutdown` or because its storage failed.
+    pub async fn ended(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "the engine is gone".into();
+            }
+        }
+    }
+
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+    }
+
+    /// Hands leadership to `to` and waits until this member no longer leads.
+    pub async fn hand_over(&self, to: u64, patience: Duration) -> bool {
+        if self.raft.trigger().transfer_leader(to).await.is_err() {
+            return false;
+        }
+        let mut role = self.watch_role();
+        let gone = role.wait_for(|role| !matches!(role, Role::Leads { .. }));
+        tokio::time::timeout(patience, gone).await.is_ok_and(|role| role.is_ok())
+    }
+
+    /// Fixes the first configuration. An identical repeat, here or on another founder, changes nothing.
+    pub async fn initialize(&self, voters: BTreeMap<u64, String>) -> Result<(), ChangeError> {
+        let members: BTreeMap<u64, MemberName> =
+            voters.into_iter().map(|(id, name)| (id, MemberName(name))).collect();
+        match self.raft.initialize(members.clone()).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(error)) => {
+                let known = self.metrics().membership_config.clone();
+                let same = known.nodes().map(|(id, name)| (*id, name.clone())).collect::<BTreeMap<_, _>>();
+                match same == members {
+                    true => Ok(()),
+                    false => Err(ChangeError::Refused(error.to_string())),
+                }
+            }
+            Err(RaftError::Fatal(fatal)) => Err(ChangeError::Unknown(fatal.to_string())),
+        }
+    }
+
+    /// Changes the membership if (term, index) of the effective configuration and the term still hold.
+    /// Answers with the configuration that is now committed, or still joint.
+    pub async fn change_membership(
+        &self,
+        change: Change,
+        expected: Option<(u64, u64)>,
+        term: u64,
+    ) -> Result<MembershipView, ChangeError> {
+        let membership = expected.map(|(term, index)| LogId::new_term_index(term, index));
+        match membership::change(&self.raft, change, Guard { membership, term }).await? {
+            Changed::Uniform(stored) => Ok(MembershipView::new(&stored, true)),
+            Changed::Joint(stored) => Ok(MembershipView::new(&stored, false)),
+        }
+    }
+
+    /// The name of a member of the effective configuration.
+    pub fn name_of(&self, member_id: u64) -> Option<MemberName> {
+        self.raft.metrics().borrow_watched().membership_config.get_node(&member_id).cloned()
+    }
+
+    /// The voter that should take over: the one whose log is furthest along, by the leader's own view.
+    pub fn best_successor(&self) -> Option<u64> {
+        let metrics = self.metrics();
+        let replication = metrics.replication.as_ref()?;
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        voters
+            .into_iter()
+            .filter(|voter| *voter != metrics.id)
+            .filter_map(|voter| Some((replication.get(&voter).copied().flatten()?.index, voter)))
+            .max()
+            .map(|(_, voter)| voter)
+    }
+}
+
+/// Turns the engine's metrics into `Role` until the engine ends.
+async fn follow_role(raft: Arc<Raft>, sender: watch::Sender<Role>) {
+    let mut metrics = raft.metrics();
+    loop {
+        let role = role_of(&metrics.borrow_watched());
+        sender.send_if_modified(|old| std::mem::replace(old, role) != role);
+        if metrics.changed().await.is_err() {
+            sender.send_replace(Role::Follows { leader: None });
+            return;
+        }
+    }
+}
+
+fn role_of(metrics: &RaftMetrics) -> Role {
+    if !metrics.state.is_leader() || metrics.running_state.is_err() {
+        return Role::Follows { leader: metrics.current_leader.filter(|leader| *leader != metrics.id) };
+    }
+    let applied_term = metrics.last_applied.as_ref().map(log_term);
+    match applied_term == Some(metrics.current_term) {
+        true => Role::Leads { term: metrics.current_term },
+        false => Role::Follows { leader: None },
+    }
+}
+
+/// The term of the leader that wrote the entry at `log_id`.
+pub fn log_term(log_id: &LogId) -> u64 {
+    log_id.committed_leader_id().term
+}

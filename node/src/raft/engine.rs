@@ -1,0 +1,49 @@
+//! Starts the engine: our log, our state machine and our network under openraft's core.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::config::{self, Timings};
+use super::consensus::{Consensus, Raft};
+use super::door::Door;
+use super::network::NetworkFactory;
+use super::transport::peers::Peers;
+use super::transport::server::{Forwarded, PeerServer};
+use super::transport::wire::Facts;
+use crate::storage::log_store::LogStore;
+use crate::storage::machine::Machine;
+use crate::storage::snapshot::SnapshotHandle;
+use crate::storage::store::Store;
+
+/// Starts Raft on what the start table has chosen. It replays the log in the background.
+pub async fn start(
+    peers: &Arc<Peers>,
+    timings: Timings,
+    log: LogStore,
+    store: Arc<Store>,
+) -> Result<Consensus, String> {
+    let me = peers.me();
+    let config = config::openraft(&me.cluster_id, timings).map_err(|error| error.to_string())?;
+    let network: NetworkFactory<SnapshotHandle> = NetworkFactory::new(peers.clone());
+    let raft = Raft::new(me.member_id, config, network, log, Machine::new(store))
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(Consensus::new(raft))
+}
+
+/// Serves the other members until `stop`: Raft's messages, snapshots, forwarded requests.
+pub fn serve_peers<F: Forwarded>(
+    listener: TcpListener,
+    peers: Arc<Peers>,
+    consensus: &Consensus,
+    store: Arc<Store>,
+    facts: impl Fn() -> Facts + Send + Sync + 'static,
+    forwarded: Arc<F>,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
+    let raft = Arc::new(Door { raft: consensus.raft().clone(), sink: store, facts });
+    let server = PeerServer { peers, raft, forwarded };
+    tokio::spawn(server.serve(listener, stop))
+}

@@ -1,0 +1,195 @@
+//! Members that a test starts, stops and starts again on the same volume and address.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::Raft;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::raft::certs::Authority;
+use crate::raft::config::{Timings, openraft};
+use crate::raft::door::Door;
+use crate::raft::membership::Guard;
+use crate::raft::network::NetworkFactory;
+use crate::raft::transport::peers::Peers;
+use crate::raft::transport::server::{Forwarded, PeerServer};
+use crate::raft::transport::tls::TlsStore;
+use crate::raft::transport::wire::Facts;
+use crate::raft::transport::{Me, Options};
+use crate::storage::log::recovery::recover;
+use crate::storage::log::{Geometry, LogHooks, disk::SystemDisk, segment};
+use crate::storage::log_store::{LogOptions, LogStore};
+use crate::storage::machine::Machine;
+use crate::storage::snapshot::SnapshotIdentity;
+use crate::storage::store::Store;
+use crate::storage::types::{EntryBytes, MemberName, TypeConfig};
+use crate::task::command::{Command, Entry};
+use crate::task::state::Bounds;
+
+pub const SOON: Duration = Duration::from_secs(60);
+const CLUSTER: &str = "0c9d5e6e-1111-4222-8333-444455556666";
+const LOG: Geometry = Geometry { segment_bytes: 256 << 10, segments: 16 };
+
+pub fn id(n: u64) -> u64 {
+    (1 << 32) | n
+}
+
+pub struct Cluster {
+    authority: Authority,
+    volumes: BTreeMap<u64, Volume>,
+    pub running: BTreeMap<u64, Member>,
+}
+
+struct Volume {
+    dir: TempDir,
+    name: MemberName,
+    /// Held while the member is down, so that nobody else takes the address.
+    address: Option<TcpListener>,
+}
+
+pub struct Member {
+    pub raft: Raft<TypeConfig, Machine>,
+    pub store: Arc<Store>,
+    pub peers: Arc<Peers>,
+    log: LogStore,
+    stop: CancellationToken,
+    server: tokio::task::JoinHandle<()>,
+}
+
+struct Nothing;
+
+impl Forwarded for Nothing {
+    async fn handle(&self, _from: u64, request: Bytes, _deadline: Instant) -> Bytes {
+        request
+    }
+}
+
+impl Cluster {
+    pub fn new() -> Cluster {
+        Cluster { authority: Authority::new(CLUSTER).unwrap(), volumes: BTreeMap::new(), running: BTreeMap::new() }
+    }
+
+    /// Members 1 to `size`, initialized, with a leader.
+    pub async fn start(size: u64) -> Cluster {
+        let mut cluster = Cluster::new();
+        for n in 1..=size {
+            cluster.add(n).await;
+        }
+        let voters: BTreeMap<u64, MemberName> = (1..=size).map(|n| (id(n), cluster.name(n))).collect();
+        for n in 1..=size {
+            match cluster.member(n).raft.initialize(voters.clone()).await {
+                // One that was initialized before has asked for its vote already.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(other) => panic!("initialize: {other}"),
+            }
+        }
+        cluster.leader().await;
+        cluster
+    }
+
+    pub fn name(&self, n: u64) -> MemberName {
+        self.volumes[&n].name.clone()
+    }
+
+    pub fn member(&self, n: u64) -> &Member {
+        &self.running[&n]
+    }
+
+    /// A member on a new, empty volume.
+    pub async fn add(&mut self, n: u64) {
+        let dir = tempfile::tempdir().unwrap();
+        segment::format(&dir.path().join("log"), LOG).unwrap();
+        self.authority.member(id(n)).unwrap().write_to(&dir.path().join("tls")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = MemberName(listener.local_addr().unwrap().to_string());
+        self.volumes.insert(n, Volume { dir, name, address: Some(listener) });
+        self.run(n).await;
+    }
+
+    pub async fn run(&mut self, n: u64) {
+        let volume = self.volumes.get_mut(&n).unwrap();
+        let dir = volume.dir.path();
+        let recovered = recover(&dir.join("log"), LOG, 7, SystemDisk).unwrap();
+        let panics = Arc::new(|what: &'static str, error: &std::io::Error| panic!("{what}: {error}"));
+        let log = LogStore::start(recovered, LogOptions::default(), LogHooks::only_fatal(panics)).unwrap();
+        let identity = SnapshotIdentity { cluster_id: CLUSTER.into(), incarnation: 1 };
+        let store = Store::open(&dir.join("snapshots"), identity, None, Bounds::default()).unwrap();
+
+        let tls = Arc::new(TlsStore::load(&dir.join("tls")).unwrap());
+        let me = Me { cluster_id: CLUSTER.into(), incarnation: 1, member_id: id(n), name: volume.name.clone() };
+        let peers = Peers::new(me, tls, Options::default());
+        // A loaded machine must not cost a leader its office in the middle of a test.
+        let timings = Timings { heartbeat_ms: 100, election_ms_min: 1_000, election_ms_max: 1_500 };
+        let raft = Raft::new(
+            id(n),
+            openraft(CLUSTER, timings).unwrap(),
+            NetworkFactory::new(Arc::clone(&peers)),
+            log.clone(),
+            Machine::new(Arc::clone(&store)),
+        )
+        .await
+        .unwrap();
+        let door = Door { raft: raft.clone(), sink: Arc::clone(&store), facts: Facts::default };
+        let server =
+            PeerServer { peers: Arc::clone(&peers), raft: Arc::new(door), forwarded: Arc::new(Nothing) };
+        let stop = CancellationToken::new();
+        let listener = match volume.address.take() {
+            Some(listener) => listener,
+            None => TcpListener::bind(&volume.name.0).await.unwrap(),
+        };
+        let server = tokio::spawn(server.serve(listener, stop.clone()));
+        self.running.insert(n, Member { raft, store, peers, log, stop, server });
+    }
+
+    /// As a kill does to the others: its sockets close at once.
+    pub async fn stop(&mut self, n: u64) {
+        let member = self.running.remove(&n).unwrap();
+        member.stop.cancel();
+        member.server.await.unwrap();
+        member.peers.retain(|_| false);
+        member.raft.shutdown().await.unwrap();
+        member.log.close();
+    }
+
+    /// The number of a member that leads in the highest term, once it has applied an entry of its own.
+    pub async fn leader(&self) -> u64 {
+        let leads = async {
+            loop {
+                for (n, member) in &self.running {
+                    let Ok(leader) = member.raft.as_leader() else { continue };
+                    let term = leader.term();
+                    let newest = self.running.values().all(|m| m.raft.metrics().borrow_watched().current_term <= term);
+                    if newest && member.raft.client_write(tick()).await.is_ok() {
+                        return *n;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(SOON, leads).await.expect("a leader")
+    }
+
+    pub async fn applied(&self, n: u64, index: u64) {
+        let wait = self.member(n).raft.wait(Some(SOON));
+        wait.applied_index_at_least(Some(index), format!("member {n} applies {index}")).await.unwrap();
+    }
+
+    /// What a change would be decided on now.
+    pub fn guard(&self, leader: u64) -> Guard {
+        let metrics = self.member(leader).raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Guard { membership: *metrics.membership_config.log_id(), term: metrics.current_term }
+    }
+}
+
+pub fn tick() -> EntryBytes {
+    let entry = Entry { lease_time_ms: 0, wall_time_ms: 0, commands: vec![Command::Tick] };
+    EntryBytes(postcard::to_stdvec(&entry).unwrap().into())
+}

@@ -1,0 +1,339 @@
+//! Who a volume belongs to. A volume is stamped once and bound to one member for life (I4).
+//!
+//! ```text
+//! <volume>/lock             one process at a time
+//! <volume>/CURRENT          names the directory in use; the last step of a rewrite is its rename
+//! <volume>/store-1/identity the stamp, written by rename
+//! <volume>/store-1/log/     segment files
+//! <volume>/store-1/snapshots/
+//! ```
+//! While it is being made, the first directory is called `store-1.formatting`: a format that was cut off
+//! was never reported, and is made again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Buf, BufMut};
+use rustix::fs::{FlockOperation, flock};
+
+use super::log::{Geometry, LogError, segment};
+
+const FIRST: &str = "store-1";
+const FORMATTING: &str = "store-1.formatting";
+const CURRENT: &str = "CURRENT";
+const STAMP: &str = "identity";
+const LOCK: &str = "lock";
+const STAMP_MAGIC: &[u8; 8] = b"TSKSTAMP";
+const STAMP_LAYOUT: u8 = 1;
+const FLAG_INITIALIZED: u8 = 1;
+const FLAG_REMOVED: u8 = 2;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster_id: String,
+    pub incarnation: u16,
+    pub member_id: u64,
+    /// The UID of the volume's claim; empty on a laptop.
+    pub volume_uid: String,
+}
+
+impl Identity {
+    /// Starts every checksum of the log, so that another volume's segment is never taken for ours.
+    pub fn salt(&self) -> u32 {
+        let numbers = crc32c::crc32c_append(u32::from(self.incarnation), &self.member_id.to_le_bytes());
+        let cluster = crc32c::crc32c_append(numbers, self.cluster_id.as_bytes());
+        crc32c::crc32c_append(cluster, self.volume_uid.as_bytes())
+    }
+
+    /// What differs from what the process was told it is.
+    pub fn difference(&self, expected: &Identity) -> Option<String> {
+        let pairs = [
+            ("cluster id", self.cluster_id.clone(), expected.cluster_id.clone()),
+            ("incarnation", self.incarnation.to_string(), expected.incarnation.to_string()),
+            ("member id", self.member_id.to_string(), expected.member_id.to_string()),
+            ("volume UID", self.volume_uid.clone(), expected.volume_uid.clone()),
+        ];
+        let (what, found, expected) = pairs.into_iter().find(|(_, found, expected)| found != expected)?;
+        Some(format!("the volume is stamped with {what} {found}, this member has {expected}"))
+    }
+}
+
+/// What the stamp says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    pub identity: Identity,
+    pub log: Geometry,
+    /// The log's first frame is on the disk: from here on an empty log is a lost one.
+    pub is_initialized: bool,
+    /// The member learned of its removal and never starts again.
+    pub is_removed: bool,
+}
+
+impl Stamp {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = STAMP_MAGIC.to_vec();
+        out.put_u8(STAMP_LAYOUT);
+        let removed = if self.is_removed { FLAG_REMOVED } else { 0 };
+        out.put_u8(removed | if self.is_initialized { FLAG_INITIALIZED } else { 0 });
+        out.put_u16_le(self.identity.incarnation);
+        out.put_u64_le(self.identity.member_id);
+        out.put_u32_le(self.log.segment_bytes);
+        out.put_u32_le(self.log.segments);
+        for text in [&self.identity.cluster_id, &self.identity.volume_uid] {
+            out.put_u16_le(text.len() as u16);
+            out.put_slice(text.as_bytes());
+        }
+        let sum = crc32c::crc32c(&out);
+        out.put_u32_le(sum);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Stamp, LogError> {
+        let damage = |what: &str| LogError::damage(format!("the identity file {what}"));
+        let (content, sum) = bytes.split_last_chunk::<4>().ok_or_else(|| damage("ends early"))?;
+        if crc32c::crc32c(content) != u32::from_le_bytes(*sum) {
+            return Err(damage("does not match its checksum"));
+        }
+        let mut from = content.strip_prefix(STAMP_MAGIC).ok_or_else(|| damage("is not one"))?;
+        // The checksum held, so the file is as long as this version wrote it.
+        if from.get_u8() != STAMP_LAYOUT {
+            return Err(damage("was written by a later version"));
+        }
+        let flags = from.get_u8();
+        let (incarnation, member_id) = (from.get_u16_le(), from.get_u64_le());
+        let log = Geometry { segment_bytes: from.get_u32_le(), segments: from.get_u32_le() };
+        let mut text = || {
+            let bytes = from.get_u16_le() as usize;
+            String::from_utf8(from.copy_to_bytes(bytes).into())
+                .map_err(|_| damage("holds a text that is none"))
+        };
+        let (cluster_id, volume_uid) = (text()?, text()?);
+        Ok(Stamp {
+            identity: Identity { cluster_id, incarnation, member_id, volume_uid },
+            log,
+            is_initialized: flags & FLAG_INITIALIZED != 0,
+            is_removed: flags & FLAG_REMOVED != 0,
+        })
+    }
+}
+
+/// A volume that this process alone has open.
+#[derive(Debug)]
+pub struct Volume {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// What a volume holds.
+#[derive(Debug)]
+pub enum Content {
+    Blank,
+    Stamped(Home),
+}
+
+impl Volume {
+    /// Takes the lock, which ends with the process.
+    pub fn open(root: &Path) -> io::Result<Volume> {
+        fs::create_dir_all(root)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join(LOCK))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+            let reason = format!("{} is in use by another process: {error}", root.display());
+            io::Error::new(io::ErrorKind::ResourceBusy, reason)
+        })?;
+        Ok(Volume { root: root.into(), _lock: lock })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn content(&self) -> Result<Content, LogError> {
+        let current = match fs::read_to_string(self.root.join(CURRENT)) {
+            Ok(name) => name,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return match self.first_foreign_name()? {
+                    Some(name) => Err(LogError::damage(format!("the volume holds {name} but no {CURRENT}"))),
+                    None => Ok(Content::Blank),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let name = current.trim_end();
+        if name.is_empty() || name.contains(['/', '.']) {
+            return Err(LogError::damage(format!("{CURRENT} names {name:?}")));
+        }
+        let directory = self.root.join(name);
+        if !directory.try_exists()? {
+            if name == FIRST && self.root.join(FORMATTING).try_exists()? {
+                return Ok(Content::Blank);
+            }
+            return Err(LogError::damage(format!("{CURRENT} names {name}, which is missing")));
+        }
+        Home::open(directory).map(Content::Stamped)
+    }
+
+    /// Something that neither a format that was cut off nor the file system left.
+    fn first_foreign_name(&self) -> io::Result<Option<String>> {
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if ![LOCK, FORMATTING, "CURRENT.tmp", "lost+found"].contains(&name.as_str()) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Stamps a blank volume and reserves its log. Everything is on the disk on return.
+    pub fn format(&self, identity: Identity, log: Geometry) -> Result<Home, LogError> {
+        if let Content::Stamped(home) = self.content()? {
+            let reason = format!("the volume is formatted already, as {:?}", home.stamp().identity);
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason).into());
+        }
+        let making = self.root.join(FORMATTING);
+        match fs::remove_dir_all(&making) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        segment::format(&making.join("log"), log)?;
+        fs::create_dir(making.join("snapshots"))?;
+        let stamp = Stamp { identity, log, is_initialized: false, is_removed: false };
+        replace(&making, STAMP, &stamp.encode())?;
+        replace(&self.root, CURRENT, format!("{FIRST}\n").as_bytes())?;
+        fs::rename(&making, self.root.join(FIRST))?;
+        sync_directory(&self.root)?;
+        Home::open(self.root.join(FIRST))
+    }
+}
+
+/// The directory in use, with its stamp.
+#[derive(Debug, Clone)]
+pub struct Home {
+    directory: PathBuf,
+    stamp: Arc<Mutex<Stamp>>,
+}
+
+impl Home {
+    fn open(directory: PathBuf) -> Result<Home, LogError> {
+        let stamp = match fs::read(directory.join(STAMP)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(LogError::damage("the identity file is missing"));
+            }
+            bytes => Stamp::decode(&bytes?)?,
+        };
+        Ok(Home { directory, stamp: Arc::new(Mutex::new(stamp)) })
+    }
+
+    pub fn stamp(&self) -> Stamp {
+        self.stamp.lock().expect("holders of this lock only copy and write").clone()
+    }
+
+    pub fn log_directory(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    pub fn snapshots_directory(&self) -> PathBuf {
+        self.directory.join("snapshots")
+    }
+
+    /// On the disk on return. A failure ends the process (I6); the caller sees to it.
+    pub fn mark_initialized(&self) -> io::Result<()> {
+        self.change(|stamp| stamp.is_initialized = true)
+    }
+
+    /// The tombstone of a member that was removed: it never starts again.
+    pub fn mark_removed(&self) -> io::Result<()> {
+        self.change(|stamp| stamp.is_removed = true)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Stamp)) -> io::Result<()> {
+        let mut stamp = self.stamp.lock().expect("holders of this lock only copy and write");
+        let mut next = stamp.clone();
+        change(&mut next);
+        if next != *stamp {
+            replace(&self.directory, STAMP, &next.encode())?;
+            *stamp = next;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file whole or not at all: a temporary one, fsync, rename, fsync of the directory.
+fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = directory.join(format!("{name}.tmp"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(name))?;
+    sync_directory(directory)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    const LOG: Geometry = Geometry { segment_bytes: 4096, segments: 3 };
+
+    fn identity() -> Identity {
+        Identity { cluster_id: "c1".into(), incarnation: 2, member_id: 7, volume_uid: "v".into() }
+    }
+
+    #[test]
+    fn a_stamp_keeps_its_golden_bytes() {
+        let stamp = Stamp { identity: identity(), log: LOG, is_initialized: true, is_removed: false };
+        let bytes = stamp.encode();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let golden = "54534b5354414d5001010200070000000000000000100000030000000200633101007 6";
+        assert_eq!(hex[..hex.len() - 8], golden.replace(' ', ""));
+        assert_eq!(Stamp::decode(&bytes).unwrap(), stamp);
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(Stamp::decode(&bad).is_err(), "byte {at}");
+            assert!(Stamp::decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_volume_is_formatted_once_and_opened_by_one_process() {
+        let root = TempDir::new().unwrap();
+        let volume = Volume::open(root.path()).unwrap();
+        assert_eq!(Volume::open(root.path()).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert!(matches!(volume.content().unwrap(), Content::Blank));
+        let home = volume.format(identity(), LOG).unwrap();
+        assert!(volume.format(identity(), LOG).is_err());
+        home.mark_initialized().unwrap();
+        home.mark_removed().unwrap();
+        let Content::Stamped(again) = volume.content().unwrap() else { panic!("not stamped") };
+        let expected = Stamp { identity: identity(), log: LOG, is_initialized: true, is_removed: true };
+        assert_eq!((again.stamp(), home.stamp()), (expected.clone(), expected));
+        let other = Identity { volume_uid: "w".into(), ..identity() };
+        assert!(identity().difference(&other).unwrap().contains("volume UID v"));
+        assert_eq!(identity().difference(&identity()), None);
+    }
+
+    #[test]
+    fn a_format_that_was_cut_off_is_blank_and_everything_else_without_current_is_damage() {
+        let root = TempDir::new().unwrap();
+        let volume = Volume::open(root.path()).unwrap();
+        fs::create_dir(root.path().join("lost+found")).unwrap();
+        fs::create_dir(root.path().join(FORMATTING)).unwrap();
+        assert!(matches!(volume.content().unwrap(), Content::Blank), "before CURRENT");
+        replace(root.path(), CURRENT, b"store-1\n").unwrap();
+        assert!(matches!(volume.content().unwrap(), Content::Blank), "before the last rename");
+        volume.format(identity(), LOG).unwrap();
+        fs::remove_file(root.path().join(CURRENT)).unwrap();
+        assert!(matches!(volume.content(), Err(LogError::Damage(_))), "CURRENT is lost");
+        replace(root.path(), CURRENT, b"store-1\n").unwrap();
+        fs::remove_file(root.path().join(FIRST).join(STAMP)).unwrap();
+        assert!(matches!(volume.content(), Err(LogError::Damage(_))), "the stamp is lost");
+        fs::remove_dir_all(root.path().join(FIRST)).unwrap();
+        assert!(matches!(volume.content(), Err(LogError::Damage(_))), "the directory is lost");
+    }
+}

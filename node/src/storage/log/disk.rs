@@ -1,0 +1,33 @@
+//! The seam through which the log changes its files, so that tests can fail a write or an fsync and cut
+//! the power. Production uses `SystemDisk`, which has no state and costs nothing.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// A file of the log, by its place in the ring of segments.
+#[derive(Debug)]
+pub struct SegmentFile {
+    pub slot: u32,
+    pub file: File,
+}
+
+pub trait Disk: Clone + Send + Sync + 'static {
+    fn write_at(&self, file: &SegmentFile, bytes: &[u8], offset_bytes: u64) -> io::Result<()>;
+    /// Returns when the bytes written before are on the disk. Never called again after it failed once:
+    /// the kernel may have dropped what it could not write.
+    fn sync(&self, file: &SegmentFile) -> io::Result<()>;
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn write_at(&self, file: &SegmentFile, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        file.file.write_all_at(bytes, offset_bytes)
+    }
+
+    fn sync(&self, file: &SegmentFile) -> io::Result<()> {
+        file.file.sync_data()
+    }
+}

@@ -1,0 +1,212 @@
+//! Reads snapshot files and believes nothing: `verify` checks every byte against the chain, `load` also
+//! every row against the others and the whole against the state's hash.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
+
+use super::format::{
+    BLOCK_BYTES, BLOCK_BYTES_MAX, FORMAT, HASH_BYTES, HEADER_BYTES_MAX, Header, MAGIC, Record, chained, id_of,
+};
+use super::{SnapshotHandle, bad};
+use crate::storage::payloads::Payloads;
+use crate::task::load::Loader;
+use crate::task::state::{Bounds, FEATURE_LEVEL_KNOWN, PayloadEffect, State};
+
+/// Reads from the start, whatever other readers of the same open file do.
+pub struct FileAt<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl FileAt<'_> {
+    pub fn new(file: &File) -> FileAt<'_> {
+        FileAt { file, offset: 0 }
+    }
+}
+
+impl Read for FileAt<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+pub struct Checked {
+    pub header: Header,
+    pub id: String,
+}
+
+/// That the file is whole and as it was written; its rows are not decoded.
+pub fn verify(file: &File) -> io::Result<Checked> {
+    let mut blocks = Blocks::begin(file)?;
+    while blocks.next()? {}
+    let id = blocks.end(None)?;
+    Ok(Checked { header: blocks.header, id })
+}
+
+pub struct Loaded {
+    pub state: State,
+    pub payloads: Payloads,
+}
+
+/// Takes seconds for millions of rows: not for an async thread.
+pub fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Loaded> {
+    let mut blocks = Blocks::begin(&handle.file)?;
+    let level = blocks.header.meta.feature_level;
+    if level > FEATURE_LEVEL_KNOWN {
+        return Err(bad(format!("the snapshot needs feature level {level}, known is {FEATURE_LEVEL_KNOWN}")));
+    }
+    let mut loader = Loader::new(blocks.header.meta.clone(), bounds);
+    let mut payloads = Payloads::default();
+    let mut counts = Counts::default();
+    while blocks.next()? {
+        let mut rest: &[u8] = &blocks.block;
+        while !rest.is_empty() {
+            let (record, after) = postcard::take_from_bytes(rest).map_err(|error| bad(format!("a record: {error}")))?;
+            counts.records += 1;
+            load_record(record, &mut loader, &mut payloads, &mut counts)?;
+            rest = after;
+        }
+    }
+    let header = &blocks.header;
+    let found = (counts.namespaces, counts.queues, counts.tasks, counts.payload_bytes);
+    if found != (header.namespaces, header.queues, header.tasks, header.payload_bytes) {
+        return Err(bad(format!("the counts are {found:?} and not those of the header")));
+    }
+    let state = loader.finish(header.state_hash).map_err(|unfit| bad(unfit.to_string()))?;
+    blocks.end(Some(counts.records))?;
+    Ok(Loaded { state, payloads })
+}
+
+#[derive(Default)]
+struct Counts {
+    records: u64,
+    namespaces: u64,
+    queues: u64,
+    tasks: u64,
+    payload_bytes: u64,
+}
+
+fn load_record(
+    record: Record<'_>,
+    loader: &mut Loader,
+    payloads: &mut Payloads,
+    counts: &mut Counts,
+) -> io::Result<()> {
+    let loaded = match record {
+        Record::Namespace { id, name } => {
+            counts.namespaces += 1;
+            loader.namespace(id, name)
+        }
+        Record::Queue(row) => {
+            counts.queues += 1;
+            loader.queue(row.into_owned())
+        }
+        Record::Task { row, payload } => {
+            counts.tasks += 1;
+            let (seq, payload_bytes, finished) = (row.seq, row.payload_bytes as usize, row.finished_ms().is_some());
+            if payload.as_ref().map(|payload| payload.len()) != (!finished).then_some(payload_bytes) {
+                return Err(bad(format!("the payload of task {seq} is not the row's")));
+            }
+            if let Some(payload) = payload {
+                counts.payload_bytes += payload.len() as u64;
+                payloads.apply([PayloadEffect::Keep { seq, payload }]);
+            }
+            loader.task(row.into_owned())
+        }
+    };
+    loaded.map_err(|unfit| bad(unfit.to_string()))
+}
+
+struct Blocks<'a> {
+    input: BufReader<FileAt<'a>>,
+    header: Header,
+    block: Vec<u8>,
+    chain: [u8; HASH_BYTES],
+    blocks: u64,
+}
+
+impl Blocks<'_> {
+    fn begin(file: &File) -> io::Result<Blocks<'_>> {
+        let mut input = BufReader::with_capacity(BLOCK_BYTES, FileAt::new(file));
+        let mut start = vec![0; 16];
+        input.read_exact(&mut start)?;
+        let (magic, numbers) = start.split_at(8);
+        let format = u32_of(&numbers[..4]);
+        let length = u32_of(&numbers[4..]) as usize;
+        if magic != MAGIC {
+            return Err(bad("not a snapshot file"));
+        }
+        if format != FORMAT {
+            return Err(bad(format!("snapshot format {format}, known is {FORMAT}")));
+        }
+        if length > HEADER_BYTES_MAX {
+            return Err(bad(format!("a header of {length} bytes")));
+        }
+        start.resize(16 + length, 0);
+        input.read_exact(&mut start[16..])?;
+        let chain = chained(&[0; HASH_BYTES], &start);
+        let mut blocks = Blocks { input, header: decode_header(&start[16..])?, block: Vec::new(), chain, blocks: 0 };
+        blocks.check_hash("the header")?;
+        Ok(blocks)
+    }
+
+    /// The next block is in `block`; false at the end mark.
+    fn next(&mut self) -> io::Result<bool> {
+        let mut length = [0; 4];
+        self.input.read_exact(&mut length)?;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > BLOCK_BYTES_MAX {
+            return Err(bad(format!("a block of {length} bytes")));
+        }
+        self.block.resize(length, 0);
+        if length == 0 {
+            return Ok(false);
+        }
+        self.input.read_exact(&mut self.block)?;
+        self.chain = chained(&self.chain, &self.block);
+        self.blocks += 1;
+        self.check_hash("a block")?;
+        Ok(true)
+    }
+
+    /// After the end mark: counts and the last hash, and nothing behind it.
+    fn end(&mut self, records: Option<u64>) -> io::Result<String> {
+        let mut counts = [0; 16];
+        self.input.read_exact(&mut counts)?;
+        self.chain = chained(&self.chain, &counts);
+        self.check_hash("the end")?;
+        let (blocks_written, records_written) = (u64_of(&counts[..8]), u64_of(&counts[8..]));
+        if blocks_written != self.blocks || records.is_some_and(|records| records != records_written) {
+            return Err(bad("the counts at the end are not those of the file"));
+        }
+        if self.input.read(&mut [0])? != 0 {
+            return Err(bad("there are bytes behind the end"));
+        }
+        Ok(id_of(&self.chain))
+    }
+
+    fn check_hash(&mut self, of: &str) -> io::Result<()> {
+        let mut hash = [0; HASH_BYTES];
+        self.input.read_exact(&mut hash)?;
+        if hash != self.chain { Err(bad(format!("{of} does not have its hash"))) } else { Ok(()) }
+    }
+}
+
+fn decode_header(bytes: &[u8]) -> io::Result<Header> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((header, [])) => Ok(header),
+        Ok(_) => Err(bad("the header has bytes left over")),
+        Err(error) => Err(bad(format!("the header: {error}"))),
+    }
+}
+
+fn u32_of(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes(bytes.try_into().expect("the caller cuts four bytes"))
+}
+
+fn u64_of(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().expect("the caller cuts eight bytes"))
+}

@@ -1,0 +1,87 @@
+//! A snapshot on its way from the leader: chunks into a temporary file named by the snapshot's id, so that
+//! a broken transfer goes on where it stopped, also after a restart.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::{SnapshotHandle, Snapshots, bad, remove_if_there};
+
+#[derive(Debug)]
+pub struct SnapshotReceiver {
+    file: File,
+    path: PathBuf,
+    id: String,
+    bytes_total: u64,
+    received: u64,
+}
+
+impl SnapshotReceiver {
+    /// What was received of another snapshot is dropped.
+    pub fn begin(snapshots: &Snapshots, id: &str, bytes_total: u64) -> io::Result<SnapshotReceiver> {
+        if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a snapshot id has 32 hexadecimal digits"));
+        }
+        let path = snapshots.dir().join(format!("receive-{id}.tmp"));
+        for entry in fs::read_dir(snapshots.dir())? {
+            let other = entry?.path();
+            let name = other.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with("receive-") && other != path {
+                remove_if_there(&other)?;
+            }
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let received = file.metadata()?.len();
+        let mut receiver = SnapshotReceiver { file, path, id: id.to_owned(), bytes_total, received };
+        if received > bytes_total {
+            receiver.restart()?;
+        }
+        Ok(receiver)
+    }
+
+    /// Where the next chunk must start.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub fn write(&mut self, offset: u64, chunk: &[u8]) -> io::Result<()> {
+        let end = offset.checked_add(chunk.len() as u64);
+        if offset != self.received || end.is_none_or(|end| end > self.bytes_total) {
+            let expected = self.received;
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a chunk of {} bytes at {offset}, expected at {expected} of {}", chunk.len(), self.bytes_total),
+            ));
+        }
+        self.file.write_all_at(chunk, offset)?;
+        self.received += chunk.len() as u64;
+        Ok(())
+    }
+
+    /// Verifies the whole. A file that does not verify is dropped: the next try starts from nothing.
+    pub fn finish(mut self, snapshots: &Snapshots) -> io::Result<SnapshotHandle> {
+        if self.received != self.bytes_total {
+            return Err(bad(format!("{} of {} bytes received", self.received, self.bytes_total)));
+        }
+        self.file.sync_all()?;
+        let checked = SnapshotHandle::open(&self.path, snapshots.identity());
+        match checked {
+            Ok(handle) if handle.id == self.id => Ok(handle),
+            Ok(handle) => {
+                self.restart()?;
+                Err(bad(format!("received snapshot {}, announced was {}", handle.id, self.id)))
+            }
+            Err(error) => {
+                self.restart()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.received = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! Writes a snapshot from a frozen copy of the state, while the state goes on.
+
+use std::borrow::Cow;
+use std::io::{self, BufWriter, Write};
+
+use super::bad;
+use super::format::{
+    BLOCK_BYTES, FORMAT, HASH_BYTES, Header, MAGIC, Position, Record, SnapshotIdentity, chained,
+};
+use crate::storage::payloads::Payloads;
+use crate::task::tables::Tables;
+
+/// The state at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Frozen {
+    pub position: Position,
+    pub membership: Vec<u8>,
+    pub tables: Tables,
+    pub payloads: Payloads,
+}
+
+/// An error leaves a file that does not verify.
+pub fn encode(frozen: &Frozen, identity: &SnapshotIdentity, file: impl Write) -> io::Result<()> {
+    let tables = &frozen.tables;
+    // From the rows themselves: a state that has drifted from its kept hash is never written down as good.
+    let state_hash = tables.rehash();
+    if state_hash != tables.hash() {
+        return Err(bad(format!("the rows hash to {state_hash:032x}, the state says {:032x}", tables.hash())));
+    }
+    let unfinished = tables.tasks.values().filter(|row| row.finished_ms().is_none());
+    let header = Header {
+        identity: identity.clone(),
+        position: frozen.position,
+        membership: frozen.membership.clone(),
+        namespaces: tables.namespaces.len() as u64,
+        queues: tables.queues.len() as u64,
+        tasks: tables.tasks.len() as u64,
+        payload_bytes: unfinished.map(|row| u64::from(row.payload_bytes)).sum(),
+        state_hash,
+        meta: tables.meta.clone(),
+    };
+    let mut out = Blocks::begin(BufWriter::with_capacity(BLOCK_BYTES, file), &header)?;
+    for (id, name) in tables.namespaces.iter() {
+        out.record(&Record::Namespace { id: *id, name: name.clone() })?;
+    }
+    for queue in tables.queues.values() {
+        out.record(&Record::Queue(Cow::Borrowed(queue)))?;
+    }
+    for row in tables.tasks.values() {
+        let payload = match row.finished_ms() {
+            Some(_) => None,
+            None => Some(frozen.payloads.get(row.seq).ok_or_else(|| {
+                bad(format!("task {} has no payload in memory", row.seq))
+            })?),
+        };
+        out.record(&Record::Task { row: Cow::Borrowed(row), payload })?;
+    }
+    out.end()
+}
+
+struct Blocks<W: Write> {
+    out: W,
+    block: Vec<u8>,
+    chain: [u8; HASH_BYTES],
+    blocks: u64,
+    records: u64,
+}
+
+impl<W: Write> Blocks<W> {
+    fn begin(mut out: W, header: &Header) -> io::Result<Blocks<W>> {
+        let header = postcard::to_stdvec(header).map_err(io::Error::other)?;
+        let mut start = Vec::with_capacity(16 + header.len());
+        start.extend_from_slice(&MAGIC);
+        start.extend_from_slice(&FORMAT.to_le_bytes());
+        start.extend_from_slice(&(header.len() as u32).to_le_bytes());
+        start.extend_from_slice(&header);
+        let chain = chained(&[0; HASH_BYTES], &start);
+        out.write_all(&start)?;
+        out.write_all(&chain)?;
+        Ok(Blocks { out, block: Vec::with_capacity(BLOCK_BYTES), chain, blocks: 0, records: 0 })
+    }
+
+    fn record(&mut self, record: &Record<'_>) -> io::Result<()> {
+        let block = std::mem::take(&mut self.block);
+        self.block = postcard::to_extend(record, block).map_err(io::Error::other)?;
+        self.records += 1;
+        if self.block.len() >= BLOCK_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        self.chain = chained(&self.chain, &self.block);
+        self.out.write_all(&(self.block.len() as u32).to_le_bytes())?;
+        self.out.write_all(&self.block)?;
+        self.out.write_all(&self.chain)?;
+        self.blocks += 1;
+        self.block.clear();
+        Ok(())
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        self.flush()?;
+        let mut counts = Vec::with_capacity(16);
+        counts.extend_from_slice(&self.blocks.to_le_bytes());
+        counts.extend_from_slice(&self.records.to_le_bytes());
+        self.out.write_all(&0u32.to_le_bytes())?;
+        self.out.write_all(&counts)?;
+        self.out.write_all(&chained(&self.chain, &counts))?;
+        self.out.flush()
+    }
+}

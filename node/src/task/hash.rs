@@ -1,0 +1,22 @@
+//! The hash of a row: 128 bits of BLAKE3 over its table and its persisted bytes. Rows' hashes are added
+//! up, so the sum does not depend on order and follows a change by one subtraction and one addition.
+
+use serde::Serialize;
+
+#[derive(Clone, Copy)]
+pub(super) enum Table {
+    Meta = 1,
+    Namespace = 2,
+    Queue = 3,
+    Task = 4,
+}
+
+pub(super) fn of<T: Serialize + ?Sized>(table: Table, row: &T, scratch: &mut Vec<u8>) -> u128 {
+    scratch.clear();
+    scratch.push(table as u8);
+    let bytes = postcard::to_extend(row, std::mem::take(scratch)).expect("rows are plain values and a Vec grows");
+    let hash = blake3::hash(&bytes);
+    *scratch = bytes;
+    let (first, _) = hash.as_bytes().split_first_chunk::<16>().expect("a BLAKE3 hash has 32 bytes");
+    u128::from_le_bytes(*first)
+}

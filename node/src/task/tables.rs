@@ -1,0 +1,83 @@
+//! Everything the log has decided, in persistent maps: a copy costs a few pointers and stays as it was
+//! while the state goes on. A snapshot is written from such a copy.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use super::hash;
+use super::id::Name;
+use super::queue::QueueRow;
+use super::row::TaskRow;
+
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    pub meta: Meta,
+    pub namespaces: OrdMap<u32, Name>,
+    pub queues: OrdMap<u32, Arc<QueueRow>>,
+    pub tasks: OrdMap<u64, Arc<TaskRow>>,
+    /// Sum of the hashes of all task rows, in whatever order they came.
+    pub(super) tasks_hash: u128,
+}
+
+/// What is there once. Persisted as postcard: fields are only ever appended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    pub lease_time_ms: u64,
+    pub wall_time_ms: u64,
+    pub feature_level: u32,
+    /// Of the last entry applied; incarnation in the high bits.
+    pub revision: u64,
+    pub last_seq: u64,
+    /// The highest member number ever given.
+    pub members_reserved_to: u64,
+    /// The last reservations, so that a retried one gets the same numbers.
+    pub reservations: Vec<Reservation>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    pub operation_id: String,
+    pub members: Vec<u64>,
+}
+
+impl Default for Meta {
+    fn default() -> Meta {
+        Meta {
+            lease_time_ms: 0,
+            wall_time_ms: 0,
+            feature_level: 1,
+            revision: 0,
+            last_seq: 0,
+            members_reserved_to: 0,
+            reservations: Vec::new(),
+        }
+    }
+}
+
+impl Tables {
+    /// Hash of everything here. Task rows are summed as they change; queues, names and the rest are
+    /// added now, so it costs the number of queues.
+    pub fn hash(&self) -> u128 {
+        let mut scratch = Vec::new();
+        let mut sum = self.tasks_hash.wrapping_add(hash::of(hash::Table::Meta, &self.meta, &mut scratch));
+        for named in self.namespaces.iter() {
+            sum = sum.wrapping_add(hash::of(hash::Table::Namespace, &named, &mut scratch));
+        }
+        for queue in self.queues.values() {
+            sum = sum.wrapping_add(hash::of(hash::Table::Queue, &**queue, &mut scratch));
+        }
+        sum
+    }
+
+    /// The same from scratch, trusting no hash kept.
+    pub fn rehash(&self) -> u128 {
+        let mut scratch = Vec::new();
+        let mut sum = 0u128;
+        for row in self.tasks.values() {
+            sum = sum.wrapping_add(hash::of(hash::Table::Task, &**row, &mut scratch));
+        }
+        self.hash().wrapping_sub(self.tasks_hash).wrapping_add(sum)
+    }
+}

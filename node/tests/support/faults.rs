@@ -1,0 +1,382 @@
+//! A disk that fails and loses power on demand, and a model of what the log must hold afterwards.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use openraft::EntryPayload;
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
+use taskstore::storage::codec::log_id;
+use taskstore::storage::log::disk::{Disk, SegmentFile, SystemDisk};
+use taskstore::storage::log::recovery::recover;
+use taskstore::storage::log::sector::SECTOR_BYTES;
+use taskstore::storage::log::{Geometry, LogError, LogHooks, segment};
+use taskstore::storage::log_store::{LogOptions, LogStore};
+use taskstore::storage::types::{Entry, EntryBytes, LogId, TypeConfig, Vote};
+use tempfile::TempDir;
+
+pub const SALT: u32 = 7;
+
+/// In memory where the system offers it: thousands of trials fsync nothing that matters.
+pub fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
+}
+
+/// The contents of all segment files, and of the mark behind them.
+pub type Image = Vec<Vec<u8>>;
+
+pub fn read_image(directory: &Path) -> Image {
+    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+pub fn write_image(image: &Image) -> TempDir {
+    let directory = scratch();
+    let (mark, segments) = image.split_last().unwrap();
+    for (slot, bytes) in segments.iter().enumerate() {
+        fs::write(directory.path().join(format!("segment-{slot:04}")), bytes).unwrap();
+    }
+    fs::write(directory.path().join("synced"), mark).unwrap();
+    directory
+}
+
+/// What fails, counted in calls from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fail {
+    Never,
+    /// The write stops after half of its sectors.
+    Write(u64),
+    Sync(u64),
+    Full(u64),
+}
+
+/// The disk after a power cut, and how much was acknowledged before.
+pub struct Cut {
+    pub image: Image,
+    pub acked: usize,
+}
+
+struct Lost {
+    slot: u32,
+    offset: u64,
+    before: Vec<u8>,
+}
+
+struct Inner {
+    directory: PathBuf,
+    rng: fastrand::Rng,
+    unsynced: Vec<Lost>,
+    cuts_at_each_sync: usize,
+    cuts: Vec<Cut>,
+    acked: usize,
+    fail: Fail,
+}
+
+#[derive(Clone)]
+pub struct FaultDisk(Arc<Mutex<Inner>>);
+
+impl FaultDisk {
+    pub fn new(directory: &Path, seed: u64, cuts_at_each_sync: usize) -> FaultDisk {
+        FaultDisk(Arc::new(Mutex::new(Inner {
+            directory: directory.into(),
+            rng: fastrand::Rng::with_seed(seed),
+            unsynced: Vec::new(),
+            cuts_at_each_sync,
+            cuts: Vec::new(),
+            acked: 0,
+            fail: Fail::Never,
+        })))
+    }
+
+    pub fn fail(&self, fail: Fail) {
+        self.0.lock().unwrap().fail = fail;
+    }
+
+    pub fn acked(&self, operations: usize) {
+        self.0.lock().unwrap().acked = operations;
+    }
+
+    pub fn take_cuts(&self) -> Vec<Cut> {
+        std::mem::take(&mut self.0.lock().unwrap().cuts)
+    }
+
+    /// A power cut now: an arbitrary subset of the sectors not yet synced is lost.
+    pub fn cut_now(&self) -> Cut {
+        let mut inner = self.0.lock().unwrap();
+        let lost = inner.rng.f64();
+        inner.cut(lost)
+    }
+}
+
+impl Inner {
+    fn cut(&mut self, lost_share: f64) -> Cut {
+        let mut image = read_image(&self.directory);
+        // Newest first, so that a sector written twice ends in one of its three contents.
+        for lost in self.unsynced.iter().rev() {
+            if self.rng.f64() < lost_share {
+                let at = lost.offset as usize;
+                image[lost.slot as usize][at..at + lost.before.len()].copy_from_slice(&lost.before);
+            }
+        }
+        Cut { image, acked: self.acked }
+    }
+
+    fn count_down(&mut self, is_sync: bool) -> Option<Fail> {
+        let left = match &mut self.fail {
+            Fail::Write(left) | Fail::Full(left) if !is_sync => left,
+            Fail::Sync(left) if is_sync => left,
+            _ => return None,
+        };
+        if *left == 0 {
+            return Some(self.fail);
+        }
+        *left -= 1;
+        None
+    }
+}
+
+impl Disk for FaultDisk {
+    fn write_at(&self, file: &SegmentFile, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        let fail = inner.count_down(false);
+        let count = bytes.len() / SECTOR_BYTES;
+        let written = if fail.is_some() { count / 2 } else { count };
+        for sector in 0..written {
+            let offset = offset_bytes + (sector * SECTOR_BYTES) as u64;
+            let mut before = vec![0; SECTOR_BYTES];
+            file.file.read_exact_at(&mut before, offset)?;
+            inner.unsynced.push(Lost { slot: file.slot, offset, before });
+        }
+        file.file.write_all_at(&bytes[..written * SECTOR_BYTES], offset_bytes)?;
+        match fail {
+            None => Ok(()),
+            Some(Fail::Full(_)) => Err(io::Error::new(io::ErrorKind::StorageFull, "no space")),
+            Some(_) => Err(io::Error::other("write failed")),
+        }
+    }
+
+    fn sync(&self, file: &SegmentFile) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        for cut in 0..inner.cuts_at_each_sync {
+            // All lost, all kept, and anything between.
+            let lost = match cut {
+                0 => 1.0,
+                1 => 0.0,
+                _ => inner.rng.f64(),
+            };
+            let cut = inner.cut(lost);
+            inner.cuts.push(cut);
+        }
+        if inner.count_down(true).is_some() {
+            return Err(io::Error::other("fsync failed"));
+        }
+        inner.unsynced.retain(|lost| lost.slot != file.slot);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operation {
+    Append(Vec<Entry>),
+    Vote(Vote),
+    Truncate(Option<LogId>),
+    Purge(LogId),
+}
+
+/// What the log must hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Model {
+    pub entries: BTreeMap<u64, Entry>,
+    pub purged: Option<LogId>,
+    pub last: Option<LogId>,
+    pub vote: Option<Vote>,
+}
+
+impl Model {
+    pub fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Append(entries) => {
+                self.entries.extend(entries.iter().map(|entry| (entry.log_id.index, entry.clone())));
+                self.last = entries.last().map_or(self.last, |entry| Some(entry.log_id));
+            }
+            Operation::Vote(vote) => self.vote = Some(*vote),
+            Operation::Truncate(to) => {
+                drop(self.entries.split_off(&to.map_or(0, |to| to.index + 1)));
+                self.last = (*to).max(self.purged);
+            }
+            Operation::Purge(to) => {
+                self.entries = self.entries.split_off(&(to.index + 1));
+                self.purged = Some(*to);
+                self.last = self.last.max(self.purged);
+            }
+        }
+    }
+
+    pub fn next(&self) -> u64 {
+        self.last.map_or(0, |last| last.index + 1)
+    }
+
+    /// The next thing that happens to a log, in proportions that make every kind of frame.
+    pub fn random(&self, rng: &mut fastrand::Rng, term: &mut u64) -> Operation {
+        let kept = self.last.filter(|_| !self.entries.is_empty());
+        match (rng.u32(0..100), kept) {
+            (0..10, _) => {
+                *term += 1;
+                Operation::Vote(Vote::new(*term, rng.u64(1..4)))
+            }
+            (10..16, Some(last)) => {
+                let first = self.entries.keys().next().copied().unwrap_or(0);
+                *term += 1;
+                let to = rng.u64(first..=last.index);
+                Operation::Truncate(self.entries.get(&to).map(|entry| entry.log_id))
+            }
+            (16..26, Some(last)) => {
+                let to = rng.u64(self.entries.keys().next().copied().unwrap_or(0)..=last.index);
+                Operation::Purge(self.entries[&to].log_id)
+            }
+            (26..28, Some(last)) => {
+                *term += 1;
+                Operation::Purge(log_id(*term, last.index + rng.u64(1..20)))
+            }
+            _ => Operation::Append(self.random_entries(rng, *term)),
+        }
+    }
+
+    pub fn random_entries(&self, rng: &mut fastrand::Rng, term: u64) -> Vec<Entry> {
+        let next = self.next();
+        (next..next + rng.u64(1..4))
+            .map(|index| {
+                let payload = match rng.u32(0..10) {
+                    0 => EntryPayload::Blank,
+                    _ => {
+                        let bytes: Vec<u8> = (0..rng.usize(0..1200)).map(|_| rng.u8(..)).collect();
+                        EntryPayload::Normal(EntryBytes(Bytes::from(bytes)))
+                    }
+                };
+                Entry { log_id: log_id(term, index), payload }
+            })
+            .collect()
+    }
+}
+
+/// A log with a history: `states[k]` is what it must hold after k steps.
+pub struct Driver {
+    pub log: LogStore<FaultDisk>,
+    pub disk: FaultDisk,
+    pub states: Vec<Model>,
+    pub fatal: Arc<Mutex<Vec<String>>>,
+    pub term: u64,
+    waiting: Vec<tokio::sync::oneshot::Receiver<io::Result<()>>>,
+}
+
+impl Driver {
+    pub fn new(directory: &Path, geometry: Geometry, disk: FaultDisk, options: LogOptions) -> Driver {
+        segment::format(directory, geometry).unwrap();
+        Driver::open(directory, geometry, disk, options, Model::default())
+    }
+
+    pub fn open(
+        directory: &Path,
+        geometry: Geometry,
+        disk: FaultDisk,
+        options: LogOptions,
+        state: Model,
+    ) -> Driver {
+        let recovered = recover(directory, geometry, SALT, disk.clone()).unwrap();
+        let fatal = Arc::new(Mutex::new(Vec::new()));
+        let noted = fatal.clone();
+        let hooks = LogHooks::only_fatal(Arc::new(move |what, error| {
+            noted.lock().unwrap().push(format!("{what}: {error}"));
+        }));
+        let log = LogStore::start(recovered, options, hooks).unwrap();
+        Driver { log, disk, states: vec![state], fatal, term: 1, waiting: Vec::new() }
+    }
+
+    pub fn state(&self) -> &Model {
+        self.states.last().unwrap()
+    }
+
+    /// Does it; an append may still wait for its flush on return.
+    pub async fn run(&mut self, operation: Operation) -> io::Result<()> {
+        // The entries of one append may stand in two frames, so each of them is a step.
+        let steps = match &operation {
+            Operation::Append(entries) => {
+                entries.iter().map(|entry| Operation::Append(vec![entry.clone()])).collect()
+            }
+            other => vec![other.clone()],
+        };
+        for step in steps {
+            let mut next = self.state().clone();
+            next.apply(&step);
+            self.states.push(next);
+        }
+        match operation {
+            Operation::Append(entries) => {
+                let (done, on_disk) = TypeConfig::oneshot();
+                self.log.append(entries, IOFlushed::signal(done)).await?;
+                self.waiting.push(on_disk);
+                return Ok(());
+            }
+            Operation::Vote(vote) => self.log.save_vote(&vote).await?,
+            Operation::Truncate(to) => self.log.truncate_after(to).await?,
+            Operation::Purge(to) => self.log.purge(to).await?,
+        }
+        self.acked().await
+    }
+
+    /// Waits until everything is acknowledged.
+    pub async fn acked(&mut self) -> io::Result<()> {
+        for on_disk in self.waiting.drain(..) {
+            on_disk.await.map_err(io::Error::other)??;
+        }
+        self.disk.acked(self.states.len() - 1);
+        Ok(())
+    }
+}
+
+/// How a trial ended.
+#[derive(Debug, PartialEq)]
+pub enum End {
+    /// The log holds what it held after so many operations.
+    Holds {
+        operations: usize,
+        torn_frames: u32,
+    },
+    Damage(String),
+    /// It opened without what was acknowledged: never.
+    Silent(String),
+}
+
+/// Opens a log and compares it with every state it may be in.
+pub async fn open_and_compare(directory: &Path, geometry: Geometry, acked: usize, states: &[Model]) -> End {
+    let recovered = match recover(directory, geometry, SALT, SystemDisk) {
+        Ok(recovered) => recovered,
+        Err(LogError::Damage(reason)) => return End::Damage(reason),
+        Err(LogError::Io(error)) => panic!("{error}"),
+    };
+    let torn_frames = recovered.torn_frames;
+    let hooks = LogHooks::only_fatal(Arc::new(|what, error| panic!("{what}: {error}")));
+    let mut log = LogStore::start(recovered, LogOptions::default(), hooks).unwrap();
+    let state = log.get_log_state().await.unwrap();
+    let entries = log.try_get_log_entries(..).await.unwrap();
+    let found = Model {
+        entries: entries.into_iter().map(|entry| (entry.log_id.index, entry)).collect(),
+        purged: state.last_purged_log_id,
+        last: state.last_log_id,
+        vote: log.read_vote().await.unwrap(),
+    };
+    match states.iter().enumerate().skip(acked).find(|(_, state)| **state == found) {
+        Some((operations, _)) => End::Holds { operations, torn_frames },
+        None => End::Silent(format!(
+            "holds {:?}..{:?} and {:?}; {:?} was acknowledged",
+            found.purged, found.last, found.vote, states[acked].last
+        )),
+    }
+}
