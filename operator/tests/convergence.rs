@@ -3,7 +3,8 @@
 //! Three kinds of trouble: an operator killed after every single effect of a story; random edits, crashes,
 //! evictions and drains; and a second operator that acts on what it saw some passes ago. The referee of the
 //! world fails a run that takes a voter's volume, loses a quorum or changes voters with an open budget.
-//! A failing seed is run again with `SEED=n cargo test -p taskstore-operator --test convergence`.
+//! A failing seed is run again with `SEED=n cargo test -p taskstore-operator --test convergence`; `SEEDS=n`
+//! tries more of them.
 
 mod world;
 
@@ -199,7 +200,8 @@ fn random_trouble_and_a_second_operator_end_in_the_wanted_size_at_rest() {
         random_run(seed.parse().expect("SEED is a number"));
         return;
     }
-    for seed in 0..400 {
+    let seeds = std::env::var("SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(200);
+    for seed in 0..seeds {
         let outcome = std::panic::catch_unwind(|| random_run(seed));
         if let Err(panic) = outcome {
             eprintln!("SEED={seed} cargo test -p taskstore-operator --test convergence");

@@ -117,12 +117,12 @@ impl World {
             Action::AddLearners { members, guard, .. } => {
                 let mut next = self.guarded_config(*guard)?;
                 next.learners.extend(members);
-                self.raft.commit(next);
+                self.commit(next);
             }
             Action::RemoveLearners { members, guard, .. } => {
                 let mut next = self.guarded_config(*guard)?;
                 next.learners.retain(|learner| !members.contains(learner));
-                self.raft.commit(next);
+                self.commit(next);
             }
             Action::SetVoters { voters, guard, .. } => return self.set_voters(voters, *guard),
             Action::TransferLeader { to, term, .. } => {
@@ -287,6 +287,11 @@ impl World {
         Ok(())
     }
 
+    fn commit(&mut self, next: Membership) {
+        self.raft.commit(next);
+        self.raft.spread(&self.objects, &mut self.disks);
+    }
+
     fn guarded_config(&self, guard: Guard) -> Result<Membership, Refused> {
         let config = self.raft.config.clone().ok_or(Refused("no configuration"))?;
         let holds = self.raft.leader.is_some() && self.raft.term == guard.term && config.log_id == guard.log_id;
@@ -310,7 +315,7 @@ impl World {
         }
         next.learners.retain(|learner| !voters.contains(learner));
         next.voters.clone_from(voters);
-        self.raft.commit(next);
+        self.commit(next);
         self.referee_quorum("the voters were set");
         Ok(())
     }

@@ -69,12 +69,18 @@ impl Raft {
             self.leader = config.voters.iter().copied().find(|voter| can_lead(voter));
             self.term += u64::from(self.leader.is_some());
         }
-        if self.leader.is_some() {
-            for member in up.iter().filter(|member| config.contains(**member)) {
-                let disk = objects.volume_of(*member).and_then(|volume| disks.get_mut(&volume.uid));
-                if let Some(disk) = disk {
-                    disk.known = Some(config.clone());
-                }
+        self.spread(objects, disks);
+    }
+
+    /// What is committed is on the disk of every member that is up.
+    pub fn spread(&self, objects: &Observed, disks: &mut BTreeMap<String, Disk>) {
+        let Some(config) = self.config.as_ref().filter(|_| self.leader.is_some()) else {
+            return;
+        };
+        for pod in objects.pods.values().filter(|pod| is_up(pod) && config.contains(pod.member)) {
+            let disk = objects.volume_of(pod.member).and_then(|volume| disks.get_mut(&volume.uid));
+            if let Some(disk) = disk.filter(|disk| disk.damage.is_none()) {
+                disk.known = Some(config.clone());
             }
         }
     }
