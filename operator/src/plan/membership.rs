@@ -175,10 +175,15 @@ fn scale_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
     draft.step(Step::Promote);
     let mut is_counted = true;
     for member in &operation.members {
-        if let Some(pod) = draft.observed.pod_of(*member).filter(|pod| !pod.is_voter) {
-            is_counted = false;
-            let version = pod.version.clone();
-            draft.act(Action::MarkVoter { member: *member, version });
+        let pod = draft.observed.pod_of(*member).filter(|pod| pod.life == Life::Present);
+        match pod {
+            Some(pod) if pod.is_voter => {}
+            Some(pod) => {
+                is_counted = false;
+                draft.act(Action::MarkVoter { member: *member, version: pod.version.clone() });
+            }
+            // It was caught up a moment ago; it comes back before it votes.
+            None => is_counted = false,
         }
     }
     if is_counted && budget::is_closed(draft) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crds::cluster::Spread;
 use crds::names::{self, ADMIN_PORT, CLIENT_PORT, DATA_VOLUME, HEALTH_PORT, MEMBER_CONTAINER, PEER_PORT};
 use crds::names::{annotation, label};
-use crds::{MemberId, TaskStoreCluster};
+use crds::{MemberId, TaskStoreCluster, quantity};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, HTTPGetAction, KeyToPath, LocalObjectReference,
     PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe, ProjectedVolumeSource,
@@ -94,6 +94,9 @@ fn arguments(cluster: &TaskStoreCluster, identity: &Identity<'_>, start: Start) 
             names::member_host(cluster_name(cluster), namespace(cluster), identity.member)
         ),
     ];
+    if let Some(bytes) = quantity::units(&cluster.spec.storage.log_budget) {
+        arguments.push(format!("--log-budget-bytes={bytes}"));
+    }
     if start == Start::Inspect {
         arguments.push("--inspect".to_owned());
     }
