@@ -7,8 +7,10 @@ use anyhow::{Context, Result};
 
 /// Where the operator runs.
 pub const NAMESPACE: &str = "taskstore-system";
-/// The name of the operator's release, and of its Deployment.
+/// The name of the operator's release.
 pub const RELEASE: &str = "taskstore";
+/// The operator's Deployment under that release.
+pub const DEPLOYMENT: &str = "taskstore-operator";
 const CRDS_RELEASE: &str = "taskstore-crds";
 const WAIT: &str = "--timeout=180s";
 
@@ -49,6 +51,8 @@ pub async fn charts(cluster: &Cluster, product: &Product, values: &[&str]) -> Re
             "--namespace",
             NAMESPACE,
             "--create-namespace",
+            // Definitions that someone applied by hand, or that an earlier release left, are the same.
+            "--take-ownership",
         ])
         .await?;
     let mut set = Vec::new();

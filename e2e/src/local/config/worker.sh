@@ -4,9 +4,11 @@
 . "$STATE/config/supervise.sh"
 hostname "$NODE"
 
-# The node has its own /var/lib and /run, so daemons keep their default places. The cluster's
-# folder is bound first, or it would be hidden.
-mkdir -p "$HOME_FOLDER/var-lib/"{kubelet,containerd,cni,taskstore-local}
+# The node has its own /var/lib, /var/log and /run, so daemons keep their default places, and no
+# kubelet tidies up the logs of another's pods. The cluster's folder is bound first, or it would be
+# hidden.
+mkdir -p "$HOME_FOLDER/var-lib/"{kubelet,containerd,cni,taskstore-local} "$HOME_FOLDER/var-log"
+mount --bind "$HOME_FOLDER/var-log" /var/log
 mount --rbind "$STATE" "$HOME_FOLDER/var-lib/taskstore-local"
 mount --rbind "$HOME_FOLDER/var-lib" /var/lib
 mount -t tmpfs -o mode=755 "$NODE" /run
