@@ -5,6 +5,9 @@
 //! are a faithful abstraction of Raft's membership and liveness: a leader exists while a quorum of every half
 //! is up, a change commits at once, and every running member of a configuration knows it.
 
+// Each test program uses its own part of the world.
+#![allow(dead_code)]
+
 mod effects;
 mod raft;
 

@@ -1,0 +1,180 @@
+//! Single decisions, on whole plans.
+
+mod world;
+
+use crds::MemberId;
+use crds::cluster::VolumePolicy;
+use operator::observe::{Life, PeerHealth, PodPhase};
+use operator::plan::action::{Guard, PodEnd};
+use operator::plan::{Action, Plan, Progress, Waiting};
+use world::World;
+
+fn m(number: u32) -> MemberId {
+    MemberId::new(1, number)
+}
+
+fn running(size: i32) -> World {
+    let mut world = World::new();
+    world.create(size, VolumePolicy::Retain, VolumePolicy::Retain);
+    world.run();
+    world
+}
+
+/// The plan without what every plan carries: progress as recorded, and the next look at certificates.
+fn decided(world: &World) -> (Vec<Action>, Vec<Waiting>) {
+    let seen = world.look().expect("there is a cluster");
+    let Plan { progress, actions, waiting, .. } = world.think(&seen);
+    assert_eq!(progress, Progress::recorded(&seen.0), "nothing is to be recorded first");
+    (actions, waiting)
+}
+
+/// Passes until the world has taken up the change and only `last` is left to do.
+fn until(world: &mut World, is_last: impl Fn(&Action) -> bool) -> Action {
+    for _ in 0..60 {
+        world.turn();
+        let seen = world.look().expect("there is a cluster");
+        let plan = world.think(&seen);
+        if !plan.must_record(&seen.0)
+            && let Some(found) = plan.actions.iter().find(|action| is_last(action))
+        {
+            return found.clone();
+        }
+        world.pass(&seen, usize::MAX);
+    }
+    panic!("it never came to it: {:#?}", world.waits());
+}
+
+#[test]
+fn a_cluster_at_rest_has_nothing_to_do() {
+    assert_eq!(decided(&running(3)), (vec![], vec![]));
+}
+
+#[test]
+fn a_learner_is_promoted_only_after_it_has_caught_up() {
+    let mut world = running(3);
+    world.edit(|cluster| cluster.spec.replicas = 5);
+    world.raft.slow.insert(m(5));
+    world.run();
+    assert_eq!(decided(&world), (vec![], vec![Waiting::CatchUp { members: vec![m(5)] }]));
+
+    world.raft.slow.clear();
+    let config = world.raft.config.clone().unwrap();
+    let promotion = until(&mut world, |action| matches!(action, Action::SetVoters { .. }));
+    assert_eq!(
+        promotion,
+        Action::SetVoters {
+            leader: m(1),
+            voters: (1..=5).map(m).collect(),
+            guard: Guard { term: world.raft.term, log_id: config.log_id },
+        }
+    );
+}
+
+#[test]
+fn a_failed_pod_is_deleted_by_uid_and_the_budget_closed_before_it() {
+    let mut world = running(3);
+    world.tick(60);
+    world.pod_mut(m(2)).phase = PodPhase::Ended;
+    let uid = world.pod_mut(m(2)).uid.clone();
+    let version = world.objects.budget.as_ref().unwrap().object.version.clone();
+    assert_eq!(
+        decided(&world),
+        (
+            vec![
+                Action::SetBudget { min_available: 3, version },
+                Action::DeletePod { member: m(2), uid, why: PodEnd::Ended },
+            ],
+            vec![Waiting::VotersDown { members: vec![m(2)] }],
+        )
+    );
+}
+
+#[test]
+fn the_unhealthy_leave_first_in_a_scale_in() {
+    let mut world = running(5);
+    // Their nodes are drained for good.
+    for member in [m(1), m(2)] {
+        let node = world.pod_mut(member).node.clone().unwrap();
+        world.cordoned.push(node);
+        world.pod_mut(member).life = Life::Deleting;
+    }
+    world.run();
+    world.edit(|cluster| cluster.spec.replicas = 3);
+    let seen = world.look().unwrap();
+    let operation = world.think(&seen).progress.operation.expect("it begins");
+    assert_eq!(operation.members, vec![m(1), m(2)], "the unhealthy go first");
+}
+
+#[test]
+fn the_youngest_of_the_most_crowded_zone_goes_first() {
+    let mut world = running(5);
+    // n1 and n4 are in zone a: m1, m4 and m5 run there, m2 in b, m3 in c.
+    let zones: Vec<_> = (1..=5).map(|n| world.pod_mut(m(n)).zone.clone().unwrap()).collect();
+    assert_eq!(zones, ["a", "b", "c", "a", "a"]);
+    world.edit(|cluster| cluster.spec.replicas = 3);
+    let seen = world.look().unwrap();
+    assert_eq!(world.think(&seen).progress.operation.expect("it begins").members, vec![m(4), m(5)]);
+}
+
+#[test]
+fn voters_are_not_set_while_an_eviction_that_was_granted_is_under_way() {
+    let mut world = running(5);
+    world.edit(|cluster| cluster.spec.replicas = 3);
+    until(&mut world, |action| matches!(action, Action::SetVoters { .. }));
+    world.objects.budget.as_mut().unwrap().disrupted = 1;
+    let (actions, waiting) = decided_step(&world);
+    assert_eq!((actions, waiting), (vec![], vec![Waiting::Evictions]));
+}
+
+/// Like `decided`, where only the step of the operation may differ from what is recorded.
+fn decided_step(world: &World) -> (Vec<Action>, Vec<Waiting>) {
+    let seen = world.look().expect("there is a cluster");
+    let plan = world.think(&seen);
+    (plan.actions, plan.waiting)
+}
+
+#[test]
+fn a_leader_that_reaches_no_quorum_is_not_believed() {
+    let mut world = running(3);
+    world.edit(|cluster| cluster.spec.replicas = 1);
+    let mut seen = world.look().unwrap();
+    let leader = world.raft.leader.unwrap();
+    let report = seen.1.members.get_mut(&leader).unwrap().report.as_mut().unwrap();
+    for peer in report.raft.as_mut().unwrap().peers.values_mut() {
+        peer.health = PeerHealth::Unreachable;
+    }
+    let plan = world.think(&seen);
+    assert_eq!(plan.progress, Progress::recorded(&seen.0), "no operation begins");
+    assert_eq!(plan.waiting, vec![Waiting::Leader]);
+}
+
+#[test]
+fn a_deposed_leader_with_an_older_configuration_retires_nothing() {
+    let mut world = running(3);
+    let before = world.observe();
+    world.edit(|cluster| cluster.spec.replicas = 5);
+    world.run();
+    // Its old words reach an operator that already knows the newer configuration from status.
+    let mut seen = world.look().unwrap();
+    seen.1.members = before.members;
+    let plan = world.think(&seen);
+    let retires = plan.actions.iter().any(|action| matches!(action, Action::RetireVolume { .. }));
+    assert!(!retires, "{:?}", plan.actions);
+}
+
+#[test]
+fn an_empty_status_is_not_taken_for_a_new_cluster_while_nobody_leads() {
+    let mut world = running(3);
+    for number in 1..=3 {
+        world.pod_mut(m(number)).life = Life::Deleting;
+    }
+    world.raft.leader = None;
+    world.edit(|cluster| cluster.status = None);
+    let mut seen = world.look().unwrap();
+    for pod in seen.1.pods.values_mut() {
+        pod.life = Life::Present;
+    }
+    let plan = world.think(&seen);
+    assert_eq!(plan.progress.identity, None);
+    assert_eq!(plan.waiting, vec![Waiting::LostStatusWithoutLeader]);
+}
