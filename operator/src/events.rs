@@ -36,7 +36,8 @@ impl Events {
     }
 }
 
-/// Reading what is there already changes nothing, and a budget opens and closes with every pod.
+/// Reading what is there already changes nothing, a budget opens and closes with every pod, and a format
+/// order is told when it was followed.
 pub fn is_worth_telling(action: &Action) -> bool {
     !matches!(
         action,
@@ -44,5 +45,6 @@ pub fn is_worth_telling(action: &Action) -> bool {
             | Action::EnsureClientCertificate
             | Action::EnsureCertificate { .. }
             | Action::SetBudget { .. }
+            | Action::Format { .. }
     )
 }

@@ -7,13 +7,18 @@ use crds::{MemberId, names};
 use taskstore_api::v1;
 use taskstore_api::v1::admin_client::AdminClient;
 use tonic::transport::Channel;
+use tracing::{info, warn};
 
 use super::Scope;
 use crate::error::Error;
-use crate::plan::action::Guard;
+use crate::plan::action::{Guard, short};
 
 /// A change waits for its commit; after this the next report tells how it ended.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Its refusals are about the volume, and no guard of ours.
+const FORMAT: &str = "format";
+/// A member that refuses its format order is not asked again at once.
+const FORMAT_RETRY: Duration = Duration::from_secs(1);
 
 pub async fn format(scope: &Scope<'_>, member: MemberId, volume_uid: &str) -> Result<(), Error> {
     let identity = v1::Identity {
@@ -22,9 +27,18 @@ pub async fn format(scope: &Scope<'_>, member: MemberId, volume_uid: &str) -> Re
         member_id: member.0,
         volume_uid: volume_uid.to_owned(),
     };
-    let doing = "format";
+    let doing = FORMAT;
     let request = timed(v1::FormatRequest { identity: Some(identity) });
-    client(scope, member, doing)?.format(request).await.map_err(refused(member, doing))?;
+    let mut client = client(scope, member, doing)?;
+    scope.ctx.members.format_beside(&scope.key(), member, async move {
+        match client.format(request).await.map_err(refused(member, doing)) {
+            Ok(_) => info!(member = short(member), "volume formatted"),
+            Err(error) => {
+                warn!(%error, "volume not formatted");
+                tokio::time::sleep(FORMAT_RETRY).await;
+            }
+        }
+    });
     Ok(())
 }
 
@@ -137,6 +151,10 @@ fn timed<T>(message: T) -> tonic::Request<T> {
     request
 }
 
+/// A guard that did not hold says that we were late; everything else is told to people.
 fn refused(member: MemberId, doing: &'static str) -> impl FnOnce(tonic::Status) -> Error {
-    move |source| Error::Member { member, doing, source: Box::new(source) }
+    move |source| match source.code() {
+        tonic::Code::FailedPrecondition | tonic::Code::Aborted if doing != FORMAT => Error::Stale { doing },
+        _ => Error::Member { member, doing, source: Box::new(source) },
+    }
 }

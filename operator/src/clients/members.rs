@@ -9,7 +9,7 @@
 //! Which members are watched is decided by the reconcile: the leader alone, or everybody while there is
 //! none. The members' last words are kept when a stream is given up because the leader speaks for them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ struct Cluster {
     tls: Option<ClientTls>,
     watched: BTreeMap<MemberId, Watched>,
     known: BTreeMap<MemberId, Member>,
+    /// Members with a format order under way: it fills a log's worth of disk, and others need not wait.
+    formatting: BTreeSet<MemberId>,
 }
 
 struct Watched {
@@ -105,6 +107,27 @@ impl Members {
                 let watched = Watched { target, task: task.abort_handle(), client: None };
                 cluster.watched.insert(member, watched);
             }
+        });
+    }
+
+    /// Runs one order to a member beside the pass that gave it; what came of it shows in the next report.
+    /// While one is under way another is not sent.
+    pub fn format_beside(
+        &self,
+        key: &Key,
+        member: MemberId,
+        order: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let is_first = self.with(key, |cluster| cluster.formatting.insert(member));
+        if !is_first {
+            return;
+        }
+        let (this, key) = (self.clone(), key.clone());
+        tokio::spawn(async move {
+            order.await;
+            this.with(&key, |cluster| cluster.formatting.remove(&member));
+            // An order that failed is given again by the next pass, and this asks for one.
+            let _ = this.wake.send(key).await;
         });
     }
 

@@ -1,4 +1,4 @@
-//! Which members are listened to: the leader, who knows of everybody, and those it cannot know of yet.
+//! Which members are listened to: the leader, who knows of everybody, and those it cannot know of.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,10 @@ pub fn wanted(observed: &Observed, recorded: LogId) -> BTreeMap<MemberId, Target
         .filter(|pod| pod.phase != PodPhase::Ended)
         .filter(|pod| {
             leader.is_none_or(|leader| {
-                leader.id == pod.member || !leader.raft.membership.contains(pod.member)
+                leader.id == pod.member
+                    || !leader.raft.membership.contains(pod.member)
+                    // What the leader does not reach may tell us itself why.
+                    || !leader.is_alive(pod.member)
             })
         })
         .filter_map(|pod| {
