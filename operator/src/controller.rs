@@ -43,6 +43,7 @@ const DEBOUNCE: Duration = Duration::from_millis(10);
 const CONCURRENCY: u16 = 16;
 /// Wake-ups that wait to be sorted; a full queue makes the watches wait, nothing is dropped.
 const QUEUE: usize = 4_096;
+const FILL_RECHECK: Duration = Duration::from_millis(100);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// On SIGTERM passes in flight may finish within this.
@@ -104,14 +105,22 @@ struct Area {
 impl Caches {
     /// A half-filled cache would make existing objects look lost.
     async fn filled(&self) {
-        // An error says that a watch task has ended, which only happens while we stop.
-        let _ = self.clusters.wait_until_ready().await;
-        let _ = self.pods.wait_until_ready().await;
-        let _ = self.claims.wait_until_ready().await;
-        let _ = self.services.wait_until_ready().await;
-        let _ = self.accounts.wait_until_ready().await;
-        let _ = self.budgets.wait_until_ready().await;
+        filled(&self.clusters).await;
+        filled(&self.pods).await;
+        filled(&self.claims).await;
+        filled(&self.services).await;
+        filled(&self.accounts).await;
+        filled(&self.budgets).await;
     }
+}
+
+/// A store wakes only the last of those that wait for it, so each looks again by itself.
+async fn filled<K>(store: &Store<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    // An error says that the watch has ended, which only happens while we stop.
+    while tokio::time::timeout(FILL_RECHECK, store.wait_until_ready()).await.is_err() {}
 }
 
 fn watch_all(client: &Client, scope: Option<&str>, waker: &Waker, tasks: &mut JoinSet<()>) -> Caches {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::status::LogId;
 use crds::{TaskStoreCluster, TaskStoreClusterStatus};
 use jiff::Timestamp;
 use kube::Api;
@@ -84,13 +83,9 @@ fn listen(ctx: &Context, cluster: &TaskStoreCluster, observed: &Observed) {
     let Some(tls) = ctx.held(&key, |held| held.tls.clone()) else {
         return;
     };
-    let recorded = cluster
-        .status
-        .as_ref()
-        .and_then(|status| status.membership.as_ref())
-        .map_or(LogId::default(), |known| known.log_id);
+    let status = cluster.status.clone().unwrap_or_default();
     let present: Vec<_> = observed.pods.values().map(|pod| pod.member).collect();
-    ctx.members.watch(&key, &tls, streams::wanted(observed, recorded), &present);
+    ctx.members.watch(&key, &tls, streams::wanted(observed, &status), &present);
 }
 
 /// Writes a status that differs, and only onto the version it was made from.

@@ -163,7 +163,12 @@ impl Members {
             if !cluster.watched.contains_key(&member) {
                 return false;
             }
-            cluster.known.insert(member, now.clone()).as_ref() != Some(&now)
+            let before = cluster.known.insert(member, now.clone());
+            let is_news = before.as_ref() != Some(&now);
+            if is_news {
+                debug!(%member, ?before, ?now, "member news");
+            }
+            is_news
         });
         if is_news {
             // The receiver lives as long as the controller; without it nobody is left to wake.

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crds::MemberId;
+use crds::{MemberId, TaskStoreClusterStatus};
 use crds::names::{self, ADMIN_PORT};
 use crds::status::LogId;
 
 use super::{Observed, PodPhase};
 use crate::clients::members::Target;
 
-/// Without a leader, everybody with an address. A pod that ended has none.
-pub fn wanted(observed: &Observed, recorded: LogId) -> BTreeMap<MemberId, Target> {
-    let leader = observed.leader(recorded);
+/// Without a leader, and while it is not recorded who the cluster is, everybody with an address.
+pub fn wanted(observed: &Observed, status: &TaskStoreClusterStatus) -> BTreeMap<MemberId, Target> {
+    let recorded = status.membership.as_ref().map_or(LogId::default(), |known| known.log_id);
+    let leader = status.identity.as_ref().and_then(|_| observed.leader(recorded));
     observed
         .pods
         .values()

@@ -38,13 +38,17 @@ pub fn plan(draft: &mut Draft<'_>, cluster_id: &str, members: &[MemberId]) {
     decide(draft, cluster_id, &reports);
 }
 
-/// A report of an inspecting pod about the very volume it was given.
+/// What a member has found on the very volume it was given. One that is still reading it has found nothing
+/// yet, and taking that for an answer could miss the newest configuration.
 fn inspected<'a>(draft: &Draft<'a>, member: MemberId) -> Option<&'a Report> {
     let observed = draft.observed;
     let volume = observed.volume_of(member)?;
-    observed
-        .report_of(member)
-        .filter(|report| report.phase == Phase::Blank || report.volume_uid == volume.uid || !report.damage.is_empty())
+    observed.report_of(member).filter(|report| match report.phase {
+        Phase::Blank | Phase::Damaged => true,
+        Phase::Empty | Phase::Removed => report.volume_uid == volume.uid,
+        Phase::Recovering | Phase::Serving => report.volume_uid == volume.uid && report.raft.is_some(),
+        Phase::Unknown | Phase::Stopping => false,
+    })
 }
 
 fn decide(draft: &mut Draft<'_>, cluster_id: &str, reports: &[(MemberId, &Report)]) {

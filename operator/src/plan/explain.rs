@@ -72,7 +72,8 @@ impl Waiting {
             Self::CatchUp { .. } => Reason::WaitingForCatchUp,
             Self::Promotion | Self::JointConfiguration => Reason::WaitingForMembership,
             Self::HandOver { .. } | Self::NoSuccessor { .. } => Reason::WaitingForHandOver,
-            Self::QuorumForRemoval { .. } | Self::VotersDown { .. } => Reason::WaitingForQuorum,
+            Self::QuorumForRemoval { .. } => Reason::WaitingForQuorum,
+            Self::VotersDown { .. } => Reason::WaitingForMembers,
             Self::Budget => Reason::WaitingForBudget,
             Self::Evictions => Reason::WaitingForEvictions,
         }
