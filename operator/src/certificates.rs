@@ -44,12 +44,17 @@ pub enum CertificateError {
 
 pub fn authority(cluster_id: &str, now: Timestamp) -> Result<Pair, CertificateError> {
     let mut params = params(Vec::new(), now, AUTHORITY_LIFE)?;
-    params.distinguished_name.push(DnType::CommonName, format!("taskstore {cluster_id}"));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("taskstore {cluster_id}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
-    Ok(Pair { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    Ok(Pair {
+        certificate_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+    })
 }
 
 /// A member proves itself by one synthetic name, as a server and as a client.
@@ -59,11 +64,19 @@ pub fn member(
     member: MemberId,
     now: Timestamp,
 ) -> Result<Pair, CertificateError> {
-    leaf(authority, vec![names::member_tls_name(cluster_id, member)], now)
+    leaf(
+        authority,
+        vec![names::member_tls_name(cluster_id, member)],
+        now,
+    )
 }
 
 /// What the operator shows on the admin port. It is kept in memory only.
-pub fn operator(authority: &Pair, cluster_id: &str, now: Timestamp) -> Result<Pair, CertificateError> {
+pub fn operator(
+    authority: &Pair,
+    cluster_id: &str,
+    now: Timestamp,
+) -> Result<Pair, CertificateError> {
     leaf(authority, vec![names::operator_tls_name(cluster_id)], now)
 }
 
@@ -93,10 +106,14 @@ pub fn client(
 
 /// When a certificate runs out.
 pub fn expires(certificate_pem: &[u8]) -> Result<Timestamp, CertificateError> {
-    let unreadable = |what: &dyn std::fmt::Display| CertificateError::Read { what: what.to_string() };
-    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem).map_err(|error| unreadable(&error))?;
+    let unreadable = |what: &dyn std::fmt::Display| CertificateError::Read {
+        what: what.to_string(),
+    };
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(certificate_pem).map_err(|error| unreadable(&error))?;
     let certificate = pem.parse_x509().map_err(|error| unreadable(&error))?;
-    Timestamp::from_second(certificate.validity().not_after.timestamp()).map_err(|error| unreadable(&error))
+    Timestamp::from_second(certificate.validity().not_after.timestamp())
+        .map_err(|error| unreadable(&error))
 }
 
 fn leaf(authority: &Pair, names: Vec<String>, now: Timestamp) -> Result<Pair, CertificateError> {
@@ -105,11 +122,16 @@ fn leaf(authority: &Pair, names: Vec<String>, now: Timestamp) -> Result<Pair, Ce
     let mut params = params(names, now, LEAF_LIFE)?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
-    Ok(Pair { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    Ok(Pair {
+        certificate_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+    })
 }
 
 fn params(
@@ -139,14 +161,29 @@ mod tests {
         let pair = member(&ca, "uid", MemberId::new(1, 3), now).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(pair.certificate_pem.as_bytes()).unwrap();
         let parsed = pem.parse_x509().unwrap();
-        let names = format!("{:?}", parsed.subject_alternative_name().unwrap().unwrap().value.general_names);
+        let names = format!(
+            "{:?}",
+            parsed
+                .subject_alternative_name()
+                .unwrap()
+                .unwrap()
+                .value
+                .general_names
+        );
         assert!(names.contains("m3.i1.uid.taskstore"), "{names}");
-        assert_eq!(expires(pair.certificate_pem.as_bytes()).unwrap(), now + LEAF_LIFE);
+        assert_eq!(
+            expires(pair.certificate_pem.as_bytes()).unwrap(),
+            now + LEAF_LIFE
+        );
     }
 
     #[test]
     fn a_key_never_shows_in_debug_output() {
-        let ca = authority("uid", Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000)).unwrap();
+        let ca = authority(
+            "uid",
+            Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000),
+        )
+        .unwrap();
         assert_eq!(format!("{ca:?}"), "Pair");
     }
 }

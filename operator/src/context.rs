@@ -44,7 +44,15 @@ impl Context {
         role: watch::Receiver<Role>,
         default_image: String,
     ) -> Self {
-        Self { client, members, metrics, events, role, default_image, held: Mutex::default() }
+        Self {
+            client,
+            members,
+            metrics,
+            events,
+            role,
+            default_image,
+            held: Mutex::default(),
+        }
     }
 
     pub fn leads(&self) -> bool {
@@ -59,6 +67,9 @@ impl Context {
     /// A cluster that is gone takes everything we remembered of it along.
     pub fn forget(&self, key: &Key) {
         self.members.forget(key);
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 }

@@ -74,7 +74,11 @@ pub async fn run(
         let (waker, queue) = mpsc::channel(QUEUE);
         let caches = watch_all(&ctx.client, scope.as_deref(), &waker, &mut watches);
         appliers.spawn(work(ctx.clone(), caches.clone(), queue, stop.clone()));
-        areas.push(Area { scope, caches, waker });
+        areas.push(Area {
+            scope,
+            caches,
+            waker,
+        });
     }
     let areas = Arc::new(areas);
     watches.spawn(route(areas.clone(), members_wake));
@@ -120,15 +124,28 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     // An error says that the watch has ended, which only happens while we stop.
-    while tokio::time::timeout(FILL_RECHECK, store.wait_until_ready()).await.is_err() {}
+    while tokio::time::timeout(FILL_RECHECK, store.wait_until_ready())
+        .await
+        .is_err()
+    {}
 }
 
-fn watch_all(client: &Client, scope: Option<&str>, waker: &Waker, tasks: &mut JoinSet<()>) -> Caches {
+fn watch_all(
+    client: &Client,
+    scope: Option<&str>,
+    waker: &Waker,
+    tasks: &mut JoinSet<()>,
+) -> Caches {
     let ours = || watcher::Config::default().labels(label::CLUSTER);
     Caches {
-        clusters: watch(client, scope, watcher::Config::default(), waker, tasks, |cluster| {
-            Some(ObjectRef::from_obj(cluster))
-        }),
+        clusters: watch(
+            client,
+            scope,
+            watcher::Config::default(),
+            waker,
+            tasks,
+            |cluster| Some(ObjectRef::from_obj(cluster)),
+        ),
         pods: watch(client, scope, ours(), waker, tasks, cluster_of),
         claims: watch(client, scope, ours(), waker, tasks, cluster_of),
         services: watch(client, scope, ours(), waker, tasks, cluster_of),
@@ -192,7 +209,10 @@ async fn route(areas: Arc<Vec<Area>>, mut news: mpsc::Receiver<Key>) {
             .iter()
             .find(|area| area.scope.as_ref().is_none_or(|scope| *scope == namespace));
         if let Some(area) = area {
-            let _ = area.waker.send(ObjectRef::new(&name).within(&namespace)).await;
+            let _ = area
+                .waker
+                .send(ObjectRef::new(&name).within(&namespace))
+                .await;
         }
     }
 }
@@ -239,7 +259,10 @@ async fn work(
             let key = key(&cluster);
             let outcome = reconcile(cluster, ctx, caches).await;
             if outcome.is_ok() {
-                succeeded.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                succeeded
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&key);
             }
             outcome
         })
@@ -252,7 +275,9 @@ async fn work(
         warn!(cluster = %cluster.name_any(), %error, retry_ms = wait.as_millis(), "pass failed");
         Requeue::requeue(wait)
     };
-    let config = Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY);
+    let config = Config::default()
+        .debounce(DEBOUNCE)
+        .concurrency(CONCURRENCY);
     let passes = applier(run_one, on_error, ctx.clone(), store, requests, config);
     let mut passes = std::pin::pin!(passes);
     while let Some(pass) = passes.next().await {
@@ -269,5 +294,7 @@ fn key(cluster: &TaskStoreCluster) -> Key {
 /// Doubles from `BACKOFF_MIN` to `BACKOFF_MAX`, with jitter so that many clusters do not knock at once.
 fn backoff(failures: u32) -> Duration {
     let doubled = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(BACKOFF_MAX).mul_f64(0.75 + fastrand::f64() / 2.0)
+    doubled
+        .min(BACKOFF_MAX)
+        .mul_f64(0.75 + fastrand::f64() / 2.0)
 }

@@ -29,7 +29,10 @@ pub enum Error {
         source: Box<tonic::Status>,
     },
     #[error("{doing} {}: no connection to it", short(*member))]
-    NotConnected { member: MemberId, doing: &'static str },
+    NotConnected {
+        member: MemberId,
+        doing: &'static str,
+    },
     #[error("certificates: {0}")]
     Certificate(#[from] CertificateError),
     #[error("{doing}: no answer in time")]
@@ -54,7 +57,9 @@ impl Error {
     /// Whether people should read about it: the others heal within moments by themselves.
     pub fn reason(&self) -> Option<crds::Reason> {
         match self {
-            Self::Kubernetes { .. } | Self::TimedOut { .. } => Some(crds::Reason::WaitingForApiServer),
+            Self::Kubernetes { .. } | Self::TimedOut { .. } => {
+                Some(crds::Reason::WaitingForApiServer)
+            }
             Self::NameTaken { .. } => Some(crds::Reason::NameTaken),
             Self::Member { .. } => Some(crds::Reason::WaitingForMembers),
             Self::Certificate(_) => Some(crds::Reason::WaitingForCertificates),

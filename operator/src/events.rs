@@ -14,8 +14,13 @@ pub struct Events {
 
 impl Events {
     pub fn new(client: kube::Client, instance: String) -> Self {
-        let reporter = Reporter { controller: "taskstore-operator".into(), instance: Some(instance) };
-        Self { recorder: Recorder::new(client, reporter) }
+        let reporter = Reporter {
+            controller: "taskstore-operator".into(),
+            instance: Some(instance),
+        };
+        Self {
+            recorder: Recorder::new(client, reporter),
+        }
     }
 
     /// Told in the background: an Event is a courtesy and never holds up a pass.

@@ -24,7 +24,11 @@ const NEWS: usize = 1_024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
-#[command(name = "taskstore-operator", version, about = "Runs TaskStoreCluster objects")]
+#[command(
+    name = "taskstore-operator",
+    version,
+    about = "Runs TaskStoreCluster objects"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -75,13 +79,18 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn start(run: Run) -> anyhow::Result<()> {
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
         anyhow::bail!("another TLS provider is installed already");
     }
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
 
-    let mut config = Config::infer().await.context("no kubeconfig and not in a cluster")?;
+    let mut config = Config::infer()
+        .await
+        .context("no kubeconfig and not in a cluster")?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // A retry inside the client would hide how late it is from the Lease and from each pass.
     config.default_retry = false;
@@ -90,10 +99,18 @@ async fn start(run: Run) -> anyhow::Result<()> {
     // A container that restarts keeps its pod's name; the Lease must tell the two processes apart.
     let identity = format!("{}-{:08x}", run.pod_name, fastrand::u32(..));
     let (role, role_seen) = watch::channel(Role::Standby);
-    let settings = Settings { namespace: run.pod_namespace, name: run.lease_name, identity };
+    let settings = Settings {
+        namespace: run.pod_namespace,
+        name: run.lease_name,
+        identity,
+    };
     let leader_stop = CancellationToken::new();
-    let election =
-        tokio::spawn(leadership::run(client.clone(), settings, role, leader_stop.clone()));
+    let election = tokio::spawn(leadership::run(
+        client.clone(),
+        settings,
+        role,
+        leader_stop.clone(),
+    ));
 
     let metrics = Metrics::default();
     let ready = server::Readiness::default();
@@ -113,15 +130,24 @@ async fn start(run: Run) -> anyhow::Result<()> {
         role_seen,
         run.default_image,
     ));
-    let namespaces: Vec<String> =
-        run.watch_namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
-    info!(version = env!("CARGO_PKG_VERSION"), ?namespaces, "operator starts");
+    let namespaces: Vec<String> = run
+        .watch_namespaces
+        .into_iter()
+        .filter(|namespace| !namespace.is_empty())
+        .collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        ?namespaces,
+        "operator starts"
+    );
     controller::run(ctx, namespaces, news, stop, move || ready.set()).await;
 
     // Only now, so that nobody else acts while our last passes do.
     leader_stop.cancel();
     election.await.context("election ended badly")?;
-    http.await.context("server ended badly")?.context("health and metrics")?;
+    http.await
+        .context("server ended badly")?
+        .context("health and metrics")?;
     info!("operator stopped");
     Ok(())
 }

@@ -42,7 +42,11 @@ impl Default for Metrics {
         let seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
         let leads = Gauge::default();
         let status_writes = Counter::default();
-        registry.register("reconciles", "Passes over a cluster, by how they ended", reconciles.clone());
+        registry.register(
+            "reconciles",
+            "Passes over a cluster, by how they ended",
+            reconciles.clone(),
+        );
         registry.register("actions", "Effects, by kind and outcome", actions.clone());
         registry.register_with_unit(
             "reconcile_duration",
@@ -50,9 +54,24 @@ impl Default for Metrics {
             Unit::Seconds,
             seconds.clone(),
         );
-        registry.register("leads", "1 while this process acts, 0 while it stands by", leads.clone());
-        registry.register("status_writes", "Status updates sent", status_writes.clone());
-        Self { registry: Arc::new(registry), reconciles, actions, seconds, leads, status_writes }
+        registry.register(
+            "leads",
+            "1 while this process acts, 0 while it stands by",
+            leads.clone(),
+        );
+        registry.register(
+            "status_writes",
+            "Status updates sent",
+            status_writes.clone(),
+        );
+        Self {
+            registry: Arc::new(registry),
+            reconciles,
+            actions,
+            seconds,
+            leads,
+            status_writes,
+        }
     }
 }
 

@@ -46,25 +46,41 @@ pub async fn reconcile(
     }
 }
 
-async fn pass(cluster: &TaskStoreCluster, ctx: &Context, caches: &Caches) -> Result<Requeue, Error> {
+async fn pass(
+    cluster: &TaskStoreCluster,
+    ctx: &Context,
+    caches: &Caches,
+) -> Result<Requeue, Error> {
     let now = Timestamp::now();
     let violations = crds::validate(cluster, None);
     if !violations.is_empty() {
         write_status(ctx, cluster, status::invalid(cluster, &violations, now)).await?;
         return Ok(Requeue::await_change());
     }
-    let key = (namespace(cluster).to_owned(), cluster_name(cluster).to_owned());
+    let key = (
+        namespace(cluster).to_owned(),
+        cluster_name(cluster).to_owned(),
+    );
     let credentials = ctx.held(&key, |held| {
         let uid = cluster.metadata.uid.clone().unwrap_or_default();
         if held.cluster_uid != uid {
-            *held = Held { cluster_uid: uid, ..Held::default() };
+            *held = Held {
+                cluster_uid: uid,
+                ..Held::default()
+            };
         }
         held.facts.clone()
     });
-    let observed =
-        observe(&ctx.client, caches, cluster, ctx.members.known(&key), credentials, &ctx.default_image)
-            .await
-            .map_err(kubernetes("observe"))?;
+    let observed = observe(
+        &ctx.client,
+        caches,
+        cluster,
+        ctx.members.known(&key),
+        credentials,
+        &ctx.default_image,
+    )
+    .await
+    .map_err(kubernetes("observe"))?;
 
     let plan = plan(cluster, &observed, now);
     let done = if plan.must_record(cluster) {
@@ -73,19 +89,28 @@ async fn pass(cluster: &TaskStoreCluster, ctx: &Context, caches: &Caches) -> Res
         apply(&Scope::new(ctx, cluster, &observed), &plan.actions).await
     };
     listen(ctx, cluster, &observed);
-    write_status(ctx, cluster, status::next(cluster, &observed, &plan, done.as_ref().err(), now)).await?;
+    write_status(
+        ctx,
+        cluster,
+        status::next(cluster, &observed, &plan, done.as_ref().err(), now),
+    )
+    .await?;
     done.map(|()| wake(&plan, now))
 }
 
 /// Opens and closes status streams as the world now asks for.
 fn listen(ctx: &Context, cluster: &TaskStoreCluster, observed: &Observed) {
-    let key = (namespace(cluster).to_owned(), cluster_name(cluster).to_owned());
+    let key = (
+        namespace(cluster).to_owned(),
+        cluster_name(cluster).to_owned(),
+    );
     let Some(tls) = ctx.held(&key, |held| held.tls.clone()) else {
         return;
     };
     let status = cluster.status.clone().unwrap_or_default();
     let present: Vec<_> = observed.pods.values().map(|pod| pod.member).collect();
-    ctx.members.watch(&key, &tls, streams::wanted(observed, &status), &present);
+    ctx.members
+        .watch(&key, &tls, streams::wanted(observed, &status), &present);
 }
 
 /// Writes a status that differs, and only onto the version it was made from.
@@ -101,9 +126,14 @@ pub async fn write_status(
     let mut wanted = cluster.clone();
     wanted.status = Some(status);
     ctx.metrics.status_written();
-    match api.replace_status(cluster_name(cluster), &PostParams::default(), &wanted).await {
+    match api
+        .replace_status(cluster_name(cluster), &PostParams::default(), &wanted)
+        .await
+    {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(answer)) if answer.is_not_found() => Err(Error::Stale { doing: "status" }),
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => {
+            Err(Error::Stale { doing: "status" })
+        }
         Err(error) => Err(kubernetes("status")(error)),
     }
 }

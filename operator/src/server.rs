@@ -37,7 +37,9 @@ pub async fn serve(
         .route("/metrics", get(text))
         .with_state((metrics, ready));
     let listener = tokio::net::TcpListener::bind(address).await?;
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 async fn readiness(State((_, ready)): State<(Metrics, Readiness)>) -> (StatusCode, &'static str) {

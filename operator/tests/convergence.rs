@@ -59,7 +59,10 @@ fn survives_every_kill(story: fn(&mut World)) {
     for pass in 0..30 {
         for effects in 0..12 {
             let (ended, is_hit) = killed_at(story, pass, effects);
-            assert_eq!(ended, expected, "killed after {effects} effects of pass {pass}");
+            assert_eq!(
+                ended, expected,
+                "killed after {effects} effects of pass {pass}"
+            );
             kills += usize::from(is_hit);
             if !is_hit {
                 break;
@@ -102,8 +105,15 @@ fn an_adoption_killed_at_every_effect_ends_the_same() {
 
 fn trouble(world: &mut World, dice: &mut Dice) {
     let members: Vec<MemberId> = world.objects.pods.values().map(|pod| pod.member).collect();
-    let voters: Vec<MemberId> = world.raft.config.iter().flat_map(|config| config.voters.clone()).collect();
-    let pick = |dice: &mut Dice, from: &[MemberId]| (!from.is_empty()).then(|| from[dice.below(from.len())]);
+    let voters: Vec<MemberId> = world
+        .raft
+        .config
+        .iter()
+        .flat_map(|config| config.voters.clone())
+        .collect();
+    let pick = |dice: &mut Dice, from: &[MemberId]| {
+        (!from.is_empty()).then(|| from[dice.below(from.len())])
+    };
     match dice.below(9) {
         0 => {
             let size = [1, 3, 5, 7][dice.below(4)];
@@ -142,11 +152,12 @@ fn trouble(world: &mut World, dice: &mut Dice) {
 /// The referee only judges evictions while nothing else has taken a voter down; one replica has no budget.
 fn evict_fairly(world: &mut World, member: MemberId) {
     let all_up = world.raft.config.as_ref().is_some_and(|config| {
-        config.voters.len() > 1 && config.voters.iter().all(|voter| {
-            world.objects.pod_of(*voter).is_some_and(|pod| {
-                pod.life == Life::Present && pod.phase == PodPhase::Running && pod.ready
+        config.voters.len() > 1
+            && config.voters.iter().all(|voter| {
+                world.objects.pod_of(*voter).is_some_and(|pod| {
+                    pod.life == Life::Present && pod.phase == PodPhase::Running && pod.ready
+                })
             })
-        })
     });
     if all_up {
         world.evict(member);
@@ -173,7 +184,11 @@ fn random_run(seed: u64) {
         } else {
             now
         };
-        let effects_max = if dice.one_in(5) { dice.below(4) } else { usize::MAX };
+        let effects_max = if dice.one_in(5) {
+            dice.below(4)
+        } else {
+            usize::MAX
+        };
         world.pass(&seen, effects_max);
     }
     world.raft.slow.clear();
@@ -181,17 +196,42 @@ fn random_run(seed: u64) {
     world.run();
     world.tick(60);
     world.run();
-    let wanted = world.cluster.as_ref().map_or(0, |cluster| cluster.spec.replicas as usize);
+    let wanted = world
+        .cluster
+        .as_ref()
+        .map_or(0, |cluster| cluster.spec.replicas as usize);
     let config = world.raft.config.clone().expect("it was initialized");
-    assert_eq!(config.voters.len(), wanted, "seed {seed}: {:#?} {:#?}", world.summary(), world.waits());
+    assert_eq!(
+        config.voters.len(),
+        wanted,
+        "seed {seed}: {:#?} {:#?}",
+        world.summary(),
+        world.waits()
+    );
     let words = format!("{:#?} {:#?}", world.summary(), world.waits());
-    assert!(config.learners.is_empty() && config.outgoing.is_empty(), "seed {seed}: {config:?} {words}");
+    assert!(
+        config.learners.is_empty() && config.outgoing.is_empty(),
+        "seed {seed}: {config:?} {words}"
+    );
     let pods: Vec<MemberId> = world.objects.pods.values().map(|pod| pod.member).collect();
-    assert_eq!(pods.len(), wanted, "seed {seed}: pods of voters and no others: {:#?}", world.summary());
+    assert_eq!(
+        pods.len(),
+        wanted,
+        "seed {seed}: pods of voters and no others: {:#?}",
+        world.summary()
+    );
     let seen = world.look().expect("there is a cluster");
     let before = seen.0.metadata.resource_version.clone();
-    assert_eq!(world.pass(&seen, usize::MAX), Vec::<String>::new(), "seed {seed}: at rest");
-    assert_eq!(world.look().expect("still").0.metadata.resource_version, before, "seed {seed}: at rest");
+    assert_eq!(
+        world.pass(&seen, usize::MAX),
+        Vec::<String>::new(),
+        "seed {seed}: at rest"
+    );
+    assert_eq!(
+        world.look().expect("still").0.metadata.resource_version,
+        before,
+        "seed {seed}: at rest"
+    );
 }
 
 #[test]
@@ -200,7 +240,10 @@ fn random_trouble_and_a_second_operator_end_in_the_wanted_size_at_rest() {
         random_run(seed.parse().expect("SEED is a number"));
         return;
     }
-    let seeds = std::env::var("SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(200);
+    let seeds = std::env::var("SEEDS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(200);
     for seed in 0..seeds {
         let outcome = std::panic::catch_unwind(|| random_run(seed));
         if let Err(panic) = outcome {

@@ -33,22 +33,78 @@ fn forbid(parts: &[&str], words: &[&str]) {
 fn plan_resources_and_status_have_no_io_clock_or_randomness() {
     forbid(
         &["plan", "resources", "status"],
-        &["async ", ".await", "tokio", "Timestamp::now", "Instant::now", "SystemTime", "fastrand", "kube::Client", "kube::Api"],
+        &[
+            "async ",
+            ".await",
+            "tokio",
+            "Timestamp::now",
+            "Instant::now",
+            "SystemTime",
+            "fastrand",
+            "kube::Client",
+            "kube::Api",
+        ],
     );
 }
 
 #[test]
 fn imports_run_one_way() {
-    forbid(&["resources"], &["crate::plan", "crate::apply", "crate::status", "crate::reconcile", "crate::clients"]);
-    forbid(&["plan"], &["crate::apply", "crate::status", "crate::reconcile", "crate::clients", "crate::context"]);
-    forbid(&["status"], &["crate::apply", "crate::reconcile", "crate::clients", "crate::context"]);
-    forbid(&["observe"], &["crate::apply", "crate::plan", "crate::status", "crate::reconcile"]);
-    forbid(&["clients"], &["crate::apply", "crate::plan", "crate::status", "crate::reconcile"]);
+    forbid(
+        &["resources"],
+        &[
+            "crate::plan",
+            "crate::apply",
+            "crate::status",
+            "crate::reconcile",
+            "crate::clients",
+        ],
+    );
+    forbid(
+        &["plan"],
+        &[
+            "crate::apply",
+            "crate::status",
+            "crate::reconcile",
+            "crate::clients",
+            "crate::context",
+        ],
+    );
+    forbid(
+        &["status"],
+        &[
+            "crate::apply",
+            "crate::reconcile",
+            "crate::clients",
+            "crate::context",
+        ],
+    );
+    forbid(
+        &["observe"],
+        &[
+            "crate::apply",
+            "crate::plan",
+            "crate::status",
+            "crate::reconcile",
+        ],
+    );
+    forbid(
+        &["clients"],
+        &[
+            "crate::apply",
+            "crate::plan",
+            "crate::status",
+            "crate::reconcile",
+        ],
+    );
 }
 
 #[test]
 fn every_file_says_its_one_purpose() {
     for (path, text) in under("") {
-        assert!(text.starts_with("//! "), "{} starts with its purpose", path.display());
+        assert!(
+            text.starts_with("//! "),
+            "{} starts with its purpose",
+            path.display()
+        );
     }
 }

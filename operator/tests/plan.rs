@@ -23,8 +23,17 @@ fn running(size: i32) -> World {
 /// The plan without what every plan carries: progress as recorded, and the next look at certificates.
 fn decided(world: &World) -> (Vec<Action>, Vec<Waiting>) {
     let seen = world.look().expect("there is a cluster");
-    let Plan { progress, actions, waiting, .. } = world.think(&seen);
-    assert_eq!(progress, Progress::recorded(&seen.0), "nothing is to be recorded first");
+    let Plan {
+        progress,
+        actions,
+        waiting,
+        ..
+    } = world.think(&seen);
+    assert_eq!(
+        progress,
+        Progress::recorded(&seen.0),
+        "nothing is to be recorded first"
+    );
     (actions, waiting)
 }
 
@@ -55,17 +64,30 @@ fn a_learner_is_promoted_only_after_it_has_caught_up() {
     world.edit(|cluster| cluster.spec.replicas = 5);
     world.raft.slow.insert(m(5));
     world.run();
-    assert_eq!(decided(&world), (vec![], vec![Waiting::CatchUp { members: vec![m(5)] }]));
+    assert_eq!(
+        decided(&world),
+        (
+            vec![],
+            vec![Waiting::CatchUp {
+                members: vec![m(5)]
+            }]
+        )
+    );
 
     world.raft.slow.clear();
     let config = world.raft.config.clone().unwrap();
-    let promotion = until(&mut world, |action| matches!(action, Action::SetVoters { .. }));
+    let promotion = until(&mut world, |action| {
+        matches!(action, Action::SetVoters { .. })
+    });
     assert_eq!(
         promotion,
         Action::SetVoters {
             leader: m(1),
             voters: (1..=5).map(m).collect(),
-            guard: Guard { term: world.raft.term, log_id: config.log_id },
+            guard: Guard {
+                term: world.raft.term,
+                log_id: config.log_id
+            },
         }
     );
 }
@@ -76,15 +98,31 @@ fn a_failed_pod_is_deleted_by_uid_and_the_budget_closed_before_it() {
     world.tick(60);
     world.pod_mut(m(2)).phase = PodPhase::Ended;
     let uid = world.pod_mut(m(2)).uid.clone();
-    let version = world.objects.budget.as_ref().unwrap().object.version.clone();
+    let version = world
+        .objects
+        .budget
+        .as_ref()
+        .unwrap()
+        .object
+        .version
+        .clone();
     assert_eq!(
         decided(&world),
         (
             vec![
-                Action::SetBudget { min_available: 3, version },
-                Action::DeletePod { member: m(2), uid, why: PodEnd::Ended },
+                Action::SetBudget {
+                    min_available: 3,
+                    version
+                },
+                Action::DeletePod {
+                    member: m(2),
+                    uid,
+                    why: PodEnd::Ended
+                },
             ],
-            vec![Waiting::VotersDown { members: vec![m(2)] }],
+            vec![Waiting::VotersDown {
+                members: vec![m(2)]
+            }],
         )
     );
 }
@@ -102,25 +140,41 @@ fn the_unhealthy_leave_first_in_a_scale_in() {
     world.edit(|cluster| cluster.spec.replicas = 3);
     let seen = world.look().unwrap();
     let operation = world.think(&seen).progress.operation.expect("it begins");
-    assert_eq!(operation.members, vec![m(1), m(2)], "the unhealthy go first");
+    assert_eq!(
+        operation.members,
+        vec![m(1), m(2)],
+        "the unhealthy go first"
+    );
 }
 
 #[test]
 fn the_youngest_of_the_most_crowded_zone_goes_first() {
     let mut world = running(5);
     // n1 and n4 are in zone a: m1, m4 and m5 run there, m2 in b, m3 in c.
-    let zones: Vec<_> = (1..=5).map(|n| world.pod_mut(m(n)).zone.clone().unwrap()).collect();
+    let zones: Vec<_> = (1..=5)
+        .map(|n| world.pod_mut(m(n)).zone.clone().unwrap())
+        .collect();
     assert_eq!(zones, ["a", "b", "c", "a", "a"]);
     world.edit(|cluster| cluster.spec.replicas = 3);
     let seen = world.look().unwrap();
-    assert_eq!(world.think(&seen).progress.operation.expect("it begins").members, vec![m(4), m(5)]);
+    assert_eq!(
+        world
+            .think(&seen)
+            .progress
+            .operation
+            .expect("it begins")
+            .members,
+        vec![m(4), m(5)]
+    );
 }
 
 #[test]
 fn voters_are_not_set_while_an_eviction_that_was_granted_is_under_way() {
     let mut world = running(5);
     world.edit(|cluster| cluster.spec.replicas = 3);
-    until(&mut world, |action| matches!(action, Action::SetVoters { .. }));
+    until(&mut world, |action| {
+        matches!(action, Action::SetVoters { .. })
+    });
     world.objects.budget.as_mut().unwrap().disrupted = 1;
     let (actions, waiting) = decided_step(&world);
     assert_eq!((actions, waiting), (vec![], vec![Waiting::Evictions]));
@@ -139,12 +193,23 @@ fn a_leader_that_reaches_no_quorum_is_not_believed() {
     world.edit(|cluster| cluster.spec.replicas = 1);
     let mut seen = world.look().unwrap();
     let leader = world.raft.leader.unwrap();
-    let report = seen.1.members.get_mut(&leader).unwrap().report.as_mut().unwrap();
+    let report = seen
+        .1
+        .members
+        .get_mut(&leader)
+        .unwrap()
+        .report
+        .as_mut()
+        .unwrap();
     for peer in report.raft.as_mut().unwrap().peers.values_mut() {
         peer.health = PeerHealth::Unreachable;
     }
     let plan = world.think(&seen);
-    assert_eq!(plan.progress, Progress::recorded(&seen.0), "no operation begins");
+    assert_eq!(
+        plan.progress,
+        Progress::recorded(&seen.0),
+        "no operation begins"
+    );
     assert_eq!(plan.waiting, vec![Waiting::Leader]);
 }
 
@@ -158,7 +223,10 @@ fn a_deposed_leader_with_an_older_configuration_retires_nothing() {
     let mut seen = world.look().unwrap();
     seen.1.members = before.members;
     let plan = world.think(&seen);
-    let retires = plan.actions.iter().any(|action| matches!(action, Action::RetireVolume { .. }));
+    let retires = plan
+        .actions
+        .iter()
+        .any(|action| matches!(action, Action::RetireVolume { .. }));
     assert!(!retires, "{:?}", plan.actions);
 }
 

@@ -11,13 +11,22 @@ use operator::observe::{Life, PodPhase};
 use world::World;
 
 fn member(word: &str) -> MemberId {
-    MemberId::new(1, word.trim_start_matches('m').parse().expect("a member is called m1, m2, …"))
+    MemberId::new(
+        1,
+        word.trim_start_matches('m')
+            .parse()
+            .expect("a member is called m1, m2, …"),
+    )
 }
 
 fn command(world: &mut World, line: &str) -> Vec<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let policy = |word: &str| {
-        if words.contains(&word) { VolumePolicy::Delete } else { VolumePolicy::Retain }
+        if words.contains(&word) {
+            VolumePolicy::Delete
+        } else {
+            VolumePolicy::Retain
+        }
     };
     match words.as_slice() {
         ["create", size, ..] => {
@@ -51,7 +60,11 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
         ["fail", who] => world.pod_mut(member(who)).phase = PodPhase::Ended,
         ["evict", who] => {
             let granted = world.evict(member(who));
-            return vec![if granted { "granted".into() } else { "refused by the budget".into() }];
+            return vec![if granted {
+                "granted".into()
+            } else {
+                "refused by the budget".into()
+            }];
         }
         ["cordon", node] => world.cordoned.push((*node).to_owned()),
         ["uncordon", node] => world.cordoned.retain(|known| known != node),
@@ -66,17 +79,32 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
             world.raft.slow.remove(&member(who));
         }
         ["damage", who] => {
-            let uid = world.objects.volume_of(member(who)).expect("a volume").uid.clone();
+            let uid = world
+                .objects
+                .volume_of(member(who))
+                .expect("a volume")
+                .uid
+                .clone();
             world.disks.get_mut(&uid).expect("a disk").damage = Some("a frame is bad".into());
         }
         // The volume behind the claim was emptied by somebody.
         ["wipe", who] => {
-            let uid = world.objects.volume_of(member(who)).expect("a volume").uid.clone();
+            let uid = world
+                .objects
+                .volume_of(member(who))
+                .expect("a volume")
+                .uid
+                .clone();
             let disk = world.disks.get_mut(&uid).expect("a disk");
             (disk.stamped, disk.known) = (false, None);
         }
         ["lose", "volume", who] => {
-            let name = world.objects.volume_of(member(who)).expect("a volume").name.clone();
+            let name = world
+                .objects
+                .volume_of(member(who))
+                .expect("a volume")
+                .name
+                .clone();
             let volume = world.objects.volumes.remove(&name).expect("it was found");
             world.disks.remove(&volume.uid);
             world.pod_mut(member(who)).life = Life::Deleting;
@@ -110,8 +138,10 @@ fn play(script: &str) -> String {
 #[test]
 fn every_story_goes_as_it_is_written_down() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let mut stories: Vec<_> =
-        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut stories: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     stories.sort();
     assert!(!stories.is_empty());
     for story in stories {
@@ -120,7 +150,11 @@ fn every_story_goes_as_it_is_written_down() {
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&story, &told).unwrap();
         } else {
-            assert!(told == written, "{} went differently:\n{told}", story.display());
+            assert!(
+                told == written,
+                "{} went differently:\n{told}",
+                story.display()
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Secrets with certificates: read by their names, made when absent, issued again when due. What was made
 //! or found good is remembered, so that a cluster at rest reads none of them.
 
-use crds::names::{self, label};
 use crds::MemberId;
+use crds::names::{self, label};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::PostParams;
@@ -22,7 +22,10 @@ pub async fn ensure_authority(scope: &Scope<'_>) -> Result<(), Error> {
     let name = names::ca_secret(scope.name());
     let now = Timestamp::now();
     let found = read(scope, &name).await?;
-    let held = match found.as_ref().and_then(|found| pair(found, secret::CA_CERTIFICATE, secret::CA_KEY)) {
+    let held = match found
+        .as_ref()
+        .and_then(|found| pair(found, secret::CA_CERTIFICATE, secret::CA_KEY))
+    {
         Some(known) if is_of_cluster(scope, found.as_ref()) => known,
         _ => {
             let minted = certificates::authority(&scope.cluster_id, now)?;
@@ -30,9 +33,12 @@ pub async fn ensure_authority(scope: &Scope<'_>) -> Result<(), Error> {
             write(scope, found.as_ref(), wanted).await?;
             // Another operator may have been first: what is stored counts.
             let stored = read(scope, &name).await?;
-            let stored =
-                stored.as_ref().and_then(|stored| pair(stored, secret::CA_CERTIFICATE, secret::CA_KEY));
-            stored.ok_or(Error::Stale { doing: "authority made" })?
+            let stored = stored
+                .as_ref()
+                .and_then(|stored| pair(stored, secret::CA_CERTIFICATE, secret::CA_KEY));
+            stored.ok_or(Error::Stale {
+                doing: "authority made",
+            })?
         }
     };
     let stored_owner = keep_owner(scope, &name, &held).await?;
@@ -40,7 +46,10 @@ pub async fn ensure_authority(scope: &Scope<'_>) -> Result<(), Error> {
     let leaf = certificates::operator(&held, &scope.cluster_id, now)?;
     scope.ctx.held(&scope.key(), |known| {
         if known.authority.as_ref() != Some(&held) {
-            *known = Held { cluster_uid: uid(scope).to_owned(), ..Held::default() };
+            *known = Held {
+                cluster_uid: uid(scope).to_owned(),
+                ..Held::default()
+            };
         }
         known.facts.authority = Some(Authority {
             cluster_id: scope.cluster_id.clone(),
@@ -66,11 +75,16 @@ async fn publish(scope: &Scope<'_>, held: &Pair) -> Result<(), Error> {
         return create(scope, "CA published", &wanted, "ConfigMap").await;
     };
     if owner(&found.metadata, uid(scope)) != Owner::Ours {
-        return Err(Error::Earlier { kind: "ConfigMap", name });
+        return Err(Error::Earlier {
+            kind: "ConfigMap",
+            name,
+        });
     }
     if found.data != wanted.data {
         wanted.metadata.resource_version = found.metadata.resource_version;
-        api.replace(&name, &PostParams::default(), &wanted).await.map_err(kubernetes("CA published"))?;
+        api.replace(&name, &PostParams::default(), &wanted)
+            .await
+            .map_err(kubernetes("CA published"))?;
     }
     Ok(())
 }
@@ -78,12 +92,24 @@ async fn publish(scope: &Scope<'_>, held: &Pair) -> Result<(), Error> {
 pub async fn ensure_client(scope: &Scope<'_>) -> Result<(), Error> {
     let authority = authority(scope)?;
     let name = names::client_secret(scope.name());
-    let expires = ensure_leaf(scope, &name, secret::CLIENT_CERTIFICATE, &authority, |now| {
-        let minted = certificates::client(&authority, scope.name(), scope.namespace(), now)?;
-        Ok(secret::client(scope.cluster, &authority.certificate_pem, &minted))
-    })
+    let expires = ensure_leaf(
+        scope,
+        &name,
+        secret::CLIENT_CERTIFICATE,
+        &authority,
+        |now| {
+            let minted = certificates::client(&authority, scope.name(), scope.namespace(), now)?;
+            Ok(secret::client(
+                scope.cluster,
+                &authority.certificate_pem,
+                &minted,
+            ))
+        },
+    )
     .await?;
-    scope.ctx.held(&scope.key(), |held| held.facts.client_expires = Some(expires));
+    scope.ctx.held(&scope.key(), |held| {
+        held.facts.client_expires = Some(expires)
+    });
     Ok(())
 }
 
@@ -92,7 +118,12 @@ pub async fn ensure_member(scope: &Scope<'_>, member: MemberId) -> Result<(), Er
     let name = names::member_secret(scope.name(), member);
     let expires = ensure_leaf(scope, &name, secret::PEER_CERTIFICATE, &authority, |now| {
         let minted = certificates::member(&authority, &scope.cluster_id, member, now)?;
-        Ok(secret::member(scope.cluster, member, &authority.certificate_pem, &minted))
+        Ok(secret::member(
+            scope.cluster,
+            member,
+            &authority.certificate_pem,
+            &minted,
+        ))
     })
     .await?;
     scope.ctx.held(&scope.key(), |held| {
@@ -122,13 +153,18 @@ async fn ensure_leaf(
     let found = read(scope, name).await?;
     if let Some(found) = &found {
         if owner(&found.metadata, uid(scope)) == Owner::Other {
-            return Err(Error::Earlier { kind: "Secret", name: name.to_owned() });
+            return Err(Error::Earlier {
+                kind: "Secret",
+                name: name.to_owned(),
+            });
         }
         let is_ours = entry(found, secret::CA_CERTIFICATE).as_deref()
             == Some(authority.certificate_pem.as_str());
         let expires =
             entry(found, certificate).and_then(|pem| certificates::expires(pem.as_bytes()).ok());
-        if let Some(expires) = expires.filter(|expires| is_ours && *expires - LEAF_RENEW_BEFORE > now) {
+        if let Some(expires) =
+            expires.filter(|expires| is_ours && *expires - LEAF_RENEW_BEFORE > now)
+        {
             return Ok(expires);
         }
     }
@@ -140,11 +176,17 @@ fn authority(scope: &Scope<'_>) -> Result<Pair, Error> {
     scope
         .ctx
         .held(&scope.key(), |held| held.authority.clone())
-        .ok_or(Error::Stale { doing: "authority read" })
+        .ok_or(Error::Stale {
+            doing: "authority read",
+        })
 }
 
 async fn read(scope: &Scope<'_>, name: &str) -> Result<Option<Secret>, Error> {
-    scope.api::<Secret>().get_opt(name).await.map_err(kubernetes("secret read"))
+    scope
+        .api::<Secret>()
+        .get_opt(name)
+        .await
+        .map_err(kubernetes("secret read"))
 }
 
 /// Creates, or replaces exactly what was read.
@@ -153,13 +195,15 @@ async fn write(scope: &Scope<'_>, found: Option<&Secret>, mut wanted: Secret) ->
         return create(scope, "secret created", &wanted, "Secret").await;
     };
     let name = wanted.metadata.name.clone().unwrap_or_default();
-    let is_labelled = found
-        .metadata
-        .labels
-        .as_ref()
-        .is_some_and(|labels| labels.get(label::CLUSTER).map(String::as_str) == Some(scope.name()));
+    let is_labelled =
+        found.metadata.labels.as_ref().is_some_and(|labels| {
+            labels.get(label::CLUSTER).map(String::as_str) == Some(scope.name())
+        });
     if !is_labelled {
-        return Err(Error::NameTaken { kind: "Secret", name });
+        return Err(Error::NameTaken {
+            kind: "Secret",
+            name,
+        });
     }
     wanted.metadata.resource_version = found.metadata.resource_version.clone();
     scope
@@ -174,11 +218,16 @@ async fn write(scope: &Scope<'_>, found: Option<&Secret>, mut wanted: Secret) ->
 async fn keep_owner(scope: &Scope<'_>, name: &str, held: &Pair) -> Result<Owner, Error> {
     let wanted = secret::authority(scope.cluster, &scope.cluster_id, held);
     let Some(stored) = read(scope, name).await? else {
-        return Err(Error::Stale { doing: "authority read" });
+        return Err(Error::Stale {
+            doing: "authority read",
+        });
     };
     let is = owner(&stored.metadata, uid(scope));
     if is == Owner::Other {
-        return Err(Error::Earlier { kind: "Secret", name: name.to_owned() });
+        return Err(Error::Earlier {
+            kind: "Secret",
+            name: name.to_owned(),
+        });
     }
     let should = owner(&wanted.metadata, uid(scope));
     if is != should {
@@ -201,5 +250,8 @@ fn entry(found: &Secret, key: &str) -> Option<String> {
 }
 
 fn pair(found: &Secret, certificate: &str, key: &str) -> Option<Pair> {
-    Some(Pair { certificate_pem: entry(found, certificate)?, key_pem: entry(found, key)? })
+    Some(Pair {
+        certificate_pem: entry(found, certificate)?,
+        key_pem: entry(found, key)?,
+    })
 }

@@ -28,17 +28,22 @@ pub async fn format(scope: &Scope<'_>, member: MemberId, volume_uid: &str) -> Re
         volume_uid: volume_uid.to_owned(),
     };
     let doing = FORMAT;
-    let request = timed(v1::FormatRequest { identity: Some(identity) });
-    let mut client = client(scope, member, doing)?;
-    scope.ctx.members.format_beside(&scope.key(), member, async move {
-        match client.format(request).await.map_err(refused(member, doing)) {
-            Ok(_) => info!(member = short(member), "volume formatted"),
-            Err(error) => {
-                warn!(%error, "volume not formatted");
-                tokio::time::sleep(FORMAT_RETRY).await;
-            }
-        }
+    let request = timed(v1::FormatRequest {
+        identity: Some(identity),
     });
+    let mut client = client(scope, member, doing)?;
+    scope
+        .ctx
+        .members
+        .format_beside(&scope.key(), member, async move {
+            match client.format(request).await.map_err(refused(member, doing)) {
+                Ok(_) => info!(member = short(member), "volume formatted"),
+                Err(error) => {
+                    warn!(%error, "volume not formatted");
+                    tokio::time::sleep(FORMAT_RETRY).await;
+                }
+            }
+        });
     Ok(())
 }
 
@@ -46,7 +51,10 @@ pub async fn initialize(scope: &Scope<'_>, on: MemberId, voters: &[MemberId]) ->
     let doing = "initialize";
     let voters = voters.iter().map(|voter| named(scope, *voter)).collect();
     let request = timed(v1::InitializeRequest { voters });
-    client(scope, on, doing)?.initialize(request).await.map_err(refused(on, doing))?;
+    client(scope, on, doing)?
+        .initialize(request)
+        .await
+        .map_err(refused(on, doing))?;
     Ok(())
 }
 
@@ -57,8 +65,10 @@ pub async fn reserve(scope: &Scope<'_>, leader: MemberId, count: u32) -> Result<
     let Some(operation) = status.operation.as_mut() else {
         return Err(Error::Stale { doing });
     };
-    let request =
-        timed(v1::ReserveMembersRequest { operation_id: operation.id.clone(), count });
+    let request = timed(v1::ReserveMembersRequest {
+        operation_id: operation.id.clone(),
+        count,
+    });
     let answer = client(scope, leader, doing)?
         .reserve_members(request)
         .await
@@ -87,7 +97,8 @@ pub async fn remove_learners(
     guard: Guard,
 ) -> Result<(), Error> {
     let members = members.iter().map(|member| member.0).collect();
-    let change = v1::change_membership_request::Change::RemoveLearners(v1::RemoveLearners { members });
+    let change =
+        v1::change_membership_request::Change::RemoveLearners(v1::RemoveLearners { members });
     change_membership(scope, leader, change, guard, "remove learners").await
 }
 
@@ -109,8 +120,14 @@ pub async fn transfer_leader(
     term: u64,
 ) -> Result<(), Error> {
     let doing = "transfer leadership";
-    let request = timed(v1::TransferLeaderRequest { to: to.0, expected_term: term });
-    client(scope, leader, doing)?.transfer_leader(request).await.map_err(refused(leader, doing))?;
+    let request = timed(v1::TransferLeaderRequest {
+        to: to.0,
+        expected_term: term,
+    });
+    client(scope, leader, doing)?
+        .transfer_leader(request)
+        .await
+        .map_err(refused(leader, doing))?;
     Ok(())
 }
 
@@ -123,14 +140,24 @@ async fn change_membership(
 ) -> Result<(), Error> {
     let request = timed(v1::ChangeMembershipRequest {
         change: Some(change),
-        expected_membership: Some(v1::LogId { term: guard.log_id.term, index: guard.log_id.index }),
+        expected_membership: Some(v1::LogId {
+            term: guard.log_id.term,
+            index: guard.log_id.index,
+        }),
         expected_term: guard.term,
     });
-    client(scope, leader, doing)?.change_membership(request).await.map_err(refused(leader, doing))?;
+    client(scope, leader, doing)?
+        .change_membership(request)
+        .await
+        .map_err(refused(leader, doing))?;
     Ok(())
 }
 
-fn client(scope: &Scope<'_>, member: MemberId, doing: &'static str) -> Result<AdminClient<Channel>, Error> {
+fn client(
+    scope: &Scope<'_>,
+    member: MemberId,
+    doing: &'static str,
+) -> Result<AdminClient<Channel>, Error> {
     scope
         .ctx
         .members
@@ -154,7 +181,13 @@ fn timed<T>(message: T) -> tonic::Request<T> {
 /// A guard that did not hold says that we were late; everything else is told to people.
 fn refused(member: MemberId, doing: &'static str) -> impl FnOnce(tonic::Status) -> Error {
     move |source| match source.code() {
-        tonic::Code::FailedPrecondition | tonic::Code::Aborted if doing != FORMAT => Error::Stale { doing },
-        _ => Error::Member { member, doing, source: Box::new(source) },
+        tonic::Code::FailedPrecondition | tonic::Code::Aborted if doing != FORMAT => {
+            Error::Stale { doing }
+        }
+        _ => Error::Member {
+            member,
+            doing,
+            source: Box::new(source),
+        },
     }
 }

@@ -38,7 +38,10 @@ pub struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     pub fn new(ctx: &'a Context, cluster: &'a TaskStoreCluster, observed: &'a Observed) -> Self {
-        let recorded = cluster.status.as_ref().and_then(|status| status.identity.as_ref());
+        let recorded = cluster
+            .status
+            .as_ref()
+            .and_then(|status| status.identity.as_ref());
         let cluster_id = recorded
             .map(|identity| identity.cluster_id.clone())
             .or_else(|| {
@@ -48,7 +51,12 @@ impl<'a> Scope<'a> {
             })
             .or_else(|| cluster.metadata.uid.clone())
             .unwrap_or_default();
-        Self { ctx, cluster, observed, cluster_id }
+        Self {
+            ctx,
+            cluster,
+            observed,
+            cluster_id,
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -72,7 +80,10 @@ impl<'a> Scope<'a> {
 }
 
 pub async fn apply(scope: &Scope<'_>, actions: &[Action]) -> Result<(), Error> {
-    if actions.iter().any(|action| action.recheck() == Recheck::Cluster) {
+    if actions
+        .iter()
+        .any(|action| action.recheck() == Recheck::Cluster)
+    {
         recheck_cluster(scope).await?;
     }
     for alike in actions.chunk_by(|one, other| one.kind() == other.kind()) {
@@ -105,9 +116,14 @@ async fn recheck_cluster(scope: &Scope<'_>) -> Result<(), Error> {
 async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
     let doing = "volume read again";
     let name = crds::names::volume_claim(scope.name(), member);
-    let found =
-        scope.api::<PersistentVolumeClaim>().get_opt(&name).await.map_err(kubernetes(doing))?;
-    let volume = found.as_ref().and_then(|claim| crate::observe::objects::volume(claim, ""));
+    let found = scope
+        .api::<PersistentVolumeClaim>()
+        .get_opt(&name)
+        .await
+        .map_err(kubernetes(doing))?;
+    let volume = found
+        .as_ref()
+        .and_then(|claim| crate::observe::objects::volume(claim, ""));
     match volume {
         Some(volume)
             if volume.uid == uid
@@ -121,7 +137,10 @@ async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Resul
 }
 
 async fn perform(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
-    if let Action::CreatePod { member, volume_uid, .. } = action {
+    if let Action::CreatePod {
+        member, volume_uid, ..
+    } = action
+    {
         recheck_volume(scope, *member, volume_uid).await?;
     }
     let outcome = act(scope, action).await;
@@ -143,36 +162,59 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
         Action::RepairFixture { fixture, version } => {
             objects::repair_fixture(scope, *fixture, version).await
         }
-        Action::SetOwner { kind, name, version, owner } => {
-            objects::set_owner(scope, *kind, name, version, *owner).await
+        Action::SetOwner {
+            kind,
+            name,
+            version,
+            owner,
+        } => objects::set_owner(scope, *kind, name, version, *owner).await,
+        Action::CreateBudget { min_available } => {
+            objects::create_budget(scope, *min_available).await
         }
-        Action::CreateBudget { min_available } => objects::create_budget(scope, *min_available).await,
-        Action::SetBudget { min_available, version } => {
-            objects::set_budget(scope, *min_available, version).await
-        }
+        Action::SetBudget {
+            min_available,
+            version,
+        } => objects::set_budget(scope, *min_available, version).await,
         Action::DeleteBudget { uid } => objects::delete_budget(scope, uid).await,
         Action::CreateVolume { member } => pods::create_volume(scope, *member).await,
-        Action::MarkFormatted { member, version } => pods::mark_formatted(scope, *member, version).await,
-        Action::RetireVolume { member, version } => pods::retire_volume(scope, *member, version).await,
-        Action::DeleteVolume { member, uid } => pods::delete_volume(scope, *member, uid).await,
-        Action::CreatePod { member, volume_uid, start, is_voter } => {
-            pods::create(scope, *member, volume_uid, *start, *is_voter).await
+        Action::MarkFormatted { member, version } => {
+            pods::mark_formatted(scope, *member, version).await
         }
-        Action::MarkVoter { member, version } => pods::mark_voter(scope, *member, version, true).await,
-        Action::UnmarkVoter { member, version } => pods::mark_voter(scope, *member, version, false).await,
+        Action::RetireVolume { member, version } => {
+            pods::retire_volume(scope, *member, version).await
+        }
+        Action::DeleteVolume { member, uid } => pods::delete_volume(scope, *member, uid).await,
+        Action::CreatePod {
+            member,
+            volume_uid,
+            start,
+            is_voter,
+        } => pods::create(scope, *member, volume_uid, *start, *is_voter).await,
+        Action::MarkVoter { member, version } => {
+            pods::mark_voter(scope, *member, version, true).await
+        }
+        Action::UnmarkVoter { member, version } => {
+            pods::mark_voter(scope, *member, version, false).await
+        }
         Action::DeletePod { member, uid, .. } => pods::delete(scope, *member, uid).await,
         Action::Format { member, volume_uid } => members::format(scope, *member, volume_uid).await,
         Action::Initialize { on, voters } => members::initialize(scope, *on, voters).await,
         Action::ReserveMembers { leader, count } => members::reserve(scope, *leader, *count).await,
-        Action::AddLearners { leader, members, guard } => {
-            members::add_learners(scope, *leader, members, *guard).await
-        }
-        Action::RemoveLearners { leader, members, guard } => {
-            members::remove_learners(scope, *leader, members, *guard).await
-        }
-        Action::SetVoters { leader, voters, guard } => {
-            members::set_voters(scope, *leader, voters, *guard).await
-        }
+        Action::AddLearners {
+            leader,
+            members,
+            guard,
+        } => members::add_learners(scope, *leader, members, *guard).await,
+        Action::RemoveLearners {
+            leader,
+            members,
+            guard,
+        } => members::remove_learners(scope, *leader, members, *guard).await,
+        Action::SetVoters {
+            leader,
+            voters,
+            guard,
+        } => members::set_voters(scope, *leader, voters, *guard).await,
         Action::TransferLeader { leader, to, term } => {
             members::transfer_leader(scope, *leader, *to, *term).await
         }

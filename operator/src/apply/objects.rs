@@ -17,7 +17,11 @@ use crate::resources;
 
 /// Bounds of what a kind must be to be written here.
 pub trait Written:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + Serialize + DeserializeOwned
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
 {
 }
 impl<K> Written for K where
@@ -30,17 +34,29 @@ impl<K> Written for K where
 }
 
 /// Creates it, or finds that it exists already and is of this cluster.
-pub async fn create<K: Written>(scope: &Scope<'_>, doing: &'static str, object: &K, kind: &'static str) -> Result<(), Error> {
+pub async fn create<K: Written>(
+    scope: &Scope<'_>,
+    doing: &'static str,
+    object: &K,
+    kind: &'static str,
+) -> Result<(), Error> {
     let api = scope.api::<K>();
     match api.create(&PostParams::default(), object).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
             let name = object.name_any();
-            let found = api.get_metadata_opt(&name).await.map_err(kubernetes(doing))?;
+            let found = api
+                .get_metadata_opt(&name)
+                .await
+                .map_err(kubernetes(doing))?;
             let is_ours = found.is_none_or(|found| {
                 found.labels().get(label::CLUSTER).map(String::as_str) == Some(scope.name())
             });
-            if is_ours { Ok(()) } else { Err(Error::NameTaken { kind, name }) }
+            if is_ours {
+                Ok(())
+            } else {
+                Err(Error::NameTaken { kind, name })
+            }
         }
         Err(error) => Err(kubernetes(doing)(error)),
     }
@@ -55,8 +71,10 @@ pub async fn patch<K: Written>(
     mut change: Value,
 ) -> Result<(), Error> {
     change["metadata"]["resourceVersion"] = json!(version);
-    let patched =
-        scope.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(&change)).await;
+    let patched = scope
+        .api::<K>()
+        .patch(name, &PatchParams::default(), &Patch::Merge(&change))
+        .await;
     match patched {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Err(Error::Stale { doing }),
@@ -65,11 +83,18 @@ pub async fn patch<K: Written>(
 }
 
 /// Deletes exactly this object; another one of the same name stays.
-pub async fn delete<K: Written>(scope: &Scope<'_>, doing: &'static str, name: &str, uid: Option<&str>) -> Result<(), Error> {
+pub async fn delete<K: Written>(
+    scope: &Scope<'_>,
+    doing: &'static str,
+    name: &str,
+    uid: Option<&str>,
+) -> Result<(), Error> {
     let mut parameters = DeleteParams::background();
     if let Some(uid) = uid {
-        parameters = parameters
-            .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        parameters = parameters.preconditions(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        });
     }
     match scope.api::<K>().delete(name, &parameters).await {
         Ok(_) => Ok(()),
@@ -82,18 +107,40 @@ pub async fn create_fixture(scope: &Scope<'_>, fixture: Fixture) -> Result<(), E
     let cluster = scope.cluster;
     match fixture {
         Fixture::ServiceAccount => {
-            create(scope, "account created", &resources::service_account(cluster), "ServiceAccount").await
+            create(
+                scope,
+                "account created",
+                &resources::service_account(cluster),
+                "ServiceAccount",
+            )
+            .await
         }
         Fixture::PeerService => {
-            create(scope, "peer service created", &resources::service::peers(cluster), "Service").await
+            create(
+                scope,
+                "peer service created",
+                &resources::service::peers(cluster),
+                "Service",
+            )
+            .await
         }
         Fixture::ClientService => {
-            create(scope, "client service created", &resources::service::clients(cluster), "Service").await
+            create(
+                scope,
+                "client service created",
+                &resources::service::clients(cluster),
+                "Service",
+            )
+            .await
         }
     }
 }
 
-pub async fn repair_fixture(scope: &Scope<'_>, fixture: Fixture, version: &str) -> Result<(), Error> {
+pub async fn repair_fixture(
+    scope: &Scope<'_>,
+    fixture: Fixture,
+    version: &str,
+) -> Result<(), Error> {
     let service = match fixture {
         // It has no fields that could drift.
         Fixture::ServiceAccount => return Ok(()),
@@ -101,7 +148,14 @@ pub async fn repair_fixture(scope: &Scope<'_>, fixture: Fixture, version: &str) 
         Fixture::ClientService => resources::service::clients(scope.cluster),
     };
     let change = json!({ "spec": service.spec });
-    patch::<Service>(scope, "service repaired", &service.name_any(), version, change).await
+    patch::<Service>(
+        scope,
+        "service repaired",
+        &service.name_any(),
+        version,
+        change,
+    )
+    .await
 }
 
 pub async fn set_owner(
@@ -128,7 +182,9 @@ pub async fn set_owner(
         Owned::Fixture(fixture @ Fixture::ServiceAccount) => {
             patch::<ServiceAccount>(scope, doing, &names(fixture), version, change).await
         }
-        Owned::Fixture(fixture) => patch::<Service>(scope, doing, &names(fixture), version, change).await,
+        Owned::Fixture(fixture) => {
+            patch::<Service>(scope, doing, &names(fixture), version, change).await
+        }
     }
 }
 

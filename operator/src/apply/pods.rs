@@ -5,8 +5,8 @@ use crds::names::{self, label};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::{Value, json};
 
-use super::objects::{create as create_object, delete as delete_object, patch};
 use super::Scope;
+use super::objects::{create as create_object, delete as delete_object, patch};
 use crate::error::Error;
 use crate::observe::Start;
 use crate::resources;
@@ -16,13 +16,21 @@ pub async fn create_volume(scope: &Scope<'_>, member: MemberId) -> Result<(), Er
     create_object(scope, "volume created", &claim, "PersistentVolumeClaim").await
 }
 
-pub async fn mark_formatted(scope: &Scope<'_>, member: MemberId, version: &str) -> Result<(), Error> {
+pub async fn mark_formatted(
+    scope: &Scope<'_>,
+    member: MemberId,
+    version: &str,
+) -> Result<(), Error> {
     let change = labels(label::FORMATTED, json!(label::TRUE));
     let name = names::volume_claim(scope.name(), member);
     patch::<PersistentVolumeClaim>(scope, "volume marked formatted", &name, version, change).await
 }
 
-pub async fn retire_volume(scope: &Scope<'_>, member: MemberId, version: &str) -> Result<(), Error> {
+pub async fn retire_volume(
+    scope: &Scope<'_>,
+    member: MemberId,
+    version: &str,
+) -> Result<(), Error> {
     let change = labels(label::RETIRED, json!(label::TRUE));
     let name = names::volume_claim(scope.name(), member);
     patch::<PersistentVolumeClaim>(scope, "volume retired", &name, version, change).await
@@ -40,8 +48,17 @@ pub async fn create(
     start: Start,
     is_voter: bool,
 ) -> Result<(), Error> {
-    let identity = resources::pod::Identity { cluster_id: &scope.cluster_id, member, volume_uid };
-    let image = scope.cluster.spec.image.as_deref().unwrap_or(&scope.observed.default_image);
+    let identity = resources::pod::Identity {
+        cluster_id: &scope.cluster_id,
+        member,
+        volume_uid,
+    };
+    let image = scope
+        .cluster
+        .spec
+        .image
+        .as_deref()
+        .unwrap_or(&scope.observed.default_image);
     let pod = resources::pod::build(scope.cluster, &identity, image, start, is_voter);
     create_object(scope, "pod created", &pod, "Pod").await
 }
@@ -52,9 +69,20 @@ pub async fn mark_voter(
     version: &str,
     is_voter: bool,
 ) -> Result<(), Error> {
-    let value = if is_voter { json!(label::TRUE) } else { Value::Null };
+    let value = if is_voter {
+        json!(label::TRUE)
+    } else {
+        Value::Null
+    };
     let name = names::pod(scope.name(), member);
-    patch::<Pod>(scope, "voter label set", &name, version, labels(label::VOTER, value)).await
+    patch::<Pod>(
+        scope,
+        "voter label set",
+        &name,
+        version,
+        labels(label::VOTER, value),
+    )
+    .await
 }
 
 pub async fn delete(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {

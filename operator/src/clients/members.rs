@@ -67,7 +67,10 @@ struct Watched {
 impl Members {
     /// `wake` gets the key of a cluster whenever something about one of its members flipped.
     pub fn new(wake: mpsc::Sender<Key>) -> Self {
-        Self { clusters: Arc::default(), wake }
+        Self {
+            clusters: Arc::default(),
+            wake,
+        }
     }
 
     pub fn known(&self, key: &Key) -> BTreeMap<MemberId, Member> {
@@ -76,15 +79,29 @@ impl Members {
 
     /// A client over the connection of the member's open status stream.
     pub fn client(&self, key: &Key, member: MemberId) -> Option<AdminClient<Channel>> {
-        self.with(key, |cluster| cluster.watched.get(&member).and_then(|watched| watched.client.clone()))
+        self.with(key, |cluster| {
+            cluster
+                .watched
+                .get(&member)
+                .and_then(|watched| watched.client.clone())
+        })
     }
 
     /// Opens and closes streams until exactly `targets` are watched. Members that are in `gone` are
     /// forgotten, all others keep what was last heard from them.
-    pub fn watch(&self, key: &Key, tls: &ClientTls, targets: BTreeMap<MemberId, Target>, present: &[MemberId]) {
+    pub fn watch(
+        &self,
+        key: &Key,
+        tls: &ClientTls,
+        targets: BTreeMap<MemberId, Target>,
+        present: &[MemberId],
+    ) {
         let this = self.clone();
         self.with(key, |cluster| {
-            let is_new_identity = cluster.tls.as_ref().is_none_or(|known| known.cert_pem != tls.cert_pem);
+            let is_new_identity = cluster
+                .tls
+                .as_ref()
+                .is_none_or(|known| known.cert_pem != tls.cert_pem);
             cluster.tls = Some(tls.clone());
             cluster.watched.retain(|member, watched| {
                 let keep = !is_new_identity && targets.get(member) == Some(&watched.target);
@@ -101,10 +118,23 @@ impl Members {
                 if cluster.watched.contains_key(&member) {
                     continue;
                 }
-                let known = cluster.known.entry(member).or_insert(Member { link: Link::Silent, report: None });
+                let known = cluster.known.entry(member).or_insert(Member {
+                    link: Link::Silent,
+                    report: None,
+                });
                 known.link = Link::Silent;
-                let task = tokio::spawn(follow(this.clone(), key.clone(), member, target.clone(), tls.clone()));
-                let watched = Watched { target, task: task.abort_handle(), client: None };
+                let task = tokio::spawn(follow(
+                    this.clone(),
+                    key.clone(),
+                    member,
+                    target.clone(),
+                    tls.clone(),
+                ));
+                let watched = Watched {
+                    target,
+                    task: task.abort_handle(),
+                    client: None,
+                };
                 cluster.watched.insert(member, watched);
             }
         });
@@ -181,9 +211,20 @@ impl Members {
             if let Some(watched) = cluster.watched.get_mut(&member) {
                 watched.client = None;
             }
-            cluster.known.get(&member).and_then(|known| known.report.clone())
+            cluster
+                .known
+                .get(&member)
+                .and_then(|known| known.report.clone())
         });
-        self.note(key, member, Member { link: Link::Silent, report: last }).await;
+        self.note(
+            key,
+            member,
+            Member {
+                link: Link::Silent,
+                report: last,
+            },
+        )
+        .await;
     }
 }
 
@@ -191,9 +232,11 @@ impl Members {
 async fn follow(members: Members, key: Key, member: MemberId, target: Target, tls: ClientTls) {
     let mut backoff = BACKOFF_MIN;
     loop {
-        let dialled =
-            tokio::time::timeout(DIAL_TIMEOUT, admin::connect(&target.address, &target.server_name, tls.clone()))
-                .await;
+        let dialled = tokio::time::timeout(
+            DIAL_TIMEOUT,
+            admin::connect(&target.address, &target.server_name, tls.clone()),
+        )
+        .await;
         match dialled {
             Ok(Ok(client)) => {
                 let heard = listen(&members, &key, member, client).await;
@@ -212,8 +255,14 @@ async fn follow(members: Members, key: Key, member: MemberId, target: Target, tl
 }
 
 /// Follows one stream to its end. True when the member said anything.
-async fn listen(members: &Members, key: &Key, member: MemberId, mut client: AdminClient<Channel>) -> bool {
-    let opened = tokio::time::timeout(DIAL_TIMEOUT, client.watch_status(v1::WatchStatusRequest {})).await;
+async fn listen(
+    members: &Members,
+    key: &Key,
+    member: MemberId,
+    mut client: AdminClient<Channel>,
+) -> bool {
+    let opened =
+        tokio::time::timeout(DIAL_TIMEOUT, client.watch_status(v1::WatchStatusRequest {})).await;
     let mut stream = match opened {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(error)) => {
@@ -233,7 +282,16 @@ async fn listen(members: &Members, key: &Key, member: MemberId, mut client: Admi
             Ok(Ok(Some(status))) => {
                 heard = true;
                 let report = Some(Report::read(&status));
-                members.note(key, member, Member { link: Link::Connected, report }).await;
+                members
+                    .note(
+                        key,
+                        member,
+                        Member {
+                            link: Link::Connected,
+                            report,
+                        },
+                    )
+                    .await;
             }
             Ok(Ok(None)) | Err(_) => return heard,
             Ok(Err(error)) => {

@@ -122,7 +122,11 @@ impl Candidate {
     async fn look_and_write(&mut self, started: Instant) -> Result<bool, kube::Error> {
         self.look(started).await?;
         let me = self.settings.identity.clone();
-        let decision = decide(&me, self.seen.as_ref().map(|(observed, _)| observed), started);
+        let decision = decide(
+            &me,
+            self.seen.as_ref().map(|(observed, _)| observed),
+            started,
+        );
         let written = match decision {
             Decision::Stand { .. } => return Ok(false),
             Decision::Create => {
@@ -132,7 +136,9 @@ impl Candidate {
             Decision::Take | Decision::Renew => {
                 let lease = self.lease(self.seen.as_ref().map(|(_, lease)| lease));
                 let name = self.settings.name.clone();
-                self.leases.replace(&name, &PostParams::default(), &lease).await
+                self.leases
+                    .replace(&name, &PostParams::default(), &lease)
+                    .await
             }
         };
         match written {
@@ -168,7 +174,9 @@ impl Candidate {
 
     fn lease(&self, current: Option<&Lease>) -> Lease {
         let now = MicroTime(k8s_openapi::jiff::Timestamp::now());
-        let spec = current.and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let spec = current
+            .and_then(|lease| lease.spec.clone())
+            .unwrap_or_default();
         let ours = spec.holder_identity.as_deref() == Some(self.settings.identity.as_str());
         let transitions = spec.lease_transitions.unwrap_or(0);
         Lease {
@@ -182,7 +190,11 @@ impl Candidate {
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.settings.identity.clone()),
                 lease_duration_seconds: Some(TERM.as_secs() as i32),
-                acquire_time: if ours { spec.acquire_time } else { Some(now.clone()) },
+                acquire_time: if ours {
+                    spec.acquire_time
+                } else {
+                    Some(now.clone())
+                },
                 renew_time: Some(now),
                 lease_transitions: Some(if ours { transitions } else { transitions + 1 }),
                 ..LeaseSpec::default()
@@ -219,6 +231,8 @@ fn record(lease: &Lease) -> Record {
     Record {
         version: lease.metadata.resource_version.clone().unwrap_or_default(),
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
-        term: Duration::from_secs(u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0)),
+        term: Duration::from_secs(
+            u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0),
+        ),
     }
 }

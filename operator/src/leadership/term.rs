@@ -87,7 +87,10 @@ mod tests {
         let seen = Observed::first(record("1", Some("b")), start);
         let until = start + TERM;
         let just_before = until - Duration::from_millis(1);
-        assert_eq!(decide("a", Some(&seen), just_before), Decision::Stand { until });
+        assert_eq!(
+            decide("a", Some(&seen), just_before),
+            Decision::Stand { until }
+        );
         assert_eq!(decide("a", Some(&seen), until), Decision::Take);
     }
 
@@ -101,7 +104,9 @@ mod tests {
         let renewed = seen.then(record("2", Some("b")), later);
         assert_eq!(
             decide("a", Some(&renewed), start + TERM),
-            Decision::Stand { until: later + TERM }
+            Decision::Stand {
+                until: later + TERM
+            }
         );
     }
 

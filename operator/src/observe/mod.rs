@@ -240,11 +240,9 @@ impl Leader<'_> {
     /// Itself, or a peer that it reaches.
     pub fn is_alive(&self, member: MemberId) -> bool {
         member == self.id
-            || self
-                .raft
-                .peers
-                .get(&member)
-                .is_some_and(|peer| matches!(peer.health, PeerHealth::CaughtUp | PeerHealth::Lagging))
+            || self.raft.peers.get(&member).is_some_and(|peer| {
+                matches!(peer.health, PeerHealth::CaughtUp | PeerHealth::Lagging)
+            })
     }
 
     pub fn is_caught_up(&self, member: MemberId) -> bool {

@@ -14,11 +14,17 @@ use super::{
 };
 use crate::resources;
 
-const ZONE_LABELS: [&str; 2] = ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"];
+const ZONE_LABELS: [&str; 2] = [
+    "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/zone",
+];
 
 pub fn owner(meta: &ObjectMeta, cluster_uid: &str) -> Owner {
     let references = meta.owner_references.as_deref().unwrap_or_default();
-    match references.iter().find(|reference| reference.controller == Some(true)) {
+    match references
+        .iter()
+        .find(|reference| reference.controller == Some(true))
+    {
         Some(reference) if reference.uid == cluster_uid => Owner::Ours,
         Some(_) => Owner::Other,
         None => Owner::Nobody,
@@ -26,7 +32,11 @@ pub fn owner(meta: &ObjectMeta, cluster_uid: &str) -> Owner {
 }
 
 fn life(meta: &ObjectMeta) -> Life {
-    if meta.deletion_timestamp.is_some() { Life::Deleting } else { Life::Present }
+    if meta.deletion_timestamp.is_some() {
+        Life::Deleting
+    } else {
+        Life::Present
+    }
 }
 
 fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
@@ -38,11 +48,23 @@ fn member(meta: &ObjectMeta) -> Option<MemberId> {
 }
 
 /// An object that carries no state, compared with what we would render.
-pub fn object<T: Serialize>(meta: &ObjectMeta, actual: &T, wanted: &T, cluster: &TaskStoreCluster) -> Object {
+pub fn object<T: Serialize>(
+    meta: &ObjectMeta,
+    actual: &T,
+    wanted: &T,
+    cluster: &TaskStoreCluster,
+) -> Object {
     let spec = |value: &T| {
-        serde_json::to_value(value).ok().and_then(|value| value.get("spec").cloned()).unwrap_or_default()
+        serde_json::to_value(value)
+            .ok()
+            .and_then(|value| value.get("spec").cloned())
+            .unwrap_or_default()
     };
-    let drift = if resources::covers(&spec(actual), &spec(wanted)) { Drift::None } else { Drift::Changed };
+    let drift = if resources::covers(&spec(actual), &spec(wanted)) {
+        Drift::None
+    } else {
+        Drift::Changed
+    };
     Object {
         uid: meta.uid.clone().unwrap_or_default(),
         version: meta.resource_version.clone().unwrap_or_default(),
@@ -87,14 +109,19 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
         Some(_) => PodPhase::Unknown,
     };
     let conditions = status.conditions.as_deref().unwrap_or_default();
-    let ready = conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
+    let ready = conditions
+        .iter()
+        .any(|known| known.type_ == "Ready" && known.status == "True");
     Some(Pod {
         name: meta.name.clone()?,
         uid: meta.uid.clone()?,
         version: meta.resource_version.clone()?,
         cluster_id: label(meta, label::CLUSTER_ID)?.to_owned(),
         member: member(meta)?,
-        created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        created: meta
+            .creation_timestamp
+            .as_ref()
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         phase,
         ready,
         life: life(meta),
@@ -107,8 +134,14 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
         is_voter: label(meta, label::VOTER) == Some(label::TRUE),
         ip: status.pod_ip.clone().filter(|ip| !ip.is_empty()),
         node: spec.node_name.clone(),
-        zone: ZONE_LABELS.iter().find_map(|key| label(meta, key)).map(str::to_owned),
-        template_hash: annotations.get(annotation::TEMPLATE_HASH).cloned().unwrap_or_default(),
+        zone: ZONE_LABELS
+            .iter()
+            .find_map(|key| label(meta, key))
+            .map(str::to_owned),
+        template_hash: annotations
+            .get(annotation::TEMPLATE_HASH)
+            .cloned()
+            .unwrap_or_default(),
         renderer_revision: annotations
             .get(annotation::RENDERER_REVISION)
             .and_then(|revision| revision.parse().ok())
@@ -126,7 +159,9 @@ fn trouble(status: &core::PodStatus) -> Option<Trouble> {
             && known.reason.as_deref() == Some("Unschedulable")
     });
     if let Some(condition) = unschedulable {
-        return Some(Trouble::Unschedulable(condition.message.clone().unwrap_or_default()));
+        return Some(Trouble::Unschedulable(
+            condition.message.clone().unwrap_or_default(),
+        ));
     }
     let containers = status.container_statuses.as_deref().unwrap_or_default();
     containers
@@ -145,13 +180,22 @@ fn trouble(status: &core::PodStatus) -> Option<Trouble> {
 pub fn budget(budget: &PodDisruptionBudget, cluster: &TaskStoreCluster) -> Budget {
     let meta = &budget.metadata;
     let status = budget.status.clone().unwrap_or_default();
-    let min_available = match budget.spec.as_ref().and_then(|spec| spec.min_available.as_ref()) {
+    let min_available = match budget
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.min_available.as_ref())
+    {
         Some(IntOrString::Int(count)) => u32::try_from(*count).unwrap_or(0),
         // Somebody wrote a percentage: whatever we want differs from it.
         _ => u32::MAX,
     };
     Budget {
-        object: object(meta, budget, &resources::disruption_budget::build(cluster, min_available), cluster),
+        object: object(
+            meta,
+            budget,
+            &resources::disruption_budget::build(cluster, min_available),
+            cluster,
+        ),
         min_available,
         generation: meta.generation.unwrap_or(0),
         observed_generation: status.observed_generation.unwrap_or(0),

@@ -145,7 +145,13 @@ fn raft(raft: &v1::RaftStatus) -> Raft {
                     v1::PeerHealth::Lagging => PeerHealth::Lagging,
                     v1::PeerHealth::Unreachable => PeerHealth::Unreachable,
                 };
-                (MemberId(peer.member_id), Peer { health, ready: peer.ready })
+                (
+                    MemberId(peer.member_id),
+                    Peer {
+                        health,
+                        ready: peer.ready,
+                    },
+                )
             })
             .collect(),
     }
@@ -155,7 +161,10 @@ pub fn membership(membership: &v1::Membership) -> Membership {
     let ids = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
     let log_id = membership.log_id.unwrap_or_default();
     Membership {
-        log_id: LogId { term: log_id.term, index: log_id.index },
+        log_id: LogId {
+            term: log_id.term,
+            index: log_id.index,
+        },
         voters: ids(&membership.voters),
         outgoing: ids(&membership.voters_outgoing),
         learners: ids(&membership.learners),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crds::names::{self, label};
 use crds::TaskStoreCluster;
+use crds::names::{self, label};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
@@ -37,11 +37,20 @@ pub async fn observe(
     default_image: &str,
 ) -> Result<Observed, kube::Error> {
     let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
-    let has_identity = cluster.status.as_ref().is_some_and(|status| status.identity.is_some());
+    let has_identity = cluster
+        .status
+        .as_ref()
+        .is_some_and(|status| status.identity.is_some());
     let (claims, pods) = if has_identity {
-        (of_cluster(&caches.claims, cluster), of_cluster(&caches.pods, cluster))
+        (
+            of_cluster(&caches.claims, cluster),
+            of_cluster(&caches.pods, cluster),
+        )
     } else {
-        (listed(client, cluster).await?, listed(client, cluster).await?)
+        (
+            listed(client, cluster).await?,
+            listed(client, cluster).await?,
+        )
     };
     let volumes = claims
         .iter()
@@ -61,10 +70,21 @@ pub async fn observe(
     Ok(Observed {
         volumes,
         pods,
-        client_service: service(names::client_service(name), resources::service::clients(cluster)),
-        peer_service: service(names::peer_service(name), resources::service::peers(cluster)),
+        client_service: service(
+            names::client_service(name),
+            resources::service::clients(cluster),
+        ),
+        peer_service: service(
+            names::peer_service(name),
+            resources::service::peers(cluster),
+        ),
         account: named(&caches.accounts, cluster, &names::service_account(name)).map(|found| {
-            objects::object(&found.metadata, found.as_ref(), &resources::service_account(cluster), cluster)
+            objects::object(
+                &found.metadata,
+                found.as_ref(),
+                &resources::service_account(cluster),
+                cluster,
+            )
         }),
         budget: named(&caches.budgets, cluster, &names::disruption_budget(name))
             .map(|found| objects::budget(&found, cluster)),
@@ -80,7 +100,8 @@ where
 {
     store.state_filter(|object| {
         object.namespace().as_deref() == Some(namespace(cluster))
-            && object.labels().get(label::CLUSTER).map(String::as_str) == Some(cluster_name(cluster))
+            && object.labels().get(label::CLUSTER).map(String::as_str)
+                == Some(cluster_name(cluster))
     })
 }
 
@@ -92,8 +113,15 @@ where
         + serde::de::DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace(cluster));
-    let selector = ListParams::default().labels(&format!("{}={}", label::CLUSTER, cluster_name(cluster)));
-    Ok(api.list(&selector).await?.items.into_iter().map(Arc::new).collect())
+    let selector =
+        ListParams::default().labels(&format!("{}={}", label::CLUSTER, cluster_name(cluster)));
+    Ok(api
+        .list(&selector)
+        .await?
+        .items
+        .into_iter()
+        .map(Arc::new)
+        .collect())
 }
 
 fn named<K>(store: &Store<K>, cluster: &TaskStoreCluster, name: &str) -> Option<Arc<K>>

@@ -2,17 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use crds::{MemberId, TaskStoreClusterStatus};
 use crds::names::{self, ADMIN_PORT};
 use crds::status::LogId;
+use crds::{MemberId, TaskStoreClusterStatus};
 
 use super::{Observed, PodPhase};
 use crate::clients::members::Target;
 
 /// Without a leader, and while it is not recorded who the cluster is, everybody with an address.
 pub fn wanted(observed: &Observed, status: &TaskStoreClusterStatus) -> BTreeMap<MemberId, Target> {
-    let recorded = status.membership.as_ref().map_or(LogId::default(), |known| known.log_id);
-    let leader = status.identity.as_ref().and_then(|_| observed.leader(recorded));
+    let recorded = status
+        .membership
+        .as_ref()
+        .map_or(LogId::default(), |known| known.log_id);
+    let leader = status
+        .identity
+        .as_ref()
+        .and_then(|_| observed.leader(recorded));
     observed
         .pods
         .values()
@@ -33,7 +39,13 @@ pub fn wanted(observed: &Observed, status: &TaskStoreClusterStatus) -> BTreeMap<
                 format!("{ip}:{ADMIN_PORT}")
             };
             let server_name = names::member_tls_name(&pod.cluster_id, pod.member);
-            Some((pod.member, Target { address, server_name }))
+            Some((
+                pod.member,
+                Target {
+                    address,
+                    server_name,
+                },
+            ))
         })
         .collect()
 }

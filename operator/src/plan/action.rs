@@ -54,29 +54,99 @@ pub enum PodEnd {
 pub enum Action {
     EnsureAuthority,
     EnsureClientCertificate,
-    EnsureCertificate { member: MemberId },
-    DeleteCertificate { member: MemberId },
+    EnsureCertificate {
+        member: MemberId,
+    },
+    DeleteCertificate {
+        member: MemberId,
+    },
     CreateFixture(Fixture),
-    RepairFixture { fixture: Fixture, version: String },
-    SetOwner { kind: Owned, name: String, version: String, owner: Ownership },
-    CreateBudget { min_available: u32 },
-    SetBudget { min_available: u32, version: String },
-    DeleteBudget { uid: String },
-    CreateVolume { member: MemberId },
-    MarkFormatted { member: MemberId, version: String },
-    RetireVolume { member: MemberId, version: String },
-    DeleteVolume { member: MemberId, uid: String },
-    CreatePod { member: MemberId, volume_uid: String, start: Start, is_voter: bool },
-    MarkVoter { member: MemberId, version: String },
-    UnmarkVoter { member: MemberId, version: String },
-    DeletePod { member: MemberId, uid: String, why: PodEnd },
-    Format { member: MemberId, volume_uid: String },
-    Initialize { on: MemberId, voters: Vec<MemberId> },
-    ReserveMembers { leader: MemberId, count: u32 },
-    AddLearners { leader: MemberId, members: Vec<MemberId>, guard: Guard },
-    RemoveLearners { leader: MemberId, members: Vec<MemberId>, guard: Guard },
-    SetVoters { leader: MemberId, voters: BTreeSet<MemberId>, guard: Guard },
-    TransferLeader { leader: MemberId, to: MemberId, term: u64 },
+    RepairFixture {
+        fixture: Fixture,
+        version: String,
+    },
+    SetOwner {
+        kind: Owned,
+        name: String,
+        version: String,
+        owner: Ownership,
+    },
+    CreateBudget {
+        min_available: u32,
+    },
+    SetBudget {
+        min_available: u32,
+        version: String,
+    },
+    DeleteBudget {
+        uid: String,
+    },
+    CreateVolume {
+        member: MemberId,
+    },
+    MarkFormatted {
+        member: MemberId,
+        version: String,
+    },
+    RetireVolume {
+        member: MemberId,
+        version: String,
+    },
+    DeleteVolume {
+        member: MemberId,
+        uid: String,
+    },
+    CreatePod {
+        member: MemberId,
+        volume_uid: String,
+        start: Start,
+        is_voter: bool,
+    },
+    MarkVoter {
+        member: MemberId,
+        version: String,
+    },
+    UnmarkVoter {
+        member: MemberId,
+        version: String,
+    },
+    DeletePod {
+        member: MemberId,
+        uid: String,
+        why: PodEnd,
+    },
+    Format {
+        member: MemberId,
+        volume_uid: String,
+    },
+    Initialize {
+        on: MemberId,
+        voters: Vec<MemberId>,
+    },
+    ReserveMembers {
+        leader: MemberId,
+        count: u32,
+    },
+    AddLearners {
+        leader: MemberId,
+        members: Vec<MemberId>,
+        guard: Guard,
+    },
+    RemoveLearners {
+        leader: MemberId,
+        members: Vec<MemberId>,
+        guard: Guard,
+    },
+    SetVoters {
+        leader: MemberId,
+        voters: BTreeSet<MemberId>,
+        guard: Guard,
+    },
+    TransferLeader {
+        leader: MemberId,
+        to: MemberId,
+        term: u64,
+    },
 }
 
 /// What `apply` reads again, uncached, right before it acts.
@@ -95,32 +165,60 @@ impl Action {
     /// The reason this can do no harm, even when planned twice, late, or by a second operator.
     pub fn is_safe_because(&self) -> &'static str {
         match self {
-            Self::EnsureAuthority | Self::EnsureClientCertificate | Self::EnsureCertificate { .. } => {
+            Self::EnsureAuthority
+            | Self::EnsureClientCertificate
+            | Self::EnsureCertificate { .. } => {
                 "a create that exists already is read instead, a replace carries the resourceVersion"
             }
-            Self::DeleteCertificate { .. } => "the member's volume is retired, it never starts again",
-            Self::CreateFixture(_) | Self::CreateBudget { .. } => "a create that exists already changes nothing",
-            Self::RepairFixture { .. } | Self::SetOwner { .. } => "the patch tests the resourceVersion it was decided on",
-            Self::SetBudget { .. } => "the patch tests the resourceVersion, and closing only ever refuses evictions",
+            Self::DeleteCertificate { .. } => {
+                "the member's volume is retired, it never starts again"
+            }
+            Self::CreateFixture(_) | Self::CreateBudget { .. } => {
+                "a create that exists already changes nothing"
+            }
+            Self::RepairFixture { .. } | Self::SetOwner { .. } => {
+                "the patch tests the resourceVersion it was decided on"
+            }
+            Self::SetBudget { .. } => {
+                "the patch tests the resourceVersion, and closing only ever refuses evictions"
+            }
             Self::DeleteBudget { .. } => "a single voter has no quorum to protect; deleted by UID",
             Self::CreateVolume { .. } => "its member never had a volume and is in no configuration",
             Self::MarkFormatted { .. } => "the member reported the stamp of this very volume",
-            Self::RetireVolume { .. } => "its member is in no committed configuration and in no operation",
+            Self::RetireVolume { .. } => {
+                "its member is in no committed configuration and in no operation"
+            }
             Self::DeleteVolume { .. } => "it is retired, its pod is gone, and the spec says Delete",
             Self::CreatePod { .. } => "its volume was read again: the same UID, not retired",
             Self::MarkVoter { .. } => "counting one more pod only closes the budget further",
             Self::UnmarkVoter { .. } => "the removal of this voter has committed",
-            Self::DeletePod { why: PodEnd::Ended, .. } => "it has ended by itself; deleted by UID",
-            Self::DeletePod { why: PodEnd::Inspected, .. } => "it neither votes nor serves; deleted by UID",
-            Self::DeletePod { why: PodEnd::Retired, .. } => "its member left the committed configuration; deleted by UID",
-            Self::Format { .. } => "the member refuses unless its directory is empty and all four values match",
-            Self::Initialize { .. } => "the same recorded set every time, on empty stamped disks only",
+            Self::DeletePod {
+                why: PodEnd::Ended, ..
+            } => "it has ended by itself; deleted by UID",
+            Self::DeletePod {
+                why: PodEnd::Inspected,
+                ..
+            } => "it neither votes nor serves; deleted by UID",
+            Self::DeletePod {
+                why: PodEnd::Retired,
+                ..
+            } => "its member left the committed configuration; deleted by UID",
+            Self::Format { .. } => {
+                "the member refuses unless its directory is empty and all four values match"
+            }
+            Self::Initialize { .. } => {
+                "the same recorded set every time, on empty stamped disks only"
+            }
             Self::ReserveMembers { .. } => "the same operation gets the same numbers",
             Self::AddLearners { .. } | Self::RemoveLearners { .. } => {
                 "learners do not vote, and the change is refused when the configuration moved"
             }
-            Self::SetVoters { .. } => "one joint change, refused when the configuration or the term moved",
-            Self::TransferLeader { .. } => "Raft elects; the term it was decided in must still hold",
+            Self::SetVoters { .. } => {
+                "one joint change, refused when the configuration or the term moved"
+            }
+            Self::TransferLeader { .. } => {
+                "Raft elects; the term it was decided in must still hold"
+            }
         }
     }
 
@@ -176,8 +274,12 @@ impl fmt::Display for Action {
         match self {
             Self::EnsureAuthority => write!(f, "ensure certificate authority"),
             Self::EnsureClientCertificate => write!(f, "ensure client certificate"),
-            Self::EnsureCertificate { member } => write!(f, "ensure certificate of {}", short(*member)),
-            Self::DeleteCertificate { member } => write!(f, "delete certificate of {}", short(*member)),
+            Self::EnsureCertificate { member } => {
+                write!(f, "ensure certificate of {}", short(*member))
+            }
+            Self::DeleteCertificate { member } => {
+                write!(f, "delete certificate of {}", short(*member))
+            }
             Self::CreateFixture(fixture) => write!(f, "create {fixture:?}"),
             Self::RepairFixture { fixture, .. } => write!(f, "repair {fixture:?}"),
             Self::SetOwner { name, owner, .. } => write!(f, "set owner of {name} to {owner:?}"),
@@ -185,16 +287,25 @@ impl fmt::Display for Action {
             Self::SetBudget { min_available, .. } => write!(f, "set budget min={min_available}"),
             Self::DeleteBudget { .. } => write!(f, "delete budget"),
             Self::CreateVolume { member } => write!(f, "create volume of {}", short(*member)),
-            Self::MarkFormatted { member, .. } => write!(f, "mark volume of {} formatted", short(*member)),
+            Self::MarkFormatted { member, .. } => {
+                write!(f, "mark volume of {} formatted", short(*member))
+            }
             Self::RetireVolume { member, .. } => write!(f, "retire volume of {}", short(*member)),
             Self::DeleteVolume { member, .. } => write!(f, "delete volume of {}", short(*member)),
-            Self::CreatePod { member, start, is_voter, .. } => {
+            Self::CreatePod {
+                member,
+                start,
+                is_voter,
+                ..
+            } => {
                 let role = if *is_voter { "voter" } else { "not a voter" };
                 write!(f, "create pod of {} ({start:?}, {role})", short(*member))
             }
             Self::MarkVoter { member, .. } => write!(f, "mark {} a voter", short(*member)),
             Self::UnmarkVoter { member, .. } => write!(f, "mark {} no voter", short(*member)),
-            Self::DeletePod { member, why, .. } => write!(f, "delete pod of {} ({why:?})", short(*member)),
+            Self::DeletePod { member, why, .. } => {
+                write!(f, "delete pod of {} ({why:?})", short(*member))
+            }
             Self::Format { member, .. } => write!(f, "format {}", short(*member)),
             Self::Initialize { on, voters } => {
                 write!(f, "initialize on {} with {}", short(*on), list(voters))
@@ -212,7 +323,12 @@ impl fmt::Display for Action {
                 write!(f, "set voters {} at {}", list(voters), at(*guard))
             }
             Self::TransferLeader { leader, to, .. } => {
-                write!(f, "transfer leadership from {} to {}", short(*leader), short(*to))
+                write!(
+                    f,
+                    "transfer leadership from {} to {}",
+                    short(*leader),
+                    short(*to)
+                )
             }
         }
     }
@@ -227,7 +343,11 @@ pub fn short(member: MemberId) -> String {
 }
 
 pub fn list<'a>(members: impl IntoIterator<Item = &'a MemberId>) -> String {
-    members.into_iter().map(|member| short(*member)).collect::<Vec<_>>().join(",")
+    members
+        .into_iter()
+        .map(|member| short(*member))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn at(guard: Guard) -> String {

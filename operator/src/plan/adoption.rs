@@ -43,18 +43,29 @@ pub fn plan(draft: &mut Draft<'_>, cluster_id: &str, members: &[MemberId]) {
 fn inspected<'a>(draft: &Draft<'a>, member: MemberId) -> Option<&'a Report> {
     let observed = draft.observed;
     let volume = observed.volume_of(member)?;
-    observed.report_of(member).filter(|report| match report.phase {
-        Phase::Blank | Phase::Damaged => true,
-        Phase::Empty | Phase::Removed => report.volume_uid == volume.uid,
-        Phase::Recovering | Phase::Serving => report.volume_uid == volume.uid && report.raft.is_some(),
-        Phase::Unknown | Phase::Stopping => false,
-    })
+    observed
+        .report_of(member)
+        .filter(|report| match report.phase {
+            Phase::Blank | Phase::Damaged => true,
+            Phase::Removed => report.volume_uid == volume.uid,
+            // Initialized and without a word of Raft, it is still opening its log.
+            Phase::Empty if !report.initialized => report.volume_uid == volume.uid,
+            Phase::Empty | Phase::Recovering | Phase::Serving => {
+                report.volume_uid == volume.uid && report.raft.is_some()
+            }
+            Phase::Unknown | Phase::Stopping => false,
+        })
 }
 
 fn decide(draft: &mut Draft<'_>, cluster_id: &str, reports: &[(MemberId, &Report)]) {
     let undamaged: BTreeSet<MemberId> = reports
         .iter()
-        .filter(|(_, report)| !matches!(report.phase, Phase::Damaged | Phase::Blank | Phase::Unknown | Phase::Removed))
+        .filter(|(_, report)| {
+            !matches!(
+                report.phase,
+                Phase::Damaged | Phase::Blank | Phase::Unknown | Phase::Removed
+            )
+        })
         .map(|(member, _)| *member)
         .collect();
     let found: Vec<&Membership> = reports
@@ -64,29 +75,50 @@ fn decide(draft: &mut Draft<'_>, cluster_id: &str, reports: &[(MemberId, &Report
         .map(|raft| &raft.membership)
         .filter(|membership| !membership.voters.is_empty())
         .collect();
-    let committed = found.iter().filter(|known| known.is_committed).max_by_key(|known| known.log_id);
+    let committed = found
+        .iter()
+        .filter(|known| known.is_committed)
+        .max_by_key(|known| known.log_id);
     let newest = found.iter().max_by_key(|known| known.log_id);
     let Some(newest) = newest else {
         first_set(draft, cluster_id, reports);
         return;
     };
     let configurations = [committed, Some(newest)].into_iter().flatten();
-    for half in configurations.clone().flat_map(|known| [&known.voters, &known.outgoing]) {
+    for half in configurations
+        .clone()
+        .flat_map(|known| [&known.voters, &known.outgoing])
+    {
         let present = half.intersection(&undamaged).count();
         let needed = quorum(half.len());
         if !half.is_empty() && present < needed {
             let voters = half.iter().copied().collect();
-            draft.wait(Waiting::AdoptionQuorum { present, needed, voters });
+            draft.wait(Waiting::AdoptionQuorum {
+                present,
+                needed,
+                voters,
+            });
             return;
         }
     }
     let mut set = BTreeSet::new();
     for known in configurations {
-        set.extend(known.voters.iter().chain(&known.outgoing).chain(&known.learners));
+        set.extend(
+            known
+                .voters
+                .iter()
+                .chain(&known.outgoing)
+                .chain(&known.learners),
+        );
     }
     let founders: Vec<MemberId> = set.intersection(&undamaged).copied().collect();
     let incarnation = founders.first().map_or(1, |member| member.incarnation());
-    draft.begin(format!("adopt-{cluster_id}"), OperationKind::Adopt, Step::Start, founders.clone());
+    draft.begin(
+        format!("adopt-{cluster_id}"),
+        OperationKind::Adopt,
+        Step::Start,
+        founders.clone(),
+    );
     draft.plan.progress.identity = Some(Identity {
         cluster_id: cluster_id.to_owned(),
         incarnation,
@@ -94,15 +126,18 @@ fn decide(draft: &mut Draft<'_>, cluster_id: &str, reports: &[(MemberId, &Report
         initialized: true,
     });
     draft.plan.progress.membership = Some(committed.unwrap_or(newest).to_status());
-    draft.plan.actions.retain(|action| !matches!(action, Action::CreatePod { .. }));
+    draft
+        .plan
+        .actions
+        .retain(|action| !matches!(action, Action::CreatePod { .. }));
 }
 
 /// Stamped volumes without any configuration: a bootstrap that never came to `initialize`. It may go on
 /// only when the whole first set is there, because a missing one could have been initialized.
 fn first_set(draft: &mut Draft<'_>, cluster_id: &str, reports: &[(MemberId, &Report)]) {
-    let untouched = reports
-        .iter()
-        .all(|(_, report)| matches!(report.phase, Phase::Empty | Phase::Blank) && !report.initialized);
+    let untouched = reports.iter().all(|(_, report)| {
+        matches!(report.phase, Phase::Empty | Phase::Blank) && !report.initialized
+    });
     if !untouched || reports.len() != draft.replicas() {
         draft.wait(Waiting::NothingToAdopt);
         return;

@@ -8,15 +8,19 @@ use crate::observe::{Phase, VolumeState};
 
 pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     if identity.initialized {
-        if draft.is_operation(OperationKind::Bootstrap) || draft.is_operation(OperationKind::Adopt) {
+        if draft.is_operation(OperationKind::Bootstrap) || draft.is_operation(OperationKind::Adopt)
+        {
             end(draft);
         }
         return;
     }
     let founders = &identity.founders;
-    let is_initialized = founders
-        .iter()
-        .any(|founder| draft.observed.report_of(*founder).is_some_and(|report| report.initialized));
+    let is_initialized = founders.iter().any(|founder| {
+        draft
+            .observed
+            .report_of(*founder)
+            .is_some_and(|report| report.initialized)
+    });
     if is_initialized {
         if let Some(recorded) = draft.plan.progress.identity.as_mut() {
             recorded.initialized = true;
@@ -28,7 +32,10 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     if ready {
         draft.step(Step::Initialize);
         if let Some(first) = founders.first() {
-            draft.act(Action::Initialize { on: *first, voters: founders.clone() });
+            draft.act(Action::Initialize {
+                on: *first,
+                voters: founders.clone(),
+            });
         }
     }
 }
@@ -64,16 +71,27 @@ pub fn stamp(draft: &mut Draft<'_>, members: &[MemberId]) -> bool {
                 all = false;
             }
             Phase::Blank => {
-                draft.act(Action::Format { member: *member, volume_uid: volume.uid.clone() });
+                draft.act(Action::Format {
+                    member: *member,
+                    volume_uid: volume.uid.clone(),
+                });
                 all = false;
             }
             Phase::Damaged => {
-                draft.wait(Waiting::Damaged { member: *member, what: report.damage.clone() });
+                draft.wait(Waiting::Damaged {
+                    member: *member,
+                    what: report.damage.clone(),
+                });
                 all = false;
             }
-            Phase::Empty | Phase::Recovering | Phase::Serving if report.volume_uid == volume.uid => {
+            Phase::Empty | Phase::Recovering | Phase::Serving
+                if report.volume_uid == volume.uid =>
+            {
                 if !is_labelled {
-                    draft.act(Action::MarkFormatted { member: *member, version: volume.version.clone() });
+                    draft.act(Action::MarkFormatted {
+                        member: *member,
+                        version: volume.version.clone(),
+                    });
                     all = false;
                 }
             }

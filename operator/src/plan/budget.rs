@@ -15,15 +15,22 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     let observed = draft.observed.budget.as_ref();
     match (wanted, observed) {
         (None, None) => {}
-        (None, Some(budget)) => draft.act(Action::DeleteBudget { uid: budget.object.uid.clone() }),
+        (None, Some(budget)) => draft.act(Action::DeleteBudget {
+            uid: budget.object.uid.clone(),
+        }),
         (Some(min_available), None) => draft.act(Action::CreateBudget { min_available }),
         (Some(_), Some(budget)) if budget.object.owner == Owner::Other => {
-            draft.wait(Waiting::EarlierObjects { names: vec!["disruption budget".into()] });
+            draft.wait(Waiting::EarlierObjects {
+                names: vec!["disruption budget".into()],
+            });
         }
         (Some(min_available), Some(budget)) => {
             if budget.min_available != min_available {
                 let version = budget.object.version.clone();
-                draft.act(Action::SetBudget { min_available, version });
+                draft.act(Action::SetBudget {
+                    min_available,
+                    version,
+                });
             }
         }
     }
@@ -32,8 +39,11 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
 /// The integer `minAvailable`, or none for a single voter, which has no quorum to protect.
 fn wanted(draft: &mut Draft<'_>, identity: &Identity) -> Option<u32> {
     let seats = roster(identity, &draft.plan.progress, draft.leader.as_ref());
-    let voters: Vec<MemberId> =
-        seats.iter().filter(|(_, seat)| **seat == Seat::Voter).map(|(member, _)| *member).collect();
+    let voters: Vec<MemberId> = seats
+        .iter()
+        .filter(|(_, seat)| **seat == Seat::Voter)
+        .map(|(member, _)| *member)
+        .collect();
     if seats.len().max(draft.replicas()) <= 1 {
         return None;
     }
@@ -63,12 +73,20 @@ fn wanted(draft: &mut Draft<'_>, identity: &Identity) -> Option<u32> {
 /// A pod on its way out counts as down before Raft notices.
 fn is_running(draft: &Draft<'_>, member: MemberId) -> bool {
     draft.observed.pod_of(member).is_some_and(|pod| {
-        pod.life == crate::observe::Life::Present && pod.phase == PodPhase::Running && pod.ready && pod.is_voter
+        pod.life == crate::observe::Life::Present
+            && pod.phase == PodPhase::Running
+            && pod.ready
+            && pod.is_voter
     })
 }
 
 fn counted(draft: &Draft<'_>) -> usize {
-    draft.observed.pods.values().filter(|pod| pod.is_voter).count()
+    draft
+        .observed
+        .pods
+        .values()
+        .filter(|pod| pod.is_voter)
+        .count()
 }
 
 /// Whether no eviction can be granted any more and none is under way; if not, why we wait.

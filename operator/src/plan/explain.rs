@@ -8,32 +8,71 @@ use super::action::{list, short};
 pub enum Waiting {
     Paused,
     /// Objects of an earlier cluster of this name are still being removed.
-    EarlierObjects { names: Vec<String> },
-    VolumesOfSeveralClusters { ids: Vec<String> },
+    EarlierObjects {
+        names: Vec<String>,
+    },
+    VolumesOfSeveralClusters {
+        ids: Vec<String>,
+    },
     /// Status was lost and the pods that run know no leader.
     LostStatusWithoutLeader,
     /// Volumes that were not yet inspected.
-    Inspection { members: Vec<MemberId> },
-    AdoptionQuorum { present: usize, needed: usize, voters: Vec<MemberId> },
+    Inspection {
+        members: Vec<MemberId>,
+    },
+    AdoptionQuorum {
+        present: usize,
+        needed: usize,
+        voters: Vec<MemberId>,
+    },
     /// Inspected volumes hold no configuration, and not every volume of a first set is there.
     NothingToAdopt,
-    PodsGone { members: Vec<MemberId> },
-    PodsStarting { members: Vec<MemberId>, trouble: Option<String> },
-    Unschedulable { members: Vec<MemberId>, trouble: String },
-    FailedPodPause { member: MemberId },
-    Reports { members: Vec<MemberId> },
-    VolumeLost { member: MemberId },
-    Damaged { member: MemberId, what: String },
+    PodsGone {
+        members: Vec<MemberId>,
+    },
+    PodsStarting {
+        members: Vec<MemberId>,
+        trouble: Option<String>,
+    },
+    Unschedulable {
+        members: Vec<MemberId>,
+        trouble: String,
+    },
+    FailedPodPause {
+        member: MemberId,
+    },
+    Reports {
+        members: Vec<MemberId>,
+    },
+    VolumeLost {
+        member: MemberId,
+    },
+    Damaged {
+        member: MemberId,
+        what: String,
+    },
     Certificates,
     Leader,
     Initialized,
-    CatchUp { members: Vec<MemberId> },
+    CatchUp {
+        members: Vec<MemberId>,
+    },
     Promotion,
-    HandOver { from: MemberId, to: MemberId },
-    NoSuccessor { leader: MemberId },
+    HandOver {
+        from: MemberId,
+        to: MemberId,
+    },
+    NoSuccessor {
+        leader: MemberId,
+    },
     /// Taking the victims out would leave too few voters that are alive.
-    QuorumForRemoval { alive: usize, needed: usize },
-    VotersDown { members: Vec<MemberId> },
+    QuorumForRemoval {
+        alive: usize,
+        needed: usize,
+    },
+    VotersDown {
+        members: Vec<MemberId>,
+    },
     Budget,
     Evictions,
     JointConfiguration,
@@ -43,9 +82,13 @@ impl Waiting {
     /// Takes up another wait of the same kind, so that people read one sentence. False: it is another kind.
     pub fn absorb(&mut self, other: &Self) -> bool {
         match (&mut *self, other) {
-            (Self::PodsStarting { members, trouble }, Self::PodsStarting { members: more, trouble: theirs })
-                if trouble == theirs =>
-            {
+            (
+                Self::PodsStarting { members, trouble },
+                Self::PodsStarting {
+                    members: more,
+                    trouble: theirs,
+                },
+            ) if trouble == theirs => {
                 members.extend(more);
             }
             (Self::PodsGone { members }, Self::PodsGone { members: more }) => members.extend(more),

@@ -19,8 +19,10 @@ const POD_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 
 pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     let seats = roster(identity, &draft.plan.progress, draft.leader.as_ref());
-    let startable: Vec<(MemberId, Seat)> =
-        seats.into_iter().filter(|(member, seat)| has_volume(draft, identity, *member, *seat)).collect();
+    let startable: Vec<(MemberId, Seat)> = seats
+        .into_iter()
+        .filter(|(member, seat)| has_volume(draft, identity, *member, *seat))
+        .collect();
     // Alike actions stand together, because those run side by side.
     for (member, _) in &startable {
         certificate(draft, *member);
@@ -51,7 +53,12 @@ fn has_volume(draft: &mut Draft<'_>, identity: &Identity, member: MemberId, seat
 /// Read again before a pod is made, even when known: a Secret that somebody deleted would keep it from
 /// starting.
 pub fn certificate(draft: &mut Draft<'_>, member: MemberId) {
-    let expires = draft.observed.credentials.member_expires.get(&member).copied();
+    let expires = draft
+        .observed
+        .credentials
+        .member_expires
+        .get(&member)
+        .copied();
     let is_due = must_issue(draft, expires);
     if is_due || draft.observed.pod_of(member).is_none() {
         draft.act(Action::EnsureCertificate { member });
@@ -65,16 +72,30 @@ pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, is_voter: bool
         return;
     };
     let Some(pod) = observed.pod_of(member) else {
-        draft.act(Action::CreatePod { member, volume_uid: volume.uid.clone(), start, is_voter });
-        draft.wait(Waiting::PodsStarting { members: vec![member], trouble: None });
+        draft.act(Action::CreatePod {
+            member,
+            volume_uid: volume.uid.clone(),
+            start,
+            is_voter,
+        });
+        draft.wait(Waiting::PodsStarting {
+            members: vec![member],
+            trouble: None,
+        });
         return;
     };
     if pod.life == Life::Deleting || pod.owner == Owner::Other {
-        draft.wait(Waiting::PodsGone { members: vec![member] });
+        draft.wait(Waiting::PodsGone {
+            members: vec![member],
+        });
         return;
     }
     if pod.start == Start::Inspect && start == Start::Serve {
-        draft.act(Action::DeletePod { member, uid: pod.uid.clone(), why: PodEnd::Inspected });
+        draft.act(Action::DeletePod {
+            member,
+            uid: pod.uid.clone(),
+            why: PodEnd::Inspected,
+        });
         return;
     }
     if pod.phase == PodPhase::Ended {
@@ -83,22 +104,38 @@ pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, is_voter: bool
             draft.wake_at(due);
             draft.wait(Waiting::FailedPodPause { member });
         } else {
-            draft.act(Action::DeletePod { member, uid: pod.uid.clone(), why: PodEnd::Ended });
+            draft.act(Action::DeletePod {
+                member,
+                uid: pod.uid.clone(),
+                why: PodEnd::Ended,
+            });
         }
         return;
     }
     if is_voter && !pod.is_voter {
-        draft.act(Action::MarkVoter { member, version: pod.version.clone() });
+        draft.act(Action::MarkVoter {
+            member,
+            version: pod.version.clone(),
+        });
     }
     match &pod.trouble {
         Some(Trouble::Unschedulable(words)) => {
-            draft.wait(Waiting::Unschedulable { members: vec![member], trouble: words.clone() });
+            draft.wait(Waiting::Unschedulable {
+                members: vec![member],
+                trouble: words.clone(),
+            });
         }
         Some(Trouble::Container(words)) => {
-            draft.wait(Waiting::PodsStarting { members: vec![member], trouble: Some(words.clone()) });
+            draft.wait(Waiting::PodsStarting {
+                members: vec![member],
+                trouble: Some(words.clone()),
+            });
         }
         None if pod.phase == PodPhase::Pending => {
-            draft.wait(Waiting::PodsStarting { members: vec![member], trouble: None });
+            draft.wait(Waiting::PodsStarting {
+                members: vec![member],
+                trouble: None,
+            });
         }
         None => {}
     }

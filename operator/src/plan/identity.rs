@@ -17,9 +17,14 @@ pub enum Known {
     Nothing,
     Recorded(Identity),
     /// Status is lost, members run: their leader is asked, nothing is stopped.
-    Asking { cluster_id: String },
+    Asking {
+        cluster_id: String,
+    },
     /// Volumes without pods: they are read before anything votes.
-    Inspecting { cluster_id: String, members: Vec<MemberId> },
+    Inspecting {
+        cluster_id: String,
+        members: Vec<MemberId>,
+    },
 }
 
 pub fn settle(draft: &mut Draft<'_>) -> Known {
@@ -44,28 +49,49 @@ pub fn settle(draft: &mut Draft<'_>) -> Known {
             found(draft);
             return Known::Nothing;
         }
-        1 => ids.first().map(|(id, incarnation)| ((*id).to_owned(), *incarnation)).expect("one of them"),
+        1 => ids
+            .first()
+            .map(|(id, incarnation)| ((*id).to_owned(), *incarnation))
+            .expect("one of them"),
         _ => {
-            let ids = ids.iter().map(|(id, incarnation)| format!("{id}/{incarnation}")).collect();
+            let ids = ids
+                .iter()
+                .map(|(id, incarnation)| format!("{id}/{incarnation}"))
+                .collect();
             draft.wait(Waiting::VolumesOfSeveralClusters { ids });
             return Known::Nothing;
         }
     };
     let mut members: Vec<MemberId> = volumes.iter().map(|volume| volume.member).collect();
     members.sort_unstable();
-    if volumes.iter().all(|volume| volume.state == VolumeState::Unformatted) {
+    if volumes
+        .iter()
+        .all(|volume| volume.state == VolumeState::Unformatted)
+    {
         resume(draft, cluster_id, incarnation, &members);
         return Known::Nothing;
     }
-    let someone_serves = draft.observed.pods.values().any(|pod| pod.start == Start::Serve);
+    let someone_serves = draft
+        .observed
+        .pods
+        .values()
+        .any(|pod| pod.start == Start::Serve);
     if someone_serves {
         return ask(draft, cluster_id);
     }
     if !draft.is_operation(OperationKind::Adopt) {
-        draft.begin(format!("adopt-{cluster_id}"), OperationKind::Adopt, Step::Inspect, members.clone());
+        draft.begin(
+            format!("adopt-{cluster_id}"),
+            OperationKind::Adopt,
+            Step::Inspect,
+            members.clone(),
+        );
         return Known::Nothing;
     }
-    Known::Inspecting { cluster_id, members }
+    Known::Inspecting {
+        cluster_id,
+        members,
+    }
 }
 
 /// A new cluster. Its UID makes the id, so two operators cannot mint different ones; its numbers start
@@ -79,7 +105,9 @@ fn found(draft: &mut Draft<'_>) {
         .max()
         .unwrap_or(0);
     let count = u32::try_from(draft.replicas()).unwrap_or(1);
-    let founders = (1..=count).map(|n| MemberId::new(FIRST_INCARNATION, highest + n)).collect();
+    let founders = (1..=count)
+        .map(|n| MemberId::new(FIRST_INCARNATION, highest + n))
+        .collect();
     let cluster_id = draft.cluster.metadata.uid.clone().unwrap_or_default();
     bootstrap(draft, cluster_id, FIRST_INCARNATION, founders);
 }
@@ -88,18 +116,30 @@ fn found(draft: &mut Draft<'_>) {
 fn resume(draft: &mut Draft<'_>, cluster_id: String, incarnation: u16, members: &[MemberId]) {
     let lowest = members.first().map_or(1, |member| member.number());
     let count = u32::try_from(draft.replicas()).unwrap_or(1);
-    let founders = (lowest..lowest + count).map(|n| MemberId::new(incarnation, n)).collect();
+    let founders = (lowest..lowest + count)
+        .map(|n| MemberId::new(incarnation, n))
+        .collect();
     bootstrap(draft, cluster_id, incarnation, founders);
 }
 
-pub fn bootstrap(draft: &mut Draft<'_>, cluster_id: String, incarnation: u16, founders: Vec<MemberId>) {
+pub fn bootstrap(
+    draft: &mut Draft<'_>,
+    cluster_id: String,
+    incarnation: u16,
+    founders: Vec<MemberId>,
+) {
     draft.begin(
         format!("bootstrap-{incarnation}"),
         OperationKind::Bootstrap,
         Step::Format,
         founders.clone(),
     );
-    draft.plan.progress.identity = Some(Identity { cluster_id, incarnation, founders, initialized: false });
+    draft.plan.progress.identity = Some(Identity {
+        cluster_id,
+        incarnation,
+        founders,
+        initialized: false,
+    });
 }
 
 fn ask(draft: &mut Draft<'_>, cluster_id: String) -> Known {

@@ -25,8 +25,12 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     };
     match draft.operation().cloned() {
         None => begin(draft, &leader),
-        Some(operation) if operation.kind == OperationKind::ScaleOut => review_out(draft, &leader, &operation),
-        Some(operation) if operation.kind == OperationKind::ScaleIn => review_in(draft, &leader, &operation),
+        Some(operation) if operation.kind == OperationKind::ScaleOut => {
+            review_out(draft, &leader, &operation)
+        }
+        Some(operation) if operation.kind == OperationKind::ScaleIn => {
+            review_in(draft, &leader, &operation)
+        }
         Some(_) => {}
     }
 }
@@ -44,8 +48,12 @@ pub fn change(draft: &mut Draft<'_>, identity: &Identity) {
         return;
     }
     match draft.operation().cloned() {
-        Some(operation) if operation.kind == OperationKind::ScaleOut => scale_out(draft, &leader, &operation),
-        Some(operation) if operation.kind == OperationKind::ScaleIn => scale_in(draft, &leader, &operation),
+        Some(operation) if operation.kind == OperationKind::ScaleOut => {
+            scale_out(draft, &leader, &operation)
+        }
+        Some(operation) if operation.kind == OperationKind::ScaleIn => {
+            scale_in(draft, &leader, &operation)
+        }
         Some(_) => {}
         None => drop_leftover_learners(draft, &leader),
     }
@@ -56,7 +64,10 @@ fn steady_leader<'a>(draft: &Draft<'a>, identity: &Identity) -> Option<Leader<'a
 }
 
 fn guard(leader: &Leader<'_>) -> Guard {
-    Guard { term: leader.raft.term, log_id: leader.raft.membership.log_id }
+    Guard {
+        term: leader.raft.term,
+        log_id: leader.raft.membership.log_id,
+    }
 }
 
 fn begin(draft: &mut Draft<'_>, leader: &Leader<'_>) {
@@ -89,8 +100,14 @@ fn review_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation)
         return;
     }
     let is_promoted = !operation.members.is_empty()
-        && operation.members.iter().all(|member| membership.voters.contains(member));
-    let has_learners = operation.members.iter().any(|member| membership.learners.contains(member));
+        && operation
+            .members
+            .iter()
+            .all(|member| membership.voters.contains(member));
+    let has_learners = operation
+        .members
+        .iter()
+        .any(|member| membership.learners.contains(member));
     if is_promoted || (is_unwanted(draft, leader, operation) && !has_learners) {
         // Volumes of members that never joined are retired as leftovers.
         draft.finish();
@@ -108,7 +125,11 @@ fn is_unwanted(draft: &Draft<'_>, leader: &Leader<'_>, operation: &Operation) ->
 
 /// From where to where, so that a reservation is always for the count that its id was made for.
 fn scale_out_prefix(draft: &Draft<'_>, leader: &Leader<'_>) -> String {
-    format!("out-{}-{}-", leader.raft.membership.voters.len(), draft.replicas())
+    format!(
+        "out-{}-{}-",
+        leader.raft.membership.voters.len(),
+        draft.replicas()
+    )
 }
 
 /// Never the same twice: a scale-out that was taken back has used up its numbers.
@@ -122,10 +143,20 @@ fn review_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
     if leader.raft.membership.is_joint() {
         return;
     }
-    let is_untouched = operation.members.iter().all(|victim| voters.contains(victim));
+    let is_untouched = operation
+        .members
+        .iter()
+        .all(|victim| voters.contains(victim));
     let is_unwanted = draft.replicas() + operation.members.len() != voters.len();
-    let is_removed = operation.members.iter().all(|victim| !voters.contains(victim));
-    let is_over = is_removed && operation.members.iter().all(|victim| is_gone(draft, *victim));
+    let is_removed = operation
+        .members
+        .iter()
+        .all(|victim| !voters.contains(victim));
+    let is_over = is_removed
+        && operation
+            .members
+            .iter()
+            .all(|victim| is_gone(draft, *victim));
     if (is_untouched && is_unwanted) || is_over {
         draft.finish();
     }
@@ -137,7 +168,10 @@ fn is_gone(draft: &Draft<'_>, member: MemberId) -> bool {
         .observed
         .volume_of(member)
         .is_none_or(|volume| volume.state == VolumeState::Retired || volume.life == Life::Deleting);
-    let has_no_pod = draft.observed.pod_of(member).is_none_or(|pod| pod.life == Life::Deleting);
+    let has_no_pod = draft
+        .observed
+        .pod_of(member)
+        .is_none_or(|pod| pod.life == Life::Deleting);
     is_retired && has_no_pod
 }
 
@@ -147,26 +181,45 @@ fn scale_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
         let count = draft.replicas().saturating_sub(membership.voters.len());
         let count = u32::try_from(count).unwrap_or(0);
         draft.step(Step::Reserve);
-        draft.act(Action::ReserveMembers { leader: leader.id, count });
+        draft.act(Action::ReserveMembers {
+            leader: leader.id,
+            count,
+        });
         return;
     }
     if is_unwanted(draft, leader, operation) {
         let members: Vec<MemberId> = membership.learners.iter().copied().collect();
-        draft.act(Action::RemoveLearners { leader: leader.id, members, guard: guard(leader) });
+        draft.act(Action::RemoveLearners {
+            leader: leader.id,
+            members,
+            guard: guard(leader),
+        });
         return;
     }
-    let outside: Vec<MemberId> =
-        operation.members.iter().copied().filter(|member| !membership.contains(*member)).collect();
+    let outside: Vec<MemberId> = operation
+        .members
+        .iter()
+        .copied()
+        .filter(|member| !membership.contains(*member))
+        .collect();
     if !outside.is_empty() {
         draft.step(Step::CreateMembers);
         if bootstrap::stamp(draft, &outside) {
             draft.step(Step::AddLearners);
-            draft.act(Action::AddLearners { leader: leader.id, members: outside, guard: guard(leader) });
+            draft.act(Action::AddLearners {
+                leader: leader.id,
+                members: outside,
+                guard: guard(leader),
+            });
         }
         return;
     }
-    let behind: Vec<MemberId> =
-        operation.members.iter().copied().filter(|member| !leader.is_caught_up(*member)).collect();
+    let behind: Vec<MemberId> = operation
+        .members
+        .iter()
+        .copied()
+        .filter(|member| !leader.is_caught_up(*member))
+        .collect();
     if !behind.is_empty() {
         draft.step(Step::CatchUp);
         draft.wait(Waiting::CatchUp { members: behind });
@@ -175,12 +228,18 @@ fn scale_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
     draft.step(Step::Promote);
     let mut is_counted = true;
     for member in &operation.members {
-        let pod = draft.observed.pod_of(*member).filter(|pod| pod.life == Life::Present);
+        let pod = draft
+            .observed
+            .pod_of(*member)
+            .filter(|pod| pod.life == Life::Present);
         match pod {
             Some(pod) if pod.is_voter => {}
             Some(pod) => {
                 is_counted = false;
-                draft.act(Action::MarkVoter { member: *member, version: pod.version.clone() });
+                draft.act(Action::MarkVoter {
+                    member: *member,
+                    version: pod.version.clone(),
+                });
             }
             // It was caught up a moment ago; it comes back before it votes.
             None => is_counted = false,
@@ -189,14 +248,22 @@ fn scale_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
     if is_counted && budget::is_closed(draft) {
         let mut voters = membership.voters.clone();
         voters.extend(&operation.members);
-        draft.act(Action::SetVoters { leader: leader.id, voters, guard: guard(leader) });
+        draft.act(Action::SetVoters {
+            leader: leader.id,
+            voters,
+            guard: guard(leader),
+        });
     }
 }
 
 fn scale_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
     let voters = &leader.raft.membership.voters;
-    let staying: Vec<MemberId> =
-        operation.members.iter().copied().filter(|victim| voters.contains(victim)).collect();
+    let staying: Vec<MemberId> = operation
+        .members
+        .iter()
+        .copied()
+        .filter(|victim| voters.contains(victim))
+        .collect();
     if staying.is_empty() {
         // Retirement does the rest.
         draft.step(Step::Retire);
@@ -215,15 +282,26 @@ fn scale_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
         draft.step(Step::HandOver);
         match safety::successor(leader, &remaining) {
             Some(to) => {
-                draft.wait(Waiting::HandOver { from: leader.id, to });
-                draft.act(Action::TransferLeader { leader: leader.id, to, term: leader.raft.term });
+                draft.wait(Waiting::HandOver {
+                    from: leader.id,
+                    to,
+                });
+                draft.act(Action::TransferLeader {
+                    leader: leader.id,
+                    to,
+                    term: leader.raft.term,
+                });
             }
             None => draft.wait(Waiting::NoSuccessor { leader: leader.id }),
         }
         return;
     }
     draft.step(Step::Remove);
-    draft.act(Action::SetVoters { leader: leader.id, voters: remaining, guard: guard(leader) });
+    draft.act(Action::SetVoters {
+        leader: leader.id,
+        voters: remaining,
+        guard: guard(leader),
+    });
 }
 
 /// Two configurations in force, because a leader was lost between the two steps of a change: the same
@@ -241,10 +319,18 @@ fn finish_joint(draft: &mut Draft<'_>, leader: &Leader<'_>) {
 fn drop_leftover_learners(draft: &mut Draft<'_>, leader: &Leader<'_>) {
     let members: Vec<MemberId> = leader.raft.membership.learners.iter().copied().collect();
     if !members.is_empty() {
-        draft.act(Action::RemoveLearners { leader: leader.id, members, guard: guard(leader) });
+        draft.act(Action::RemoveLearners {
+            leader: leader.id,
+            members,
+            guard: guard(leader),
+        });
     }
 }
 
 fn without(voters: &BTreeSet<MemberId>, victims: &[MemberId]) -> BTreeSet<MemberId> {
-    voters.iter().copied().filter(|voter| !victims.contains(voter)).collect()
+    voters
+        .iter()
+        .copied()
+        .filter(|voter| !victims.contains(voter))
+        .collect()
 }

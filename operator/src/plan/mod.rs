@@ -84,7 +84,10 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
     }
     match identity::settle(&mut draft) {
         identity::Known::Nothing => {}
-        identity::Known::Inspecting { cluster_id, members } => {
+        identity::Known::Inspecting {
+            cluster_id,
+            members,
+        } => {
             objects::plan(&mut draft, &cluster_id);
             adoption::plan(&mut draft, &cluster_id, &members);
         }
@@ -117,7 +120,10 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(cluster: &'a TaskStoreCluster, observed: &'a Observed, now: Timestamp) -> Self {
         let recorded = cluster.status.clone().unwrap_or_default();
-        let log_id = recorded.membership.as_ref().map_or(LogId::default(), |known| known.log_id);
+        let log_id = recorded
+            .membership
+            .as_ref()
+            .map_or(LogId::default(), |known| known.log_id);
         Self {
             cluster,
             observed,
@@ -136,7 +142,11 @@ impl<'a> Draft<'a> {
     }
 
     fn wait(&mut self, waiting: Waiting) {
-        let merged = self.plan.waiting.iter_mut().any(|known| known.absorb(&waiting));
+        let merged = self
+            .plan
+            .waiting
+            .iter_mut()
+            .any(|known| known.absorb(&waiting));
         if !merged {
             self.plan.waiting.push(waiting);
         }
@@ -162,7 +172,8 @@ impl<'a> Draft<'a> {
     }
 
     fn is_operation(&self, kind: OperationKind) -> bool {
-        self.operation().is_some_and(|operation| operation.kind == kind)
+        self.operation()
+            .is_some_and(|operation| operation.kind == kind)
     }
 
     fn begin(&mut self, id: String, kind: OperationKind, step: Step, members: Vec<MemberId>) {

@@ -7,8 +7,8 @@ use crds::cluster::VolumePolicy;
 
 use super::action::{Fixture, Owned, Ownership};
 use super::{Action, Draft, Waiting};
-use crate::observe::{Drift, Life, Object, Owner};
 use crate::certificates::{LEAF_LIFE, LEAF_RENEW_BEFORE};
+use crate::observe::{Drift, Life, Object, Owner};
 
 pub fn plan(draft: &mut Draft<'_>, cluster_id: &str) {
     fixtures(draft);
@@ -32,7 +32,9 @@ fn fixtures(draft: &mut Draft<'_>) {
 
 fn keep(draft: &mut Draft<'_>, fixture: Fixture, object: &Object) {
     match object.owner {
-        Owner::Other => draft.wait(Waiting::EarlierObjects { names: vec![format!("{fixture:?}")] }),
+        Owner::Other => draft.wait(Waiting::EarlierObjects {
+            names: vec![format!("{fixture:?}")],
+        }),
         Owner::Nobody => draft.act(Action::SetOwner {
             kind: Owned::Fixture(fixture),
             name: String::new(),
@@ -40,7 +42,10 @@ fn keep(draft: &mut Draft<'_>, fixture: Fixture, object: &Object) {
             owner: Ownership::Cluster,
         }),
         Owner::Ours if object.drift == Drift::Changed => {
-            draft.act(Action::RepairFixture { fixture, version: object.version.clone() });
+            draft.act(Action::RepairFixture {
+                fixture,
+                version: object.version.clone(),
+            });
         }
         Owner::Ours => {}
     }
@@ -72,7 +77,10 @@ pub fn must_issue(draft: &mut Draft<'_>, expires: Option<Timestamp>) -> bool {
     let due = expires.checked_sub(LEAF_RENEW_BEFORE).unwrap_or(expires);
     if due > draft.now {
         // Timers are not trusted over months: a reconcile a day is nothing.
-        let day = draft.now.checked_add(SignedDuration::from_hours(24)).unwrap_or(due);
+        let day = draft
+            .now
+            .checked_add(SignedDuration::from_hours(24))
+            .unwrap_or(due);
         draft.wake_at(due.min(day));
     }
     debug_assert!(LEAF_RENEW_BEFORE < LEAF_LIFE);
@@ -86,7 +94,11 @@ fn owners(draft: &mut Draft<'_>) {
         VolumePolicy::Retain => (Owner::Nobody, Ownership::Nobody),
     };
     let observed = draft.observed;
-    for volume in observed.volumes.values().filter(|volume| volume.life == Life::Present) {
+    for volume in observed
+        .volumes
+        .values()
+        .filter(|volume| volume.life == Life::Present)
+    {
         if volume.owner != wanted.0 && volume.owner != Owner::Other {
             draft.act(Action::SetOwner {
                 kind: Owned::Volume,
@@ -96,7 +108,11 @@ fn owners(draft: &mut Draft<'_>) {
             });
         }
     }
-    for pod in observed.pods.values().filter(|pod| pod.owner == Owner::Nobody && pod.life == Life::Present) {
+    for pod in observed
+        .pods
+        .values()
+        .filter(|pod| pod.owner == Owner::Nobody && pod.life == Life::Present)
+    {
         draft.act(Action::SetOwner {
             kind: Owned::Pod,
             name: pod.name.clone(),

@@ -26,7 +26,12 @@ pub fn roster(
 ) -> BTreeMap<MemberId, Seat> {
     let mut seats = BTreeMap::new();
     if !identity.initialized {
-        seats.extend(identity.founders.iter().map(|founder| (*founder, Seat::Voter)));
+        seats.extend(
+            identity
+                .founders
+                .iter()
+                .map(|founder| (*founder, Seat::Voter)),
+        );
         return seats;
     }
     if let Some(operation) = progress
@@ -34,7 +39,12 @@ pub fn roster(
         .as_ref()
         .filter(|operation| operation.kind == OperationKind::ScaleOut)
     {
-        seats.extend(operation.members.iter().map(|member| (*member, Seat::Joining)));
+        seats.extend(
+            operation
+                .members
+                .iter()
+                .map(|member| (*member, Seat::Joining)),
+        );
     }
     if let Some(operation) = progress
         .operation
@@ -42,19 +52,44 @@ pub fn roster(
         .filter(|operation| operation.kind == OperationKind::Adopt)
     {
         // Members of a configuration that may not have been committed start as well.
-        seats.extend(operation.members.iter().map(|member| (*member, Seat::Learner)));
+        seats.extend(
+            operation
+                .members
+                .iter()
+                .map(|member| (*member, Seat::Learner)),
+        );
     }
     let membership = leader
         .map(|leader| leader.raft.membership.clone())
         .or_else(|| progress.membership.as_ref().map(Membership::from_status));
     match membership {
         Some(membership) => {
-            seats.extend(membership.learners.iter().map(|member| (*member, Seat::Learner)));
-            seats.extend(membership.outgoing.iter().map(|member| (*member, Seat::Voter)));
-            seats.extend(membership.voters.iter().map(|member| (*member, Seat::Voter)));
+            seats.extend(
+                membership
+                    .learners
+                    .iter()
+                    .map(|member| (*member, Seat::Learner)),
+            );
+            seats.extend(
+                membership
+                    .outgoing
+                    .iter()
+                    .map(|member| (*member, Seat::Voter)),
+            );
+            seats.extend(
+                membership
+                    .voters
+                    .iter()
+                    .map(|member| (*member, Seat::Voter)),
+            );
         }
         // Initialized, and nobody has reported the first configuration yet.
-        None => seats.extend(identity.founders.iter().map(|founder| (*founder, Seat::Voter))),
+        None => seats.extend(
+            identity
+                .founders
+                .iter()
+                .map(|founder| (*founder, Seat::Voter)),
+        ),
     }
     seats
 }

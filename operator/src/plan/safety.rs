@@ -15,7 +15,10 @@ pub fn quorum(voters: usize) -> usize {
 /// The joint change needs a quorum of the old half too; the leader that reports has one, or it would not
 /// count as a leader. What must not happen is a new half that cannot commit.
 pub fn removal(leader: &Leader<'_>, remaining: &BTreeSet<MemberId>) -> Removal {
-    let alive = remaining.iter().filter(|voter| leader.is_alive(**voter)).count();
+    let alive = remaining
+        .iter()
+        .filter(|voter| leader.is_alive(**voter))
+        .count();
     let needed = quorum(remaining.len());
     if alive >= needed {
         Removal::Safe
@@ -34,7 +37,9 @@ pub enum Removal {
 pub fn victims(leader: &Leader<'_>, observed: &Observed, count: usize) -> Vec<MemberId> {
     let mut remaining = leader.raft.membership.voters.clone();
     let zone = |member: MemberId| {
-        observed.pod_of(member).and_then(|pod| pod.zone.clone().or_else(|| pod.node.clone()))
+        observed
+            .pod_of(member)
+            .and_then(|pod| pod.zone.clone().or_else(|| pod.node.clone()))
     };
     let mut chosen = Vec::new();
     while chosen.len() < count && remaining.len() > 1 {

@@ -14,7 +14,9 @@ pub fn build(cluster: &TaskStoreCluster, min_available: u32) -> PodDisruptionBud
     PodDisruptionBudget {
         metadata: metadata(cluster, names::disruption_budget(cluster_name(cluster))),
         spec: Some(PodDisruptionBudgetSpec {
-            min_available: Some(IntOrString::Int(i32::try_from(min_available).unwrap_or(i32::MAX))),
+            min_available: Some(IntOrString::Int(
+                i32::try_from(min_available).unwrap_or(i32::MAX),
+            )),
             selector: Some(LabelSelector {
                 match_labels: Some(selector),
                 ..LabelSelector::default()

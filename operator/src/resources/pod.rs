@@ -7,14 +7,16 @@
 use std::collections::BTreeMap;
 
 use crds::cluster::Spread;
-use crds::names::{self, ADMIN_PORT, CLIENT_PORT, DATA_VOLUME, HEALTH_PORT, MEMBER_CONTAINER, PEER_PORT};
+use crds::names::{
+    self, ADMIN_PORT, CLIENT_PORT, DATA_VOLUME, HEALTH_PORT, MEMBER_CONTAINER, PEER_PORT,
+};
 use crds::names::{annotation, label};
 use crds::{MemberId, TaskStoreCluster, quantity};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, HTTPGetAction, KeyToPath, LocalObjectReference,
-    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext, Toleration,
-    TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
+    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext,
+    Toleration, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -61,7 +63,10 @@ pub fn build(
     metadata.labels = Some(labels);
     metadata.annotations = Some(BTreeMap::from([
         (annotation::TEMPLATE_HASH.into(), template_hash(cluster)),
-        (annotation::RENDERER_REVISION.into(), RENDERER_REVISION.to_string()),
+        (
+            annotation::RENDERER_REVISION.into(),
+            RENDERER_REVISION.to_string(),
+        ),
     ]));
     let mut spec = template(cluster);
     spec.hostname = Some(name);
@@ -69,8 +74,15 @@ pub fn build(
         container.image = Some(image.to_owned());
         container.args = Some(arguments(cluster, identity, start));
     }
-    spec.volumes = Some(vec![data_volume(cluster, identity.member), tls_volume(cluster, identity.member)]);
-    Pod { metadata, spec: Some(spec), ..Pod::default() }
+    spec.volumes = Some(vec![
+        data_volume(cluster, identity.member),
+        tls_volume(cluster, identity.member),
+    ]);
+    Pod {
+        metadata,
+        spec: Some(spec),
+        ..Pod::default()
+    }
 }
 
 /// The hash of everything but images and what differs from member to member.
@@ -133,11 +145,14 @@ fn template(cluster: &TaskStoreCluster) -> PodSpec {
                 .spec
                 .image_pull_secrets
                 .iter()
-                .map(|secret| LocalObjectReference { name: secret.name.clone() })
+                .map(|secret| LocalObjectReference {
+                    name: secret.name.clone(),
+                })
                 .collect(),
         ),
         tolerations: Some(tolerations),
-        node_selector: (!scheduling.node_selector.is_empty()).then(|| scheduling.node_selector.clone()),
+        node_selector: (!scheduling.node_selector.is_empty())
+            .then(|| scheduling.node_selector.clone()),
         affinity: scheduling.affinity.clone(),
         priority_class_name: scheduling.priority_class_name.clone(),
         topology_spread_constraints: Some(spread(cluster)),
@@ -169,11 +184,18 @@ fn container(cluster: &TaskStoreCluster) -> Container {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
             run_as_non_root: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                ..Capabilities::default()
+            }),
             ..SecurityContext::default()
         }),
         volume_mounts: Some(vec![
-            VolumeMount { name: DATA_VOLUME.into(), mount_path: DATA_DIR.into(), ..VolumeMount::default() },
+            VolumeMount {
+                name: DATA_VOLUME.into(),
+                mount_path: DATA_DIR.into(),
+                ..VolumeMount::default()
+            },
             VolumeMount {
                 name: TLS_VOLUME.into(),
                 mount_path: TLS_DIR.into(),
@@ -186,7 +208,11 @@ fn container(cluster: &TaskStoreCluster) -> Container {
 }
 
 fn port(name: &str, number: u16) -> ContainerPort {
-    ContainerPort { name: Some(name.into()), container_port: i32::from(number), ..ContainerPort::default() }
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: i32::from(number),
+        ..ContainerPort::default()
+    }
 }
 
 fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
@@ -205,15 +231,18 @@ fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
 
 /// A lost node is not a lost member: without these the pod would be deleted after five minutes.
 fn always_tolerated() -> Vec<Toleration> {
-    ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
-        .into_iter()
-        .map(|taint| Toleration {
-            key: Some(taint.into()),
-            operator: Some("Exists".into()),
-            effect: Some("NoExecute".into()),
-            ..Toleration::default()
-        })
-        .collect()
+    [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ]
+    .into_iter()
+    .map(|taint| Toleration {
+        key: Some(taint.into()),
+        operator: Some("Exists".into()),
+        effect: Some("NoExecute".into()),
+        ..Toleration::default()
+    })
+    .collect()
 }
 
 /// Zones first, then nodes. Tainted nodes do not count, or a dead one would hold a place free for ever.
@@ -253,7 +282,12 @@ fn data_volume(cluster: &TaskStoreCluster, member: MemberId) -> Volume {
 /// from a Secret of the user's.
 fn tls_volume(cluster: &TaskStoreCluster, member: MemberId) -> Volume {
     let name = cluster_name(cluster);
-    let client = cluster.spec.tls.secret_name.clone().unwrap_or_else(|| names::client_secret(name));
+    let client = cluster
+        .spec
+        .tls
+        .secret_name
+        .clone()
+        .unwrap_or_else(|| names::client_secret(name));
     let own = [CA_CERTIFICATE, PEER_CERTIFICATE, PEER_KEY].map(|key| (key, key));
     Volume {
         name: TLS_VOLUME.into(),
@@ -261,7 +295,13 @@ fn tls_volume(cluster: &TaskStoreCluster, member: MemberId) -> Volume {
             default_mode: Some(0o440),
             sources: Some(vec![
                 projection(names::member_secret(name, member), &own),
-                projection(client, &[(CLIENT_CERTIFICATE, "client.crt"), (CLIENT_KEY, "client.key")]),
+                projection(
+                    client,
+                    &[
+                        (CLIENT_CERTIFICATE, "client.crt"),
+                        (CLIENT_KEY, "client.key"),
+                    ],
+                ),
             ]),
         }),
         ..Volume::default()

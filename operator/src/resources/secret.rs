@@ -25,9 +25,16 @@ pub fn authority(cluster: &TaskStoreCluster, cluster_id: &str, pair: &Pair) -> S
         cluster,
         names::ca_secret(cluster_name(cluster)),
         "Opaque",
-        [(CA_CERTIFICATE, &pair.certificate_pem), (CA_KEY, &pair.key_pem)],
+        [
+            (CA_CERTIFICATE, &pair.certificate_pem),
+            (CA_KEY, &pair.key_pem),
+        ],
     );
-    secret.metadata.labels.get_or_insert_default().insert(label::CLUSTER_ID.into(), cluster_id.into());
+    secret
+        .metadata
+        .labels
+        .get_or_insert_default()
+        .insert(label::CLUSTER_ID.into(), cluster_id.into());
     secret.metadata.owner_references = match cluster.spec.storage.when_deleted {
         VolumePolicy::Delete => Some(vec![owner(cluster)]),
         VolumePolicy::Retain => None,

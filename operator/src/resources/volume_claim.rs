@@ -12,7 +12,11 @@ use k8s_openapi::api::core::v1::{
 use super::{cluster_name, member_labels, metadata, owner};
 
 /// Identity is on it from its creation, so that it can be found again without any status.
-pub fn build(cluster: &TaskStoreCluster, cluster_id: &str, member: MemberId) -> PersistentVolumeClaim {
+pub fn build(
+    cluster: &TaskStoreCluster,
+    cluster_id: &str,
+    member: MemberId,
+) -> PersistentVolumeClaim {
     let storage = &cluster.spec.storage;
     let mut metadata = metadata(cluster, names::volume_claim(cluster_name(cluster), member));
     metadata.labels = Some(member_labels(cluster, cluster_id, member));

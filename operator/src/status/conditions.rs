@@ -27,15 +27,29 @@ pub fn set_all(
     let said = [
         (ConditionType::Ready, ready(status, cluster, plan, leader)),
         (ConditionType::Quorate, quorate(observed, plan, leader)),
-        (ConditionType::Progressing, progressing(cluster, observed, plan, failure, now)),
-        (ConditionType::Degraded, degraded(status, observed, plan, leader)),
+        (
+            ConditionType::Progressing,
+            progressing(cluster, observed, plan, failure, now),
+        ),
+        (
+            ConditionType::Degraded,
+            degraded(status, observed, plan, leader),
+        ),
         (ConditionType::MembershipStable, stable(plan)),
         (ConditionType::TLSReady, tls),
         (ConditionType::Paused, paused(cluster)),
     ];
     for (kind, (state, reason, message)) in said {
         let generation = cluster.metadata.generation;
-        set(&mut status.conditions, kind, state, reason, message, generation, &Time(now));
+        set(
+            &mut status.conditions,
+            kind,
+            state,
+            reason,
+            message,
+            generation,
+            &Time(now),
+        );
     }
 }
 
@@ -44,7 +58,10 @@ fn said(state: State, reason: Reason, message: impl Into<String>) -> Said {
 }
 
 fn is_initialized(plan: &Plan) -> bool {
-    plan.progress.identity.as_ref().is_some_and(|identity| identity.initialized)
+    plan.progress
+        .identity
+        .as_ref()
+        .is_some_and(|identity| identity.initialized)
 }
 
 fn ready(
@@ -54,10 +71,18 @@ fn ready(
     leader: Option<&Leader<'_>>,
 ) -> Said {
     if cluster.metadata.deletion_timestamp.is_some() {
-        return said(State::False, Reason::Deleting, "the cluster is being deleted");
+        return said(
+            State::False,
+            Reason::Deleting,
+            "the cluster is being deleted",
+        );
     }
     if !is_initialized(plan) {
-        return said(State::False, Reason::NotInitialized, "the store was not initialized yet");
+        return said(
+            State::False,
+            Reason::NotInitialized,
+            "the store was not initialized yet",
+        );
     }
     let Some(_) = leader else {
         return said(State::False, Reason::NoLeader, "no leader is known");
@@ -73,20 +98,42 @@ fn ready(
 
 fn quorate(observed: &Observed, plan: &Plan, leader: Option<&Leader<'_>>) -> Said {
     if leader.is_some() {
-        return said(State::True, Reason::QuorumAlive, "a leader with a quorum answers");
+        return said(
+            State::True,
+            Reason::QuorumAlive,
+            "a leader with a quorum answers",
+        );
     }
     if !is_initialized(plan) {
-        return said(State::False, Reason::NotInitialized, "the store was not initialized yet");
+        return said(
+            State::False,
+            Reason::NotInitialized,
+            "the store was not initialized yet",
+        );
     }
-    let voters = plan.progress.membership.as_ref().map(|known| known.voters.clone()).unwrap_or_default();
+    let voters = plan
+        .progress
+        .membership
+        .as_ref()
+        .map(|known| known.voters.clone())
+        .unwrap_or_default();
     let answering = voters
         .iter()
-        .filter(|voter| observed.members.get(voter).is_some_and(|member| member.link == Link::Connected))
+        .filter(|voter| {
+            observed
+                .members
+                .get(voter)
+                .is_some_and(|member| member.link == Link::Connected)
+        })
         .count();
     if answering == 0 {
         said(State::Unknown, Reason::NotObserved, "no voter can be asked")
     } else if answering * 2 > voters.len() {
-        said(State::False, Reason::NoLeader, "a quorum of voters answers, none of them leads yet")
+        said(
+            State::False,
+            Reason::NoLeader,
+            "a quorum of voters answers, none of them leads yet",
+        )
     } else {
         let words = format!("{answering} of {} voters answer", voters.len());
         said(State::False, Reason::QuorumLost, words)
@@ -108,10 +155,19 @@ fn progressing(
     }
     let operation = plan.progress.operation.as_ref();
     let waits: Vec<String> = plan.waiting.iter().map(Waiting::words).collect();
-    let overdue = operation
-        .filter(|operation| operation.deadline.as_ref().is_some_and(|deadline| deadline.0 < now));
+    let overdue = operation.filter(|operation| {
+        operation
+            .deadline
+            .as_ref()
+            .is_some_and(|deadline| deadline.0 < now)
+    });
     if let Some(operation) = overdue {
-        let words = format!("{:?} at {:?} takes long: {}", operation.kind, operation.step, waits.join("; "));
+        let words = format!(
+            "{:?} at {:?} takes long: {}",
+            operation.kind,
+            operation.step,
+            waits.join("; ")
+        );
         return said(State::True, Reason::OperationOverdue, words);
     }
     if let Some(first) = plan.waiting.first() {
@@ -157,14 +213,20 @@ fn is_healing(action: &Action) -> bool {
 /// Members whose pod was made from another spec than the one that stands now.
 fn outdated(cluster: &TaskStoreCluster, observed: &Observed) -> Vec<MemberId> {
     let hash = pod::template_hash(cluster);
-    let image = cluster.spec.image.as_deref().unwrap_or(&observed.default_image);
+    let image = cluster
+        .spec
+        .image
+        .as_deref()
+        .unwrap_or(&observed.default_image);
     observed
         .pods
         .values()
         .filter(|pod| pod.start == Start::Serve)
         // A newer renderer is no change of the user's.
         .filter(|pod| pod.renderer_revision == pod::RENDERER_REVISION)
-        .filter(|pod| pod.template_hash != hash || (cluster.spec.image.is_some() && pod.image != image))
+        .filter(|pod| {
+            pod.template_hash != hash || (cluster.spec.image.is_some() && pod.image != image)
+        })
         .map(|pod| pod.member)
         .collect()
 }
@@ -176,33 +238,56 @@ fn degraded(
     leader: Option<&Leader<'_>>,
 ) -> Said {
     for waiting in &plan.waiting {
-        if matches!(waiting, Waiting::VolumeLost { .. } | Waiting::Damaged { .. }) {
+        if matches!(
+            waiting,
+            Waiting::VolumeLost { .. } | Waiting::Damaged { .. }
+        ) {
             return said(State::True, waiting.reason(), waiting.words());
         }
     }
-    let voters = || status.members.iter().filter(|member| member.role == Role::Voter);
+    let voters = || {
+        status
+            .members
+            .iter()
+            .filter(|member| member.role == Role::Voter)
+    };
     if let Some(member) = voters().find(|member| member.health == Health::Damaged) {
-        let what = observed.report_of(member.id).map(|report| report.damage.clone()).unwrap_or_default();
-        let words = Waiting::Damaged { member: member.id, what }.words();
+        let what = observed
+            .report_of(member.id)
+            .map(|report| report.damage.clone())
+            .unwrap_or_default();
+        let words = Waiting::Damaged {
+            member: member.id,
+            what,
+        }
+        .words();
         return said(State::True, Reason::MemberDamaged, words);
     }
     if !is_initialized(plan) {
-        return said(State::False, Reason::NotInitialized, "the store was not initialized yet");
+        return said(
+            State::False,
+            Reason::NotInitialized,
+            "the store was not initialized yet",
+        );
     }
     if let Some(words) = drain(status, observed) {
         return said(State::True, Reason::DrainWaiting, words);
     }
-    let unschedulable = voters().find_map(|member| match observed.pod_of(member.id)?.trouble.as_ref()? {
-        Trouble::Unschedulable(words) => Some((member.id, words.clone())),
-        Trouble::Container(_) => None,
-    });
+    let unschedulable =
+        voters().find_map(
+            |member| match observed.pod_of(member.id)?.trouble.as_ref()? {
+                Trouble::Unschedulable(words) => Some((member.id, words.clone())),
+                Trouble::Container(_) => None,
+            },
+        );
     if let Some((member, words)) = unschedulable {
         let words = format!("{} cannot be scheduled: {words}", short(member));
         return said(State::True, Reason::MemberUnschedulable, words);
     }
     let down: Vec<MemberId> = voters()
         .filter(|member| {
-            leader.is_some_and(|leader| !leader.is_alive(member.id)) || observed.pod_of(member.id).is_none()
+            leader.is_some_and(|leader| !leader.is_alive(member.id))
+                || observed.pod_of(member.id).is_none()
         })
         .map(|member| member.id)
         .collect();
@@ -212,16 +297,28 @@ fn degraded(
     }
     let full = observed.members.iter().find(|(_, member)| {
         member.link == Link::Connected
-            && member.report.as_ref().is_some_and(|report| report.is_disk_high_water)
+            && member
+                .report
+                .as_ref()
+                .is_some_and(|report| report.is_disk_high_water)
     });
     if let Some((member, _)) = full {
-        let words = format!("the disk of {} is nearly full; creates are refused", short(*member));
+        let words = format!(
+            "the disk of {} is nearly full; creates are refused",
+            short(*member)
+        );
         return said(State::True, Reason::DiskHighWater, words);
     }
-    let lagging: Vec<MemberId> =
-        voters().filter(|member| member.health == Health::Lagging).map(|member| member.id).collect();
+    let lagging: Vec<MemberId> = voters()
+        .filter(|member| member.health == Health::Lagging)
+        .map(|member| member.id)
+        .collect();
     if !lagging.is_empty() {
-        return said(State::True, Reason::MemberLagging, format!("voters are behind: {}", list(&lagging)));
+        return said(
+            State::True,
+            Reason::MemberLagging,
+            format!("voters are behind: {}", list(&lagging)),
+        );
     }
     if let Some(words) = shared_node(status) {
         return said(State::True, Reason::VotersShareNode, words);
@@ -230,13 +327,22 @@ fn degraded(
         let words = "one replica survives no failure and has no disruption budget";
         return said(State::True, Reason::SingleReplica, words);
     }
-    said(State::False, Reason::AllMembersHealthy, "all voters are alive")
+    said(
+        State::False,
+        Reason::AllMembersHealthy,
+        "all voters are alive",
+    )
 }
 
 /// A voter waits for the node it was evicted from, and another voter is still there: that one's eviction
 /// waits for the first to be back, or for the node to be usable again.
 fn drain(status: &TaskStoreClusterStatus, observed: &Observed) -> Option<String> {
-    let voters = || status.members.iter().filter(|member| member.role == Role::Voter);
+    let voters = || {
+        status
+            .members
+            .iter()
+            .filter(|member| member.role == Role::Voter)
+    };
     let waiting = voters().find(|member| {
         observed.pod_of(member.id).is_some_and(|pod| {
             pod.node.is_none() && matches!(pod.trouble, Some(Trouble::Unschedulable(_)))
@@ -245,7 +351,9 @@ fn drain(status: &TaskStoreClusterStatus, observed: &Observed) -> Option<String>
     let node = waiting.node.as_ref()?;
     let there = voters().find(|member| {
         member.id != waiting.id
-            && observed.pod_of(member.id).is_some_and(|pod| pod.node.as_ref() == Some(node))
+            && observed
+                .pod_of(member.id)
+                .is_some_and(|pod| pod.node.as_ref() == Some(node))
     })?;
     Some(format!(
         "{} was evicted from node {node} and its volume is there; the eviction of {} from the same node waits \
@@ -256,23 +364,50 @@ fn drain(status: &TaskStoreClusterStatus, observed: &Observed) -> Option<String>
 }
 
 fn shared_node(status: &TaskStoreClusterStatus) -> Option<String> {
-    let voters: Vec<_> = status.members.iter().filter(|member| member.role == Role::Voter).collect();
+    let voters: Vec<_> = status
+        .members
+        .iter()
+        .filter(|member| member.role == Role::Voter)
+        .collect();
     voters.iter().enumerate().find_map(|(index, one)| {
-        let other = voters[index + 1..].iter().find(|other| one.node.is_some() && other.node == one.node)?;
+        let other = voters[index + 1..]
+            .iter()
+            .find(|other| one.node.is_some() && other.node == one.node)?;
         let node = one.node.as_deref().unwrap_or_default();
-        Some(format!("{} and {} run on node {node}", short(one.id), short(other.id)))
+        Some(format!(
+            "{} and {} run on node {node}",
+            short(one.id),
+            short(other.id)
+        ))
     })
 }
 
 fn stable(plan: &Plan) -> Said {
-    let Some(membership) = plan.progress.membership.as_ref().filter(|_| is_initialized(plan)) else {
-        return said(State::False, Reason::NotInitialized, "the store was not initialized yet");
+    let Some(membership) = plan
+        .progress
+        .membership
+        .as_ref()
+        .filter(|_| is_initialized(plan))
+    else {
+        return said(
+            State::False,
+            Reason::NotInitialized,
+            "the store was not initialized yet",
+        );
     };
     if !membership.joint.is_empty() {
-        return said(State::False, Reason::Joint, "a configuration change is half done");
+        return said(
+            State::False,
+            Reason::Joint,
+            "a configuration change is half done",
+        );
     }
     match &plan.progress.operation {
-        Some(operation) => said(State::False, Reason::Changing, format!("{:?} runs", operation.kind)),
+        Some(operation) => said(
+            State::False,
+            Reason::Changing,
+            format!("{:?} runs", operation.kind),
+        ),
         None => {
             let words = format!("voters are {}", list(&membership.voters));
             said(State::True, Reason::Uniform, words)
@@ -284,15 +419,30 @@ fn stable(plan: &Plan) -> Said {
 fn tls(status: &TaskStoreClusterStatus, observed: &Observed, cluster: &TaskStoreCluster) -> Said {
     let known = &observed.credentials;
     let has_client = cluster.spec.tls.secret_name.is_some() || known.client_expires.is_some();
-    let has_members =
-        status.members.iter().all(|member| known.member_expires.contains_key(&member.id));
+    let has_members = status
+        .members
+        .iter()
+        .all(|member| known.member_expires.contains_key(&member.id));
     if known.authority.is_some() && has_client && has_members && !status.members.is_empty() {
-        return said(State::True, Reason::CertificatesLoaded, "all certificates are issued");
+        return said(
+            State::True,
+            Reason::CertificatesLoaded,
+            "all certificates are issued",
+        );
     }
-    let before = get(&status.conditions, ConditionType::TLSReady).filter(|known| known.status == "True");
+    let before =
+        get(&status.conditions, ConditionType::TLSReady).filter(|known| known.status == "True");
     match before {
-        Some(before) => said(State::True, Reason::CertificatesLoaded, before.message.clone()),
-        None => said(State::False, Reason::CertificatesPending, "certificates are being issued"),
+        Some(before) => said(
+            State::True,
+            Reason::CertificatesLoaded,
+            before.message.clone(),
+        ),
+        None => said(
+            State::False,
+            Reason::CertificatesPending,
+            "certificates are being issued",
+        ),
     }
 }
 

@@ -30,10 +30,16 @@ pub fn members(
     let in_use = observed
         .volumes
         .values()
-        .filter(|volume| volume.state != VolumeState::Retired || observed.pod_of(volume.member).is_some())
+        .filter(|volume| {
+            volume.state != VolumeState::Retired || observed.pod_of(volume.member).is_some()
+        })
         .map(|volume| volume.member);
     let ids: BTreeSet<MemberId> = seats.keys().copied().chain(in_use).collect();
-    let old = cluster.status.as_ref().map(|status| status.members.as_slice()).unwrap_or_default();
+    let old = cluster
+        .status
+        .as_ref()
+        .map(|status| status.members.as_slice())
+        .unwrap_or_default();
     ids.into_iter()
         .map(|id| {
             let before = old.iter().find(|known| known.id == id);
@@ -82,14 +88,22 @@ fn health(
     id: MemberId,
     before: Option<&MemberStatus>,
 ) -> Health {
-    let own = observed.members.get(&id).filter(|member| member.link == Link::Connected);
+    let own = observed
+        .members
+        .get(&id)
+        .filter(|member| member.link == Link::Connected);
     let report = own.and_then(|member| member.report.as_ref());
     match report.map(|report| report.phase) {
         Some(Phase::Damaged) => return Health::Damaged,
         Some(Phase::Blank) => {
-            let is_formatted =
-                observed.volume_of(id).is_some_and(|volume| volume.state == VolumeState::Formatted);
-            return if is_formatted { Health::Blank } else { Health::Starting };
+            let is_formatted = observed
+                .volume_of(id)
+                .is_some_and(|volume| volume.state == VolumeState::Formatted);
+            return if is_formatted {
+                Health::Blank
+            } else {
+                Health::Starting
+            };
         }
         _ => {}
     }

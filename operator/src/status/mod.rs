@@ -6,9 +6,9 @@
 mod conditions;
 mod members;
 
+use crds::conditions::{State, set};
 use crds::status::{Summary, Template};
 use crds::{ConditionType, Reason, TaskStoreCluster, TaskStoreClusterStatus, Violation, names};
-use crds::conditions::{State, set};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -25,10 +25,19 @@ pub fn next(
     now: Timestamp,
 ) -> TaskStoreClusterStatus {
     let old = cluster.status.clone().unwrap_or_default();
-    let recorded = plan.progress.membership.as_ref().map(|known| known.log_id).unwrap_or_default();
+    let recorded = plan
+        .progress
+        .membership
+        .as_ref()
+        .map(|known| known.log_id)
+        .unwrap_or_default();
     let leader = observed.leader(recorded);
     let members = members::members(cluster, observed, plan, leader.as_ref(), now);
-    let voters = plan.progress.membership.as_ref().map_or(0, |known| known.voters.len());
+    let voters = plan
+        .progress
+        .membership
+        .as_ref()
+        .map_or(0, |known| known.voters.len());
     let ready = members::ready_voters(observed, plan);
     let mut status = TaskStoreClusterStatus {
         observed_generation: match failure {
@@ -47,7 +56,15 @@ pub fn next(
         members,
         conditions: old.conditions,
     };
-    conditions::set_all(&mut status, cluster, observed, plan, leader.as_ref(), failure, now);
+    conditions::set_all(
+        &mut status,
+        cluster,
+        observed,
+        plan,
+        leader.as_ref(),
+        failure,
+        now,
+    );
     status
 }
 
@@ -58,8 +75,10 @@ pub fn invalid(
     now: Timestamp,
 ) -> TaskStoreClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();
-    let words: Vec<String> =
-        violations.iter().map(|violation| format!("{}: {}", violation.field, violation.message)).collect();
+    let words: Vec<String> = violations
+        .iter()
+        .map(|violation| format!("{}: {}", violation.field, violation.message))
+        .collect();
     let generation = cluster.metadata.generation;
     set(
         &mut status.conditions,
@@ -75,7 +94,10 @@ pub fn invalid(
 }
 
 fn template(observed: &Observed) -> Option<Template> {
-    let first = observed.pods.values().find(|pod| pod.start == Start::Serve)?;
+    let first = observed
+        .pods
+        .values()
+        .find(|pod| pod.start == Start::Serve)?;
     Some(Template {
         renderer_revision: first.renderer_revision,
         hash: first.template_hash.clone(),
@@ -89,7 +111,10 @@ fn summary(members: &[crds::status::MemberStatus], voters: usize) -> Summary {
         .filter(|member| member.role == crds::status::Role::Voter)
         .filter(|member| member.health == crds::status::Health::CaughtUp)
         .count();
-    let mut versions: Vec<&str> = members.iter().filter_map(|member| member.version.as_deref()).collect();
+    let mut versions: Vec<&str> = members
+        .iter()
+        .filter_map(|member| member.version.as_deref())
+        .collect();
     versions.sort_unstable();
     versions.dedup();
     let version = match versions.as_slice() {
@@ -97,5 +122,8 @@ fn summary(members: &[crds::status::MemberStatus], voters: usize) -> Summary {
         [only] => Some((*only).to_owned()),
         [first, .., last] => Some(format!("{first}-{last}")),
     };
-    Summary { members: Some(format!("{healthy}/{voters}")), version }
+    Summary {
+        members: Some(format!("{healthy}/{voters}")),
+        version,
+    }
 }

@@ -31,11 +31,15 @@ impl World {
         match action {
             Action::EnsureAuthority => self.objects.credentials.authority = Some(self.authority()),
             Action::EnsureClientCertificate => {
-                self.objects.credentials.client_expires = Some(self.now + SignedDuration::from_hours(24 * 365));
+                self.objects.credentials.client_expires =
+                    Some(self.now + SignedDuration::from_hours(24 * 365));
             }
             Action::EnsureCertificate { member } => {
                 let expires = self.now + SignedDuration::from_hours(24 * 365);
-                self.objects.credentials.member_expires.insert(*member, expires);
+                self.objects
+                    .credentials
+                    .member_expires
+                    .insert(*member, expires);
             }
             Action::DeleteCertificate { member } => {
                 self.assert_left(*member, "its certificate is deleted");
@@ -46,13 +50,21 @@ impl World {
                 self.fixture(*fixture).get_or_insert(object);
             }
             Action::RepairFixture { .. } => {}
-            Action::SetOwner { kind, name, version, owner } => return self.set_owner(*kind, name, version, *owner),
+            Action::SetOwner {
+                kind,
+                name,
+                version,
+                owner,
+            } => return self.set_owner(*kind, name, version, *owner),
             Action::CreateBudget { min_available } => {
                 if self.objects.budget.is_none() {
                     self.objects.budget = Some(self.budget(*min_available));
                 }
             }
-            Action::SetBudget { min_available, version } => {
+            Action::SetBudget {
+                min_available,
+                version,
+            } => {
                 let fresh = self.fresh("v");
                 let budget = self.objects.budget.as_mut().ok_or(Refused("no budget"))?;
                 guarded(&budget.object.version, version)?;
@@ -61,7 +73,12 @@ impl World {
                 budget.generation += 1;
             }
             Action::DeleteBudget { uid } => {
-                if self.objects.budget.as_ref().is_some_and(|budget| budget.object.uid == *uid) {
+                if self
+                    .objects
+                    .budget
+                    .as_ref()
+                    .is_some_and(|budget| budget.object.uid == *uid)
+                {
                     self.objects.budget = None;
                 }
             }
@@ -74,16 +91,35 @@ impl World {
                 return self.mark_volume(*member, version, VolumeState::Retired);
             }
             Action::DeleteVolume { member, uid } => {
-                let volume = self.objects.volumes.values_mut().find(|volume| volume.uid == *uid);
+                let volume = self
+                    .objects
+                    .volumes
+                    .values_mut()
+                    .find(|volume| volume.uid == *uid);
                 if let Some(volume) = volume {
-                    assert_eq!(volume.state, VolumeState::Retired, "only a retired volume is deleted");
+                    assert_eq!(
+                        volume.state,
+                        VolumeState::Retired,
+                        "only a retired volume is deleted"
+                    );
                     volume.life = Life::Deleting;
                 }
                 self.assert_left(*member, "its volume is deleted");
             }
-            Action::CreatePod { member, volume_uid, start, is_voter } => {
-                let volume = self.objects.volume_of(*member).ok_or(Refused("no volume"))?;
-                if volume.uid != *volume_uid || volume.state == VolumeState::Retired || volume.life != Life::Present {
+            Action::CreatePod {
+                member,
+                volume_uid,
+                start,
+                is_voter,
+            } => {
+                let volume = self
+                    .objects
+                    .volume_of(*member)
+                    .ok_or(Refused("no volume"))?;
+                if volume.uid != *volume_uid
+                    || volume.state == VolumeState::Retired
+                    || volume.life != Life::Present
+                {
                     return Err(Refused("the volume is another or retired"));
                 }
                 self.create_pod(*member, &volume_uid.clone(), *start, *is_voter);
@@ -96,7 +132,11 @@ impl World {
             Action::DeletePod { uid, why, member } => {
                 if let Some(pod) = self.objects.pods.values_mut().find(|pod| pod.uid == *uid) {
                     if *why == PodEnd::Ended {
-                        assert_eq!(pod.phase, PodPhase::Ended, "a pod that runs is not called ended");
+                        assert_eq!(
+                            pod.phase,
+                            PodPhase::Ended,
+                            "a pod that runs is not called ended"
+                        );
                     }
                     pod.life = Life::Deleting;
                 }
@@ -105,7 +145,10 @@ impl World {
                 }
             }
             Action::Format { member, volume_uid } => {
-                let volume = self.objects.volume_of(*member).ok_or(Refused("no volume"))?;
+                let volume = self
+                    .objects
+                    .volume_of(*member)
+                    .ok_or(Refused("no volume"))?;
                 let disk = self.disks.get_mut(&volume.uid).ok_or(Refused("no disk"))?;
                 if volume.uid != *volume_uid || disk.stamped {
                     return Err(Refused("not this empty volume"));
@@ -141,12 +184,19 @@ impl World {
         let same = now.is_some_and(|now| {
             now.resource_version == seen.metadata.resource_version && now.uid == seen.metadata.uid
         });
-        if same { Ok(()) } else { Err(Refused("the cluster object moved")) }
+        if same {
+            Ok(())
+        } else {
+            Err(Refused("the cluster object moved"))
+        }
     }
 
     fn assert_left(&self, member: MemberId, what: &str) {
         if let Some(config) = &self.raft.config {
-            assert!(!config.contains(member), "{what} while {member} is in {config:?}");
+            assert!(
+                !config.contains(member),
+                "{what} while {member} is in {config:?}"
+            );
         }
     }
 
@@ -166,7 +216,11 @@ impl World {
         };
         let (known, now) = match kind {
             Owned::Volume => {
-                let volume = self.objects.volumes.get_mut(name).ok_or(Refused("no volume"))?;
+                let volume = self
+                    .objects
+                    .volumes
+                    .get_mut(name)
+                    .ok_or(Refused("no volume"))?;
                 (&mut volume.version, &mut volume.owner)
             }
             Owned::Pod => {
@@ -186,7 +240,11 @@ impl World {
 
     fn create_volume(&mut self, member: MemberId) {
         let cluster = self.cluster.clone().expect("there is a cluster");
-        let identity = cluster.status.as_ref().and_then(|status| status.identity.clone()).expect("recorded first");
+        let identity = cluster
+            .status
+            .as_ref()
+            .and_then(|status| status.identity.clone())
+            .expect("recorded first");
         if self.objects.volume_of(member).is_some() {
             return;
         }
@@ -198,13 +256,32 @@ impl World {
         self.objects.volumes.insert(volume.name.clone(), volume);
     }
 
-    fn create_pod(&mut self, member: MemberId, volume_uid: &str, start: operator::observe::Start, is_voter: bool) {
+    fn create_pod(
+        &mut self,
+        member: MemberId,
+        volume_uid: &str,
+        start: operator::observe::Start,
+        is_voter: bool,
+    ) {
         let cluster = self.cluster.clone().expect("there is a cluster");
-        let cluster_id = self.objects.volume_of(member).expect("checked").cluster_id.clone();
-        let identity = resources::pod::Identity { cluster_id: &cluster_id, member, volume_uid };
+        let cluster_id = self
+            .objects
+            .volume_of(member)
+            .expect("checked")
+            .cluster_id
+            .clone();
+        let identity = resources::pod::Identity {
+            cluster_id: &cluster_id,
+            member,
+            volume_uid,
+        };
         let mut pod = resources::pod::build(&cluster, &identity, "taskstore:1", start, is_voter);
         self.stamp(&mut pod.metadata);
-        let hash = pod.metadata.annotations.as_ref().and_then(|known| known.get(annotation::TEMPLATE_HASH));
+        let hash = pod
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|known| known.get(annotation::TEMPLATE_HASH));
         assert_eq!(hash, Some(&resources::pod::template_hash(&cluster)));
         let labels = pod.metadata.labels.as_ref().expect("rendered");
         assert_eq!(labels.get(label::VOTER).is_some(), is_voter);
@@ -235,7 +312,12 @@ impl World {
 
     fn label_pod(&mut self, member: MemberId, version: &str, is_voter: bool) -> Outcome {
         let fresh = self.fresh("v");
-        let pod = self.objects.pods.values_mut().find(|pod| pod.member == member).ok_or(Refused("no pod"))?;
+        let pod = self
+            .objects
+            .pods
+            .values_mut()
+            .find(|pod| pod.member == member)
+            .ok_or(Refused("no pod"))?;
         guarded(&pod.version, version)?;
         pod.version = fresh;
         pod.is_voter = is_voter;
@@ -245,16 +327,32 @@ impl World {
     fn initialize(&mut self, on: MemberId, voters: &[MemberId]) -> Outcome {
         let set: BTreeSet<MemberId> = voters.iter().copied().collect();
         if let Some(config) = &self.raft.config {
-            assert_eq!(config.voters, set, "initialize is only ever repeated with the same set");
+            assert_eq!(
+                config.voters, set,
+                "initialize is only ever repeated with the same set"
+            );
             return Ok(());
         }
         for voter in voters {
-            let volume = self.objects.volume_of(*voter).expect("every founder has a volume");
-            assert_eq!(volume.state, VolumeState::Formatted, "every founder's volume is labelled first");
-            assert!(self.disks[&volume.uid].stamped, "every founder's volume is stamped first");
+            let volume = self
+                .objects
+                .volume_of(*voter)
+                .expect("every founder has a volume");
+            assert_eq!(
+                volume.state,
+                VolumeState::Formatted,
+                "every founder's volume is labelled first"
+            );
+            assert!(
+                self.disks[&volume.uid].stamped,
+                "every founder's volume is stamped first"
+            );
         }
         self.raft.term = 1;
-        self.raft.commit(Membership { voters: set, ..Membership::default() });
+        self.raft.commit(Membership {
+            voters: set,
+            ..Membership::default()
+        });
         let volume = self.objects.volume_of(on).ok_or(Refused("no volume"))?;
         if let Some(disk) = self.disks.get_mut(&volume.uid) {
             disk.known.clone_from(&self.raft.config);
@@ -272,7 +370,12 @@ impl World {
             .flatten()
             .copied()
             .chain(self.objects.volumes.values().map(|volume| volume.member.0))
-            .chain(self.raft.config.iter().flat_map(|config| config.voters.iter().map(|voter| voter.0)))
+            .chain(
+                self.raft
+                    .config
+                    .iter()
+                    .flat_map(|config| config.voters.iter().map(|voter| voter.0)),
+            )
             .max()
             .unwrap_or(0);
         let numbers = self
@@ -293,25 +396,44 @@ impl World {
     }
 
     fn guarded_config(&self, guard: Guard) -> Result<Membership, Refused> {
-        let config = self.raft.config.clone().ok_or(Refused("no configuration"))?;
-        let holds = self.raft.leader.is_some() && self.raft.term == guard.term && config.log_id == guard.log_id;
-        if holds { Ok(config) } else { Err(Refused("the configuration or the term moved")) }
+        let config = self
+            .raft
+            .config
+            .clone()
+            .ok_or(Refused("no configuration"))?;
+        let holds = self.raft.leader.is_some()
+            && self.raft.term == guard.term
+            && config.log_id == guard.log_id;
+        if holds {
+            Ok(config)
+        } else {
+            Err(Refused("the configuration or the term moved"))
+        }
     }
 
     fn set_voters(&mut self, voters: &BTreeSet<MemberId>, guard: Guard) -> Outcome {
         let mut next = self.guarded_config(guard)?;
         let added: Vec<MemberId> = voters.difference(&next.voters).copied().collect();
         let removed: Vec<MemberId> = next.voters.difference(voters).copied().collect();
-        assert!(added.is_empty() || removed.is_empty(), "a scale only adds or only removes");
+        assert!(
+            added.is_empty() || removed.is_empty(),
+            "a scale only adds or only removes"
+        );
         for member in &added {
-            assert!(next.learners.contains(member), "{member} was not a learner before");
+            assert!(
+                next.learners.contains(member),
+                "{member} was not a learner before"
+            );
             // Gone since the decision was made, it counts for nothing until it is made again.
             if let Some(pod) = self.objects.pod_of(*member) {
                 assert!(pod.is_voter, "a new voter is counted by the budget first");
             }
         }
         let leader = self.raft.leader.expect("guarded");
-        assert!(!removed.contains(&leader), "a leader hands over before it goes");
+        assert!(
+            !removed.contains(&leader),
+            "a leader hands over before it goes"
+        );
         if let Some(budget) = &self.objects.budget {
             assert_eq!(budget.disruptions_allowed, 0, "the budget is closed");
         }
@@ -324,5 +446,9 @@ impl World {
 }
 
 fn guarded(now: &str, seen: &str) -> Outcome {
-    if now == seen { Ok(()) } else { Err(Refused("the object moved")) }
+    if now == seen {
+        Ok(())
+    } else {
+        Err(Refused("the object moved"))
+    }
 }

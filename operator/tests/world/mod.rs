@@ -17,8 +17,8 @@ use crds::cluster::{TaskStoreClusterSpec, VolumePolicy};
 use crds::{MemberId, TaskStoreCluster};
 use jiff::{SignedDuration, Timestamp};
 use operator::observe::{
-    Authority, Budget, Credentials, Drift, Life, Object, Observed, Owner, Pod, PodPhase, Start, Trouble,
-    VolumeState,
+    Authority, Budget, Credentials, Drift, Life, Object, Observed, Owner, Pod, PodPhase, Start,
+    Trouble, VolumeState,
 };
 use operator::plan::{Plan, plan};
 use operator::status;
@@ -38,14 +38,16 @@ pub struct World {
     counter: u64,
 }
 
-pub const NODES: [(&str, &str); 4] =
-    [("n1", "a"), ("n2", "b"), ("n3", "c"), ("n4", "a")];
+pub const NODES: [(&str, &str); 4] = [("n1", "a"), ("n2", "b"), ("n3", "c"), ("n4", "a")];
 
 impl World {
     pub fn new() -> Self {
         Self {
             cluster: None,
-            objects: Observed { default_image: "taskstore:1".into(), ..Observed::default() },
+            objects: Observed {
+                default_image: "taskstore:1".into(),
+                ..Observed::default()
+            },
             disks: BTreeMap::new(),
             raft: Raft::default(),
             now: Timestamp::from_second(1_795_000_000).unwrap(),
@@ -55,7 +57,10 @@ impl World {
     }
 
     pub fn create(&mut self, replicas: i32, when_deleted: VolumePolicy, when_scaled: VolumePolicy) {
-        let mut spec = TaskStoreClusterSpec { replicas, ..TaskStoreClusterSpec::default() };
+        let mut spec = TaskStoreClusterSpec {
+            replicas,
+            ..TaskStoreClusterSpec::default()
+        };
         spec.storage.when_deleted = when_deleted;
         spec.storage.when_scaled = when_scaled;
         let mut cluster = TaskStoreCluster::new("demo", spec);
@@ -80,7 +85,10 @@ impl World {
     }
 
     pub fn uid(&self) -> String {
-        self.cluster.as_ref().and_then(|cluster| cluster.metadata.uid.clone()).unwrap_or_default()
+        self.cluster
+            .as_ref()
+            .and_then(|cluster| cluster.metadata.uid.clone())
+            .unwrap_or_default()
     }
 
     /// What an operator sees now.
@@ -93,7 +101,11 @@ impl World {
     /// What one operator would do on what it saw.
     pub fn think(&self, seen: &(TaskStoreCluster, Observed)) -> Plan {
         let first = plan(&seen.0, &seen.1, self.now);
-        assert_eq!(first, plan(&seen.0, &seen.1, self.now), "the same input gives the same plan");
+        assert_eq!(
+            first,
+            plan(&seen.0, &seen.1, self.now),
+            "the same input gives the same plan"
+        );
         first
     }
 
@@ -127,7 +139,11 @@ impl World {
     }
 
     /// Writes status onto the version it was made from.
-    fn report(&mut self, seen: &(TaskStoreCluster, Observed), thought: &Plan) -> Result<(), Refused> {
+    fn report(
+        &mut self,
+        seen: &(TaskStoreCluster, Observed),
+        thought: &Plan,
+    ) -> Result<(), Refused> {
         let wanted = status::next(&seen.0, &seen.1, thought, None, self.now);
         self.recheck_cluster(&seen.0)?;
         if seen.0.status.as_ref() != Some(&wanted) {
@@ -159,11 +175,22 @@ impl World {
 
     fn collect_garbage(&mut self) {
         let uid = self.uid();
-        let is_orphan = |owner: &Owner| *owner == Owner::Other || (*owner == Owner::Ours && uid.is_empty());
-        for pod in self.objects.pods.values_mut().filter(|pod| is_orphan(&pod.owner)) {
+        let is_orphan =
+            |owner: &Owner| *owner == Owner::Other || (*owner == Owner::Ours && uid.is_empty());
+        for pod in self
+            .objects
+            .pods
+            .values_mut()
+            .filter(|pod| is_orphan(&pod.owner))
+        {
             pod.life = Life::Deleting;
         }
-        for volume in self.objects.volumes.values_mut().filter(|volume| is_orphan(&volume.owner)) {
+        for volume in self
+            .objects
+            .volumes
+            .values_mut()
+            .filter(|volume| is_orphan(&volume.owner))
+        {
             volume.life = Life::Deleting;
         }
         self.objects.pods.retain(|_, pod| pod.life == Life::Present);
@@ -180,14 +207,24 @@ impl World {
             // Nothing of it is left anywhere.
             self.raft = Raft::default();
         }
-        for object in
-            [&mut self.objects.account, &mut self.objects.client_service, &mut self.objects.peer_service]
-        {
-            if object.as_ref().is_some_and(|object| is_orphan(&object.owner)) {
+        for object in [
+            &mut self.objects.account,
+            &mut self.objects.client_service,
+            &mut self.objects.peer_service,
+        ] {
+            if object
+                .as_ref()
+                .is_some_and(|object| is_orphan(&object.owner))
+            {
                 *object = None;
             }
         }
-        if self.objects.budget.as_ref().is_some_and(|budget| is_orphan(&budget.object.owner)) {
+        if self
+            .objects
+            .budget
+            .as_ref()
+            .is_some_and(|budget| is_orphan(&budget.object.owner))
+        {
             self.objects.budget = None;
         }
     }
@@ -201,12 +238,21 @@ impl World {
                 *owner = Owner::Other;
             }
         };
-        self.objects.pods.values_mut().for_each(|pod| disown(&mut pod.owner));
-        self.objects.volumes.values_mut().for_each(|volume| disown(&mut volume.owner));
-        for object in
-            [&mut self.objects.account, &mut self.objects.client_service, &mut self.objects.peer_service]
-                .into_iter()
-                .flatten()
+        self.objects
+            .pods
+            .values_mut()
+            .for_each(|pod| disown(&mut pod.owner));
+        self.objects
+            .volumes
+            .values_mut()
+            .for_each(|volume| disown(&mut volume.owner));
+        for object in [
+            &mut self.objects.account,
+            &mut self.objects.client_service,
+            &mut self.objects.peer_service,
+        ]
+        .into_iter()
+        .flatten()
         {
             disown(&mut object.owner);
         }
@@ -226,20 +272,36 @@ impl World {
             .collect();
         for name in unplaced {
             let pod = &self.objects.pods[&name];
-            let volume_uid = self.objects.volume_of(pod.member).map(|volume| volume.uid.clone());
-            let bound = volume_uid.as_ref().and_then(|uid| self.disks.get(uid)).and_then(|disk| disk.node.clone());
+            let volume_uid = self
+                .objects
+                .volume_of(pod.member)
+                .map(|volume| volume.uid.clone());
+            let bound = volume_uid
+                .as_ref()
+                .and_then(|uid| self.disks.get(uid))
+                .and_then(|disk| disk.node.clone());
             let node = bound.or_else(|| {
                 let load = |node: &str| {
-                    self.objects.pods.values().filter(|pod| pod.node.as_deref() == Some(node)).count()
+                    self.objects
+                        .pods
+                        .values()
+                        .filter(|pod| pod.node.as_deref() == Some(node))
+                        .count()
                 };
-                let free = NODES.iter().filter(|(node, _)| !self.cordoned.iter().any(|known| known == node));
-                free.min_by_key(|(node, _)| load(node)).map(|(node, _)| (*node).to_owned())
+                let free = NODES
+                    .iter()
+                    .filter(|(node, _)| !self.cordoned.iter().any(|known| known == node));
+                free.min_by_key(|(node, _)| load(node))
+                    .map(|(node, _)| (*node).to_owned())
             });
             let node = node.filter(|node| !self.cordoned.contains(node));
             let pod = self.objects.pods.get_mut(&name).expect("it was listed");
             match node {
                 Some(node) => {
-                    pod.zone = NODES.iter().find(|(name, _)| *name == node).map(|(_, zone)| (*zone).to_owned());
+                    pod.zone = NODES
+                        .iter()
+                        .find(|(name, _)| *name == node)
+                        .map(|(_, zone)| (*zone).to_owned());
                     pod.trouble = None;
                     if let Some(disk) = volume_uid.and_then(|uid| self.disks.get_mut(&uid)) {
                         disk.node = Some(node.clone());
@@ -263,7 +325,11 @@ impl World {
     fn ready_pods(&mut self) {
         for pod in self.objects.pods.values_mut() {
             let runs = pod.phase == PodPhase::Running && pod.start == Start::Serve;
-            let is_member = self.raft.config.as_ref().is_some_and(|config| config.contains(pod.member));
+            let is_member = self
+                .raft
+                .config
+                .as_ref()
+                .is_some_and(|config| config.contains(pod.member));
             // A latch: set with a leader, kept without one.
             pod.ready = runs && is_member && (pod.ready || self.raft.leader.is_some());
         }
@@ -271,7 +337,10 @@ impl World {
 
     fn observe_budget(&mut self) {
         let pods = &self.objects.pods;
-        let healthy = pods.values().filter(|pod| pod.is_voter && pod.ready).count();
+        let healthy = pods
+            .values()
+            .filter(|pod| pod.is_voter && pod.ready)
+            .count();
         if let Some(budget) = self.objects.budget.as_mut() {
             budget.observed_generation = budget.generation;
             let allowed = healthy as i64 - i64::from(budget.min_available);
@@ -286,7 +355,8 @@ impl World {
         };
         let is_granted = match self.objects.budget.as_mut() {
             Some(budget) => {
-                let is_granted = budget.disruptions_allowed > 0 && budget.observed_generation == budget.generation;
+                let is_granted = budget.disruptions_allowed > 0
+                    && budget.observed_generation == budget.generation;
                 budget.disruptions_allowed -= i32::from(is_granted);
                 is_granted
             }
@@ -309,7 +379,11 @@ impl World {
             .iter()
             .filter(|voter| self.objects.pod_of(**voter).is_some_and(raft::is_up))
             .count();
-        assert!(up * 2 > config.voters.len(), "{after} and only {up} of {} voters are up", config.voters.len());
+        assert!(
+            up * 2 > config.voters.len(),
+            "{after} and only {up} of {} voters are up",
+            config.voters.len()
+        );
     }
 
     /// Passes and turns until nothing moves; the transcript of it.
@@ -324,7 +398,8 @@ impl World {
                 return transcript;
             };
             let done = self.pass(&seen, usize::MAX);
-            let wrote = self.look().map(|now| now.0.metadata.resource_version) != Some(seen.0.metadata.resource_version);
+            let wrote = self.look().map(|now| now.0.metadata.resource_version)
+                != Some(seen.0.metadata.resource_version);
             if !moved && done.is_empty() && !wrote {
                 return transcript;
             }
@@ -338,7 +413,11 @@ impl World {
         let Some(seen) = self.look() else {
             return Vec::new();
         };
-        self.think(&seen).waiting.iter().map(|waiting| format!("waits: {}", waiting.words())).collect()
+        self.think(&seen)
+            .waiting
+            .iter()
+            .map(|waiting| format!("waits: {}", waiting.words()))
+            .collect()
     }
 
     pub fn tick(&mut self, seconds: i64) {
@@ -346,7 +425,11 @@ impl World {
     }
 
     pub fn pod_mut(&mut self, member: MemberId) -> &mut Pod {
-        self.objects.pods.values_mut().find(|pod| pod.member == member).expect("the member has a pod")
+        self.objects
+            .pods
+            .values_mut()
+            .find(|pod| pod.member == member)
+            .expect("the member has a pod")
     }
 
     /// The shape that every run must end in, whatever happened on the way.
@@ -355,9 +438,15 @@ impl World {
         for volume in self.objects.volumes.values() {
             let pod = self.objects.pods.get(&volume.name);
             let pod = pod.map_or("no pod".to_owned(), |pod| {
-                format!("pod {:?} ready={} voter={}", pod.phase, pod.ready, pod.is_voter)
+                format!(
+                    "pod {:?} ready={} voter={}",
+                    pod.phase, pod.ready, pod.is_voter
+                )
             });
-            lines.push(format!("{} {:?} {:?}, {pod}", volume.name, volume.state, volume.owner));
+            lines.push(format!(
+                "{} {:?} {:?}, {pod}",
+                volume.name, volume.state, volume.owner
+            ));
         }
         if let Some(config) = &self.raft.config {
             lines.push(format!(
@@ -369,17 +458,31 @@ impl World {
         if let Some(budget) = &self.objects.budget {
             lines.push(format!("budget min={}", budget.min_available));
         }
-        let status = self.cluster.as_ref().and_then(|cluster| cluster.status.clone()).unwrap_or_default();
+        let status = self
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.status.clone())
+            .unwrap_or_default();
         for condition in &status.conditions {
-            lines.push(format!("{} {} {}", condition.type_, condition.status, condition.reason));
+            lines.push(format!(
+                "{} {} {}",
+                condition.type_, condition.status, condition.reason
+            ));
         }
         lines
     }
 
     fn authority(&self) -> Authority {
         let cluster = self.cluster.as_ref().expect("there is a cluster");
-        let recorded = cluster.status.as_ref().and_then(|status| status.identity.as_ref());
-        let in_use = self.objects.volumes.values().find(|volume| volume.state != VolumeState::Retired);
+        let recorded = cluster
+            .status
+            .as_ref()
+            .and_then(|status| status.identity.as_ref());
+        let in_use = self
+            .objects
+            .volumes
+            .values()
+            .find(|volume| volume.state != VolumeState::Retired);
         let owner = match cluster.spec.storage.when_deleted {
             VolumePolicy::Delete => Owner::Ours,
             VolumePolicy::Retain => Owner::Nobody,
@@ -395,7 +498,12 @@ impl World {
     }
 
     fn object(&mut self) -> Object {
-        Object { uid: self.fresh("uid"), version: self.fresh("v"), owner: Owner::Ours, drift: Drift::None }
+        Object {
+            uid: self.fresh("uid"),
+            version: self.fresh("v"),
+            owner: Owner::Ours,
+            drift: Drift::None,
+        }
     }
 
     fn budget(&mut self, min_available: u32) -> Budget {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::MemberId;
 use crds::status::LogId;
 use operator::observe::{
-    Life, Link, Member, Membership, Observed, Peer, PeerHealth, Phase, Pod, PodPhase, Raft as RaftReport,
-    Report, Start,
+    Life, Link, Member, Membership, Observed, Peer, PeerHealth, Phase, Pod, PodPhase,
+    Raft as RaftReport, Report, Start,
 };
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,7 +44,9 @@ impl Raft {
             .filter(|pod| is_up(pod))
             .filter(|pod| {
                 let volume = objects.volume_of(pod.member);
-                volume.and_then(|volume| disks.get(&volume.uid)).is_some_and(|disk| disk.damage.is_none())
+                volume
+                    .and_then(|volume| disks.get(&volume.uid))
+                    .is_some_and(|disk| disk.damage.is_none())
             })
             .map(|pod| pod.member)
             .collect();
@@ -56,13 +58,19 @@ impl Raft {
                 && objects
                     .volume_of(*member)
                     .and_then(|volume| disks.get(&volume.uid))
-                    .is_some_and(|disk| disk.known.as_ref().is_some_and(|known| known.log_id == config.log_id))
+                    .is_some_and(|disk| {
+                        disk.known
+                            .as_ref()
+                            .is_some_and(|known| known.log_id == config.log_id)
+                    })
         };
         let has_quorum = [&config.voters, &config.outgoing]
             .into_iter()
             .filter(|half| !half.is_empty())
             .all(|half| half.iter().filter(|voter| up.contains(voter)).count() * 2 > half.len());
-        let keeps = self.leader.is_some_and(|leader| config.voters.contains(&leader) && up.contains(&leader));
+        let keeps = self
+            .leader
+            .is_some_and(|leader| config.voters.contains(&leader) && up.contains(&leader));
         if !has_quorum {
             self.leader = None;
         } else if !keeps {
@@ -77,8 +85,14 @@ impl Raft {
         let Some(config) = self.config.as_ref().filter(|_| self.leader.is_some()) else {
             return;
         };
-        for pod in objects.pods.values().filter(|pod| is_up(pod) && config.contains(pod.member)) {
-            let disk = objects.volume_of(pod.member).and_then(|volume| disks.get_mut(&volume.uid));
+        for pod in objects
+            .pods
+            .values()
+            .filter(|pod| is_up(pod) && config.contains(pod.member))
+        {
+            let disk = objects
+                .volume_of(pod.member)
+                .and_then(|volume| disks.get_mut(&volume.uid));
             if let Some(disk) = disk.filter(|disk| disk.damage.is_none()) {
                 disk.known = Some(config.clone());
             }
@@ -87,15 +101,26 @@ impl Raft {
 
     pub fn commit(&mut self, mut next: Membership) {
         self.index += 2;
-        next.log_id = LogId { term: self.term, index: self.index };
+        next.log_id = LogId {
+            term: self.term,
+            index: self.index,
+        };
         next.is_committed = true;
         self.config = Some(next);
     }
 
     /// What every running member says.
-    pub fn reports(&self, objects: &Observed, disks: &BTreeMap<String, Disk>) -> BTreeMap<MemberId, Member> {
+    pub fn reports(
+        &self,
+        objects: &Observed,
+        disks: &BTreeMap<String, Disk>,
+    ) -> BTreeMap<MemberId, Member> {
         let mut reports = BTreeMap::new();
-        for pod in objects.pods.values().filter(|pod| pod.phase == PodPhase::Running) {
+        for pod in objects
+            .pods
+            .values()
+            .filter(|pod| pod.phase == PodPhase::Running)
+        {
             let Some(volume) = objects.volume_of(pod.member) else {
                 continue;
             };
@@ -103,7 +128,13 @@ impl Raft {
                 continue;
             };
             let report = self.report(objects, pod, &volume.uid, disk);
-            reports.insert(pod.member, Member { link: Link::Connected, report: Some(report) });
+            reports.insert(
+                pod.member,
+                Member {
+                    link: Link::Connected,
+                    report: Some(report),
+                },
+            );
         }
         reports
     }
@@ -122,7 +153,11 @@ impl Raft {
             Phase::Serving
         };
         let peers = |config: &Membership| {
-            let others = config.voters.iter().chain(&config.learners).chain(&config.outgoing);
+            let others = config
+                .voters
+                .iter()
+                .chain(&config.learners)
+                .chain(&config.outgoing);
             others
                 .filter(|other| **other != pod.member)
                 .map(|other| {
@@ -133,7 +168,13 @@ impl Raft {
                     } else {
                         PeerHealth::CaughtUp
                     };
-                    (*other, Peer { health, ready: true })
+                    (
+                        *other,
+                        Peer {
+                            health,
+                            ready: true,
+                        },
+                    )
                 })
                 .collect()
         };
@@ -141,7 +182,11 @@ impl Raft {
             phase,
             cluster_id: pod.cluster_id.clone(),
             member: pod.member,
-            volume_uid: if disk.stamped { volume_uid.to_owned() } else { String::new() },
+            volume_uid: if disk.stamped {
+                volume_uid.to_owned()
+            } else {
+                String::new()
+            },
             version: "1".into(),
             initialized: disk.known.is_some(),
             ready: pod.ready,
@@ -150,8 +195,16 @@ impl Raft {
                 term: self.term,
                 leads,
                 leader: self.leader,
-                membership: if leads { self.config.clone().unwrap_or_default() } else { known.clone() },
-                peers: if leads { self.config.as_ref().map(peers).unwrap_or_default() } else { BTreeMap::new() },
+                membership: if leads {
+                    self.config.clone().unwrap_or_default()
+                } else {
+                    known.clone()
+                },
+                peers: if leads {
+                    self.config.as_ref().map(peers).unwrap_or_default()
+                } else {
+                    BTreeMap::new()
+                },
             }),
             is_disk_high_water: false,
         }
