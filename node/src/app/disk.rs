@@ -2,12 +2,14 @@
 //! table, state.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
 use super::member::{Member, Phase};
+use crate::config::Config;
 use crate::storage::codec::log_id;
 use crate::storage::identity::{Content, Home, Identity, Volume};
 use crate::storage::log::disk::SystemDisk;
@@ -17,6 +19,9 @@ use crate::storage::snapshot::{self, SnapshotFile, SnapshotHandle, SnapshotIdent
 use crate::storage::start::{Base, SnapshotFacts, SnapshotsFound, StartError, StartOptions, start};
 use crate::storage::store::Store;
 use crate::task::state::Bounds;
+
+/// How often a volume that is in use is tried again.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 /// What opening came to.
 pub enum Opened {
@@ -36,13 +41,8 @@ pub struct Disk {
 /// An error is a disk that is refused, with the reason for people.
 pub async fn open(member: &Arc<Member>) -> anyhow::Result<Opened> {
     let config = &member.config;
-    let identity = Identity {
-        cluster_id: config.member.cluster_id.clone(),
-        incarnation: config.member.incarnation,
-        member_id: config.member.member_id,
-        volume_uid: config.member.volume_uid.clone(),
-    };
-    let volume = Volume::open(&config.data_dir).context("the volume")?;
+    let identity = identity(config);
+    let volume = open_volume(member).await?;
     let home = match volume.content()? {
         Content::Stamped(home) => home,
         Content::Blank => {
@@ -54,8 +54,7 @@ pub async fn open(member: &Arc<Member>) -> anyhow::Result<Opened> {
         }
     };
     let dir = home.snapshots_directory();
-    let of_snapshots =
-        SnapshotIdentity { cluster_id: identity.cluster_id.clone(), incarnation: identity.incarnation };
+    let of_snapshots = of_snapshots(&identity);
     let files = snapshot::list(&dir)?;
     let found = found(&files, &of_snapshots, &dir)?;
     let options = StartOptions {
@@ -72,12 +71,7 @@ pub async fn open(member: &Arc<Member>) -> anyhow::Result<Opened> {
     if started.torn_frames > 0 {
         tracing::warn!("an unacknowledged last frame was cut: the power failed while it was written");
     }
-    let from = match started.base {
-        Base::Empty | Base::LogFromStart => None,
-        Base::NewestSnapshot => files.first(),
-        Base::OlderSnapshot => files.get(1),
-    };
-    let from = from.map(|file| file.path.clone());
+    let from = base_file(&files, started.base);
     let (clear, base) = (started.clear_installing, started.base);
     let store = tokio::task::spawn_blocking(move || {
         let store = Store::open(&dir, of_snapshots, from.as_deref(), Bounds::default())?;
@@ -91,8 +85,49 @@ pub async fn open(member: &Arc<Member>) -> anyhow::Result<Opened> {
     Ok(Opened::Ready(Box::new(Disk { home, log: started.log, store, _volume: volume })))
 }
 
+/// Takes the volume's lock. The container before this one may still be ending: its end is waited for.
+pub async fn open_volume(member: &Member) -> anyhow::Result<Volume> {
+    let mut said = false;
+    loop {
+        match Volume::open(&member.config.data_dir) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "waiting for the volume");
+                }
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            opened => return opened.context("the volume"),
+        }
+    }
+}
+
+/// Who the arguments say that this member is.
+pub fn identity(config: &Config) -> Identity {
+    Identity {
+        cluster_id: config.member.cluster_id.clone(),
+        incarnation: config.member.incarnation,
+        member_id: config.member.member_id,
+        volume_uid: config.member.volume_uid.clone(),
+    }
+}
+
+/// The store that this member's snapshots belong to.
+pub fn of_snapshots(identity: &Identity) -> SnapshotIdentity {
+    SnapshotIdentity { cluster_id: identity.cluster_id.clone(), incarnation: identity.incarnation }
+}
+
+/// The file that the start table has chosen, of those listed newest first.
+pub fn base_file(files: &[SnapshotFile], base: Base) -> Option<PathBuf> {
+    let file = match base {
+        Base::Empty | Base::LogFromStart => None,
+        Base::NewestSnapshot => files.first(),
+        Base::OlderSnapshot => files.get(1),
+    };
+    file.map(|file| file.path.clone())
+}
+
 /// Verifies the two newest files: the start table decides by what is good.
-fn found(files: &[SnapshotFile], identity: &SnapshotIdentity, dir: &Path) -> io::Result<SnapshotsFound> {
+pub fn found(files: &[SnapshotFile], identity: &SnapshotIdentity, dir: &Path) -> io::Result<SnapshotsFound> {
     let facts = |file: &SnapshotFile| SnapshotFacts {
         log_id: log_id(file.position.term, file.position.index),
         bytes: file.bytes,
@@ -106,7 +141,7 @@ fn found(files: &[SnapshotFile], identity: &SnapshotIdentity, dir: &Path) -> io:
 }
 
 /// An install is complete once the older log is purged: its marker goes then.
-fn clears_marker(dir: std::path::PathBuf) -> PurgedHook {
+fn clears_marker(dir: PathBuf) -> PurgedHook {
     Arc::new(move |to| {
         if snapshot::installing(&dir)?.is_some_and(|at| at.index <= to.index) {
             snapshot::clear_installing_in(&dir)?;

@@ -18,6 +18,7 @@ use crate::server::admin::membership_message;
 use crate::server::health::Readiness;
 use crate::service::Service;
 use crate::service::request::Error;
+use crate::storage::identity::Home;
 use crate::storage::log_store::LogDisk;
 use crate::storage::store::Store;
 use crate::task::command::{Command, Outcome, ReserveMembers};
@@ -52,6 +53,7 @@ pub struct Running {
     pub consensus: Consensus,
     pub service: Arc<Service>,
     pub state: Arc<Store>,
+    pub home: Home,
     pub peers: Arc<Peers>,
     pub snapshots: Snapshots,
 }
@@ -65,6 +67,7 @@ pub struct Member {
     readiness: watch::Sender<Readiness>,
     log_disk: Mutex<Option<LogDisk>>,
     running: OnceLock<Arc<Running>>,
+    inspected: OnceLock<(v1::RaftStatus, bool)>,
     format_asked: Notify,
 }
 
@@ -84,6 +87,7 @@ impl Member {
             readiness: watch::channel(Readiness::NotReady("starting".into())).0,
             log_disk: Mutex::default(),
             running: OnceLock::new(),
+            inspected: OnceLock::new(),
             format_asked: Notify::new(),
         }
     }
@@ -165,6 +169,11 @@ impl Member {
         self.running.get().cloned()
     }
 
+    /// Notes what `--inspect` has found, and whether the volume was ever written to.
+    pub fn note_inspected(&self, raft: v1::RaftStatus, is_initialized: bool) {
+        let _ = self.inspected.set((raft, is_initialized));
+    }
+
     pub fn set_running(&self, running: Arc<Running>) {
         let _ = self.running.set(running);
     }
@@ -238,9 +247,15 @@ impl Member {
                 Phase::Damaged(reason) => reason,
                 _ => String::new(),
             },
-            initialized: running.as_ref().is_some_and(|running| running.initialized()),
+            initialized: match (&running, self.inspected.get()) {
+                (Some(running), _) => running.initialized(),
+                (None, inspected) => inspected.is_some_and(|(_, is_initialized)| *is_initialized),
+            },
             ready: own.ready,
-            raft: running.as_ref().map(|running| running.raft_status()),
+            raft: match &running {
+                Some(running) => Some(running.raft_status()),
+                None => self.inspected.get().map(|(raft, _)| raft.clone()),
+            },
             certificate_sha256: tls.certificate_sha256.clone(),
             bundle_sha256: tls.bundle_sha256.clone(),
             disk_high_water: own.disk_high_water,
@@ -249,9 +264,9 @@ impl Member {
 }
 
 impl Running {
-    /// Whether this member knows a configuration: it has voted, or has been reached by a leader.
+    /// Whether this member has ever written to its log: it has voted, or has been reached by a leader.
     pub fn initialized(&self) -> bool {
-        self.consensus.metrics().membership_config.log_id().is_some()
+        self.home.stamp().is_initialized
     }
 
     /// Numbers for new members, above every id in any configuration this leader has applied.

@@ -10,6 +10,7 @@
 
 pub mod client_tls;
 pub mod disk;
+mod inspect;
 pub mod member;
 pub mod ports;
 
@@ -80,6 +81,11 @@ async fn live(
     stop: &CancellationToken,
     serving: &CancellationToken,
 ) -> anyhow::Result<()> {
+    if member.config.inspect {
+        inspect::run(member).await?;
+        stop.cancelled().await;
+        return Ok(());
+    }
     let opened = tokio::select! {
         opened = disk::open(member) => opened?,
         () = stop.cancelled() => return Ok(()),
@@ -122,6 +128,7 @@ async fn live(
         consensus: consensus.clone(),
         service: service.clone(),
         state: opened.store,
+        home: opened.home.clone(),
         peers,
         snapshots,
     });

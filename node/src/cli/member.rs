@@ -1,5 +1,6 @@
 //! `taskstore member` and `taskstore dev`: from arguments to a running member, and its signals.
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
@@ -72,7 +73,9 @@ pub fn run_dev(args: DevArgs) -> anyhow::Result<ExitCode> {
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,openraft=warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     block_on(async {
         let stop = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate())?;

@@ -5,6 +5,7 @@ pub mod config;
 pub mod consensus;
 pub mod door;
 pub mod engine;
+pub mod inspect;
 pub mod membership;
 pub mod network;
 mod snapshots;
