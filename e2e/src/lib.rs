@@ -5,17 +5,21 @@
 //! - `cluster`: a Kubernetes to talk to, local or given by a kubeconfig.
 //! - `images`: the product's two images, and any other single-binary image.
 //! - `install`: the product on a cluster, by its charts.
+//! - `store`: one TaskStoreCluster there: wait for it, talk to it, kill parts of it.
+//! - `demo`: the main job on real input, for people to watch.
 //! - `stories`: user stories on a cluster, one function each.
 //! - `verify`: all checks by name.
 
 pub mod binaries;
 pub mod cache;
 pub mod cluster;
+pub mod demo;
 pub mod host;
 pub mod images;
 pub mod install;
 pub mod local;
 pub mod process;
 pub mod progress;
+pub mod store;
 pub mod stories;
 pub mod verify;

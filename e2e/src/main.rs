@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::progress::say;
-use e2e::{cluster::Cluster, install, local, stories, verify};
+use e2e::{cluster::Cluster, demo, install, local, stories, verify};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Command {
     /// A real Kubernetes on this machine.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// The main job on real input: the machine's Debian index through a replicated store.
+    Demo(demo::Settings),
     /// User stories on a Kubernetes; all of them, or those named.
     Stories(stories::Selection),
     /// All checks and tests; or the named parts.
@@ -61,6 +63,7 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cluster(command) => cluster(command).await.map(|()| ExitCode::SUCCESS),
+        Command::Demo(settings) => demo::main(&settings).await,
         Command::Stories(selection) => stories::main(&selection).await,
         Command::Verify(selection) => verify::main(&selection).await,
     }

@@ -1,0 +1,209 @@
+//! One TaskStoreCluster on a Kubernetes, as its user and its enemy see it: wait for it, talk to it,
+//! kill parts of it.
+
+use crate::cluster::Cluster;
+use crate::install;
+use anyhow::{Context, Result, bail};
+use crds::names::{self, CLIENT_PORT};
+use crds::{ConditionType, TaskStoreCluster};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::api::{Api, DeleteParams, ListParams};
+use kube::runtime::wait::await_condition;
+use std::time::Duration;
+use taskstore_api::{Endpoints, TaskStoreClient, Trust};
+use tokio::time::timeout;
+
+/// The example's cluster and namespace are made within this, images pulled or not.
+pub const READY_LIMIT: Duration = Duration::from_secs(180);
+/// So many connections of one client, each to any member: a dead one is left for the next.
+const CONNECTIONS: usize = 3;
+
+#[derive(Clone)]
+pub struct Store {
+    pub cluster: Cluster,
+    pub namespace: String,
+    pub name: String,
+    pub kube: kube::Client,
+}
+
+impl Store {
+    pub async fn open(cluster: &Cluster, namespace: &str, name: &str) -> Result<Self> {
+        Ok(Self {
+            cluster: cluster.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            kube: cluster.client().await?,
+        })
+    }
+
+    pub fn api(&self) -> Api<TaskStoreCluster> {
+        Api::namespaced(self.kube.clone(), &self.namespace)
+    }
+
+    pub fn pods_api(&self) -> Api<Pod> {
+        Api::namespaced(self.kube.clone(), &self.namespace)
+    }
+
+    pub async fn get(&self) -> Result<TaskStoreCluster> {
+        Ok(self.api().get(&self.name).await?)
+    }
+
+    /// Waits for a state of the object; when it does not come, the error shows its status.
+    pub async fn until(
+        &self,
+        what: &str,
+        limit: Duration,
+        met: impl Fn(&TaskStoreCluster) -> bool,
+    ) -> Result<TaskStoreCluster> {
+        let condition = |found: Option<&TaskStoreCluster>| found.is_some_and(&met);
+        let wait = await_condition(self.api(), &self.name, condition);
+        let Ok(found) = timeout(limit, wait).await else {
+            let status = self.get().await.map(|cluster| cluster.status);
+            let seconds = limit.as_secs();
+            bail!("{what}: not within {seconds} s; the status is {status:?}");
+        };
+        found?.with_context(|| format!("{what}: {} was deleted", self.name))
+    }
+
+    /// Waits until so many voters are Ready, nothing is in flight and the spec has been seen.
+    pub async fn ready(&self, replicas: i32, limit: Duration) -> Result<TaskStoreCluster> {
+        let what = format!("{}/{} Ready with {replicas}", self.namespace, self.name);
+        self.until(&what, limit, |cluster| settled(cluster, replicas))
+            .await
+    }
+
+    /// Waits until the members' pods are exactly the voters', and all of them are Ready.
+    pub async fn healed(&self, replicas: i32, limit: Duration) -> Result<TaskStoreCluster> {
+        let cluster = self.ready(replicas, limit).await?;
+        for member in cluster.status.iter().flat_map(|status| &status.members) {
+            self.pod_ready(&member.pod, limit).await?;
+        }
+        self.ready(replicas, limit).await
+    }
+
+    pub async fn pod_ready(&self, pod: &str, limit: Duration) -> Result<()> {
+        let ready = |pod: Option<&Pod>| pod.is_some_and(is_ready);
+        timeout(limit, await_condition(self.pods_api(), pod, ready))
+            .await
+            .with_context(|| format!("pod {pod} is not Ready after {} s", limit.as_secs()))??;
+        Ok(())
+    }
+
+    pub async fn pods(&self) -> Result<Vec<Pod>> {
+        let selector = names::pod_selector(&self.name);
+        let list = ListParams::default().labels(&selector);
+        Ok(self.pods_api().list(&list).await?.items)
+    }
+
+    /// The pod of the member that leads, as the operator last saw it.
+    pub async fn leader(&self) -> Result<String> {
+        let named = |cluster: &TaskStoreCluster| leader(cluster).is_some();
+        let cluster = self
+            .until("a leader", Duration::from_secs(60), named)
+            .await?;
+        leader(&cluster).context("the condition just held")
+    }
+
+    /// Removes a pod without any grace, as a crash would; returns when another has its name.
+    pub async fn kill(&self, pod: &str) -> Result<()> {
+        let api = self.pods_api();
+        let uid = api.get(pod).await?.metadata.uid;
+        api.delete(pod, &DeleteParams::default().grace_period(0))
+            .await?;
+        let another = |found: Option<&Pod>| found.is_some_and(|found| found.metadata.uid != uid);
+        timeout(READY_LIMIT, await_condition(api, pod, another))
+            .await
+            .with_context(|| format!("pod {pod} was not made again"))??;
+        Ok(())
+    }
+
+    /// A client of the store's Service, with connections of its own.
+    pub async fn client(&self) -> Result<TaskStoreClient> {
+        let services: Api<Service> = Api::namespaced(self.kube.clone(), &self.namespace);
+        let service = services.get(&names::client_service(&self.name)).await?;
+        let address = service
+            .spec
+            .and_then(|spec| spec.cluster_ip)
+            .with_context(|| format!("the Service of {} has no address", self.name))?;
+        let maps: Api<ConfigMap> = Api::namespaced(self.kube.clone(), &self.namespace);
+        let ca_pem = maps
+            .get(&names::ca_config_map(&self.name))
+            .await?
+            .data
+            .and_then(|mut data| data.remove("ca.crt"))
+            .context("the CA's ConfigMap holds no ca.crt")?;
+        let endpoints = Endpoints {
+            addresses: vec![format!("{address}:{CLIENT_PORT}"); CONNECTIONS],
+            trust: Trust::Tls {
+                ca_pem,
+                server_name: Some(names::client_host(&self.name, &self.namespace)),
+            },
+        };
+        Ok(TaskStoreClient::connect(&endpoints)?)
+    }
+}
+
+/// The pod of the operator that acts, by its Lease.
+pub async fn leading_operator(kube: &kube::Client) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(kube.clone(), install::NAMESPACE);
+    let held = |lease: Option<&Lease>| lease.is_some_and(|lease| holder(lease).is_some());
+    let wait = await_condition(leases, install::DEPLOYMENT, held);
+    let lease = timeout(Duration::from_secs(60), wait)
+        .await
+        .context("no operator leads")??
+        .context("the operators' Lease is gone")?;
+    let holder = holder(&lease).context("the condition just held")?;
+    // The identity is the pod's name and a random suffix for each process.
+    let pod = holder.rsplit_once('-').map_or(holder, |(pod, _)| pod);
+    Ok(pod.to_owned())
+}
+
+/// Kills the acting operator without any grace; returns the pod's name.
+pub async fn kill_operator(kube: &kube::Client) -> Result<String> {
+    let pod = leading_operator(kube).await?;
+    let pods: Api<Pod> = Api::namespaced(kube.clone(), install::NAMESPACE);
+    let now = DeleteParams::default().grace_period(0);
+    pods.delete(&pod, &now)
+        .await
+        .with_context(|| format!("kill the operator {pod}"))?;
+    Ok(pod)
+}
+
+fn holder(lease: &Lease) -> Option<&str> {
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+    (!holder.is_empty()).then_some(holder)
+}
+
+fn leader(cluster: &TaskStoreCluster) -> Option<String> {
+    cluster.status.as_ref()?.leader.clone()
+}
+
+/// Serving, with this many voters, all of them Ready, and nothing left to do.
+fn settled(cluster: &TaskStoreCluster, replicas: i32) -> bool {
+    let Some(status) = &cluster.status else {
+        return false;
+    };
+    let is = |kind: ConditionType, value: &str| {
+        status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == kind.as_str() && condition.status == value)
+    };
+    is(ConditionType::Ready, "True")
+        && is(ConditionType::MembershipStable, "True")
+        && status.operation.is_none()
+        && status.observed_generation == cluster.metadata.generation
+        && (status.replicas, status.ready_replicas) == (replicas, replicas)
+}
+
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
