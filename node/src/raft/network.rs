@@ -48,7 +48,14 @@ impl<S: SnapshotSource> NetworkFactory<S> {
     }
 
     fn client(&self, target: u64, name: &MemberName, purpose: Purpose) -> Network<S> {
-        Network { peer: self.peers.peer(target, name), peers: Arc::clone(&self.peers), target, purpose, data: PhantomData }
+        Network {
+            peer: self.peers.peer(target, name),
+            peers: Arc::clone(&self.peers),
+            target,
+            purpose,
+            data: PhantomData,
+            retries: None,
+        }
     }
 }
 
@@ -66,6 +73,8 @@ pub struct Network<S> {
     target: u64,
     purpose: Purpose,
     data: PhantomData<fn() -> S>,
+    /// Pauses before the append stream is opened again; none while it is open.
+    retries: Option<Box<dyn Iterator<Item = Duration> + Send + Sync>>,
 }
 
 impl<S: SnapshotSource> RaftNetworkFactory<C> for NetworkFactory<S> {
@@ -154,9 +163,16 @@ impl<S: SnapshotSource> NetStreamAppend<C> for Network<S> {
                 let beats: BoxStream<'s, _> = Box::pin(beats);
                 return Ok(beats);
             }
-            let stream = append_stream::open(&self.peer, self.peers.options(), input)
-                .await
-                .map_err(|error| self.dial_error(&error))?;
+            let stream = match append_stream::open(&self.peer, self.peers.options(), input).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // openraft's back-off waits in `input`, which a peer that is away never gets to read.
+                    let pause = self.retries.get_or_insert_with(|| Box::new(pauses(self.peers.options()))).next();
+                    tokio::time::sleep(pause.unwrap_or(self.peers.options().retry_longest)).await;
+                    return Err(self.dial_error(&error));
+                }
+            };
+            self.retries = None;
             let answers = append_stream::answers(stream).map(|item| match item {
                 Ok(outcome) => Ok(outcome_in(outcome)),
                 Err(append_stream::AppendError::Timeout(after)) => {

@@ -92,7 +92,7 @@ impl Default for Options {
 }
 
 /// Pauses that double, with jitter so that members started together do not knock together.
-pub fn pauses(options: &Options) -> impl Iterator<Item = Duration> + Send + 'static {
+pub fn pauses(options: &Options) -> impl Iterator<Item = Duration> + Send + Sync + 'static {
     let (mut next, longest) = (options.retry_first, options.retry_longest);
     std::iter::from_fn(move || {
         let pause = next.mul_f64(0.5 + fastrand::f64());

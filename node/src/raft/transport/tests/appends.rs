@@ -4,11 +4,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use openraft::RaftNetworkFactory;
 use openraft::network::{NetStreamAppend, RPCOption};
-use openraft::raft::StreamAppendError;
+use openraft::raft::{AppendEntriesRequest, StreamAppendError};
 use tokio::time::timeout;
 
-use super::rig::{CLUSTER, Member, SOON, append, id, log_id};
+use super::rig::{CLUSTER, Member, SOON, append, id, log_id, options};
 use crate::raft::certs::Authority;
+use crate::storage::types::{MemberName, TypeConfig};
 
 async fn pair() -> (Member, Member) {
     let authority = Authority::new(CLUSTER).unwrap();
@@ -119,4 +120,19 @@ async fn a_follower_that_dies_ends_the_stream_with_an_error() {
     follower.stop.cancel();
     assert!(timeout(SOON, answers.next()).await.unwrap().unwrap().is_err());
     assert!(answers.next().await.is_none());
+}
+
+/// openraft waits out its back-off inside the input, which is never read while the peer is away.
+#[tokio::test]
+async fn a_peer_that_is_away_is_not_dialled_in_a_spin() {
+    let (leader, _follower) = pair().await;
+    let away = MemberName("127.0.0.1:1".into());
+    let mut client = leader.factory().new_client(id(9), &away).await;
+    let begun = tokio::time::Instant::now();
+    for _ in 0..6 {
+        let input = futures::stream::pending::<AppendEntriesRequest<TypeConfig>>();
+        assert!(client.stream_append(input, option()).await.is_err());
+    }
+    let doubled = options().retry_first * (1 + 2 + 4);
+    assert!(begun.elapsed() >= doubled / 2, "six attempts took {:?}", begun.elapsed());
 }
