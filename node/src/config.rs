@@ -17,7 +17,12 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Ports {
-        Ports { client: 7400, admin: 7401, peer: 7402, health: 7403 }
+        Ports {
+            client: 7400,
+            admin: 7401,
+            peer: 7402,
+            health: 7403,
+        }
     }
 }
 
@@ -82,7 +87,9 @@ impl Config {
         if self.member.incarnation == 0 {
             return Err("incarnation must be at least 1".into());
         }
-        if incarnation != u64::from(self.member.incarnation) || self.member.member_id & 0xffff_ffff == 0 {
+        if incarnation != u64::from(self.member.incarnation)
+            || self.member.member_id & 0xffff_ffff == 0
+        {
             return Err("member-id must be incarnation * 2^32 + n with n of at least 1".into());
         }
         if self.raft.election_ms_min < 2 * self.raft.heartbeat_ms {
@@ -92,7 +99,9 @@ impl Config {
             return Err("election-ms-max must be greater than election-ms-min".into());
         }
         if self.log_budget_bytes < LOG_BUDGET_BYTES_MIN {
-            return Err(format!("log-budget-bytes must be at least {LOG_BUDGET_BYTES_MIN}"));
+            return Err(format!(
+                "log-budget-bytes must be at least {LOG_BUDGET_BYTES_MIN}"
+            ));
         }
         Ok(())
     }

@@ -21,7 +21,9 @@ use tokio::sync::{oneshot, watch};
 
 use self::claims::{Claims, Waiter};
 use self::proposer::{Proposer, RETRY_AFTER};
-use self::request::{ClaimedTask, Error, List, Page, Request, Response, TaskWithPayload, UnavailableCause};
+use self::request::{
+    ClaimedTask, Error, List, Page, Request, Response, TaskWithPayload, UnavailableCause,
+};
 use crate::metrics::Metrics;
 use crate::raft::consensus::{Consensus, ProposeError, Role};
 use crate::raft::transport::peers::{ForwardError, Peers};
@@ -82,8 +84,19 @@ impl Service {
     ) -> Service {
         let proposer = Proposer::start(consensus.clone(), state.clone(), metrics);
         let claims = Claims::start(consensus.clone(), state.clone(), proposer.clone());
-        tokio::spawn(ticker::run(consensus.clone(), state.clone(), proposer.clone()));
-        Service { consensus, state, proposer, claims, peers, own }
+        tokio::spawn(ticker::run(
+            consensus.clone(),
+            state.clone(),
+            proposer.clone(),
+        ));
+        Service {
+            consensus,
+            state,
+            proposer,
+            claims,
+            peers,
+            own,
+        }
     }
 
     pub fn proposer(&self) -> &Proposer {
@@ -96,9 +109,17 @@ impl Service {
     }
 
     /// Serves a request that came from `origin`.
-    pub async fn serve(&self, request: Request, origin: Origin, deadline: Instant) -> Result<Response, Error> {
+    pub async fn serve(
+        &self,
+        request: Request,
+        origin: Origin,
+        deadline: Instant,
+    ) -> Result<Response, Error> {
         if !self.own.borrow().ready {
-            return Err(unavailable(UnavailableCause::NotReady, "the member has not caught up yet"));
+            return Err(unavailable(
+                UnavailableCause::NotReady,
+                "the member has not caught up yet",
+            ));
         }
         let patience = deadline.min(Instant::now() + LEADER_PATIENCE);
         let mut role = self.consensus.watch_role();
@@ -107,9 +128,9 @@ impl Service {
             let seen = *role.borrow_and_update();
             let miss = match seen {
                 Role::Leads { .. } => self.lead(&request, deadline).await,
-                Role::Follows { leader: Some(leader) } if origin == Origin::Client => {
-                    self.forward(leader, &request, deadline).await
-                }
+                Role::Follows {
+                    leader: Some(leader),
+                } if origin == Origin::Client => self.forward(leader, &request, deadline).await,
                 Role::Follows { .. } => Err(Miss::NotHere),
             };
             let miss = match miss {
@@ -139,11 +160,18 @@ impl Service {
         match request {
             Request::Write(command) => self.write(command.clone(), deadline).await,
             Request::Claim { claim, wait_ms } => self.claim(claim.clone(), *wait_ms).await,
-            Request::Get { namespace, id, with_payload } => {
+            Request::Get {
+                namespace,
+                id,
+                with_payload,
+            } => {
                 self.confirm().await?;
                 let task = self.state.read(|state, _| state.get(namespace, id));
-                let missing = Miss::Final(Error::Rejected(Rejection::TaskNotFound { id: id.clone() }));
-                Ok(Response::Task(self.attach(task.ok_or(missing)?, *with_payload)))
+                let missing =
+                    Miss::Final(Error::Rejected(Rejection::TaskNotFound { id: id.clone() }));
+                Ok(Response::Task(
+                    self.attach(task.ok_or(missing)?, *with_payload),
+                ))
             }
             Request::List(list) => {
                 self.confirm().await?;
@@ -152,7 +180,9 @@ impl Service {
             Request::QueueStats { namespace, queue } => {
                 self.confirm().await?;
                 let now_ms = clock::unix_ms(SystemTime::now());
-                let stats = self.state.read(|state, _| state.queue_stats(namespace, queue, now_ms));
+                let stats = self
+                    .state
+                    .read(|state, _| state.queue_stats(namespace, queue, now_ms));
                 Ok(Response::QueueStats(stats.unwrap_or_default()))
             }
         }
@@ -162,7 +192,10 @@ impl Service {
         if matches!(command, Command::Create(_)) && self.disk_high_water() {
             return Err(Miss::Final(Error::DiskHighWater));
         }
-        let outcome = self.proposer.propose(command).map_err(|_| Miss::Final(door_full()))?;
+        let outcome = self
+            .proposer
+            .propose(command)
+            .map_err(|_| Miss::Final(door_full()))?;
         match tokio::time::timeout_at(deadline.into(), outcome).await {
             Ok(Ok(Ok(outcome))) => Ok(Response::Outcome(outcome)),
             Ok(Ok(Err(error))) => Err(error.into()),
@@ -175,17 +208,26 @@ impl Service {
     pub async fn propose(&self, command: Command, deadline: Instant) -> Result<Outcome, Error> {
         match self.write(command, deadline).await {
             Ok(Response::Outcome(outcome)) => Ok(outcome),
-            Ok(_) => Err(Error::OutcomeUnknown { reason: "answered with something else".into() }),
+            Ok(_) => Err(Error::OutcomeUnknown {
+                reason: "answered with something else".into(),
+            }),
             Err(Miss::Final(error)) => Err(error),
             Err(Miss::Unknown(reason)) => Err(Error::OutcomeUnknown { reason }),
-            Err(Miss::NotHere) => Err(unavailable(UnavailableCause::NoLeader, "this member does not lead")),
+            Err(Miss::NotHere) => Err(unavailable(
+                UnavailableCause::NoLeader,
+                "this member does not lead",
+            )),
         }
     }
 
     async fn claim(&self, claim: Claim, wait_ms: u64) -> Result<Response, Miss> {
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
-        if !self.claims.enter(Waiter { claim, deadline, reply }) {
+        if !self.claims.enter(Waiter {
+            claim,
+            deadline,
+            reply,
+        }) {
             return Err(Miss::Final(door_full()));
         }
         let claimed = match answer.await {
@@ -205,31 +247,62 @@ impl Service {
     }
 
     async fn confirm(&self) -> Result<(), Miss> {
-        self.consensus.confirm_leadership().await.map_err(|_| Miss::NotHere)
+        self.consensus
+            .confirm_leadership()
+            .await
+            .map_err(|_| Miss::NotHere)
     }
 
     fn page(&self, list: &List) -> Page {
         let (page, revision) = self.state.read(|state, _| {
             let size = list.page_size as usize;
-            let page = state.list(&list.namespace, &list.queue, &list.states, list.after_seq, size);
+            let page = state.list(
+                &list.namespace,
+                &list.queue,
+                &list.states,
+                list.after_seq,
+                size,
+            );
             (page, state.revision())
         });
-        let tasks = page.tasks.into_iter().map(|task| self.attach(task, list.with_payload)).collect();
-        Page { tasks, next_after_seq: page.next_after_seq, revision }
+        let tasks = page
+            .tasks
+            .into_iter()
+            .map(|task| self.attach(task, list.with_payload))
+            .collect();
+        Page {
+            tasks,
+            next_after_seq: page.next_after_seq,
+            revision,
+        }
     }
 
     fn attach(&self, task: TaskView, with_payload: bool) -> TaskWithPayload {
         let payload = match with_payload {
-            true => self.state.read(|_, payloads| payloads.get(task.seq)).unwrap_or_default(),
+            true => self
+                .state
+                .read(|_, payloads| payloads.get(task.seq))
+                .unwrap_or_default(),
             false => Bytes::new(),
         };
         TaskWithPayload { task, payload }
     }
 
-    async fn forward(&self, leader: u64, request: &Request, deadline: Instant) -> Result<Response, Miss> {
-        let Some(name) = self.consensus.name_of(leader) else { return Err(Miss::NotHere) };
+    async fn forward(
+        &self,
+        leader: u64,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Response, Miss> {
+        let Some(name) = self.consensus.name_of(leader) else {
+            return Err(Miss::NotHere);
+        };
         let body = postcard::to_stdvec(request).expect("a request of plain values always encodes");
-        let answer = match self.peers.forward(leader, &name, Bytes::from(body), deadline.into()).await {
+        let answer = match self
+            .peers
+            .forward(leader, &name, Bytes::from(body), deadline.into())
+            .await
+        {
             Ok(answer) => answer,
             Err(ForwardError::NotSent(_)) => return Err(Miss::NotHere),
             Err(ForwardError::Unknown(reason)) => return Err(Miss::Unknown(reason)),
@@ -239,7 +312,9 @@ impl Service {
             Ok(Err(Error::Unavailable { .. })) => Err(Miss::NotHere),
             Ok(Err(Error::OutcomeUnknown { reason })) => Err(Miss::Unknown(reason)),
             Ok(Err(error)) => Err(Miss::Final(error)),
-            Err(error) => Err(Miss::Unknown(format!("the leader's answer was not understood: {error}"))),
+            Err(error) => Err(Miss::Unknown(format!(
+                "the leader's answer was not understood: {error}"
+            ))),
         }
     }
 
@@ -278,10 +353,17 @@ impl From<ProposeError> for Miss {
 }
 
 fn unavailable(cause: UnavailableCause, reason: &str) -> Error {
-    Error::Unavailable { cause, reason: reason.into(), retry_after_ms: NO_LEADER_RETRY_MS }
+    Error::Unavailable {
+        cause,
+        reason: reason.into(),
+        retry_after_ms: NO_LEADER_RETRY_MS,
+    }
 }
 
 fn door_full() -> Error {
     let bound = format!("{} commands waiting", crate::limits::PROPOSALS_WAITING_MAX);
-    Error::Overloaded { bound, retry_after_ms: RETRY_AFTER.as_millis() as u64 }
+    Error::Overloaded {
+        bound,
+        retry_after_ms: RETRY_AFTER.as_millis() as u64,
+    }
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use faults::{
-    Driver, End, Fail, FaultDisk, Image, Model, Operation, SALT, open_and_compare, read_image, scratch,
-    write_image,
+    Driver, End, Fail, FaultDisk, Image, Model, Operation, SALT, open_and_compare, read_image,
+    scratch, write_image,
 };
 use taskstore::storage::codec::log_id;
 use taskstore::storage::log::Geometry;
@@ -19,13 +19,18 @@ use taskstore::storage::log::frame::{Found, check, sectors_at};
 use taskstore::storage::log::sector::{SECTOR_BYTES, Sector, classify};
 use taskstore::storage::log_store::LogOptions;
 
-const GEOMETRY: Geometry = Geometry { segment_bytes: 8 << 10, segments: 8 };
+const GEOMETRY: Geometry = Geometry {
+    segment_bytes: 8 << 10,
+    segments: 8,
+};
 /// A purge this close to the end keeps a log of this size from filling up.
 const USED_BYTES_MAX: u64 = 4 * (8 << 10);
 const NEVER: Duration = Duration::from_secs(3600);
 
 fn seed() -> u64 {
-    let seed = std::env::var("LOG_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = std::env::var("LOG_FAULTS_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("LOG_FAULTS_SEED={seed}");
     seed
@@ -51,12 +56,16 @@ impl Tally {
         self.silent += usize::from(row == "silent");
         *self.rows.entry(row).or_default() += 1;
         if !expected.contains(&row) && self.wrong.len() < 10 {
-            self.wrong.push(format!("{name}: {end:?}, expected {expected:?}"));
+            self.wrong
+                .push(format!("{name}: {end:?}, expected {expected:?}"));
         }
     }
 
     fn finish(self, what: &str) {
-        println!("log faults: trials={} silent={} ({what}: {:?})", self.trials, self.silent, self.rows);
+        println!(
+            "log faults: trials={} silent={} ({what}: {:?})",
+            self.trials, self.silent, self.rows
+        );
         assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
         assert_eq!(self.silent, 0);
     }
@@ -88,7 +97,11 @@ async fn random_operations(
 async fn reference(rng: &mut fastrand::Rng, quiet: Duration, is_closed: bool) -> (Image, Model) {
     let directory = scratch();
     let disk = FaultDisk::new(directory.path(), 0, 0);
-    let options = LogOptions { quiet, mark_every: NEVER, ..LogOptions::default() };
+    let options = LogOptions {
+        quiet,
+        mark_every: NEVER,
+        ..LogOptions::default()
+    };
     let mut driver = Driver::new(directory.path(), GEOMETRY, disk, options);
     random_operations(&mut driver, rng, 40).await.unwrap();
     let entries = driver.state().random_entries(rng, driver.term);
@@ -123,7 +136,9 @@ fn frames(image: &Image) -> Vec<At> {
         let mut sector = 0;
         while sector < GEOMETRY.sectors() {
             let rest = &image[*slot][sector * SECTOR_BYTES..];
-            let Sector::Good { sequence, .. } = classify(&rest[..SECTOR_BYTES], SALT) else { break };
+            let Sector::Good { sequence, .. } = classify(&rest[..SECTOR_BYTES], SALT) else {
+                break;
+            };
             let sectors = sectors_at(rest, SALT);
             let Found::Frame { header, .. } =
                 check(&rest[..sectors * SECTOR_BYTES], SALT, *generation, sequence)
@@ -131,11 +146,22 @@ fn frames(image: &Image) -> Vec<At> {
                 break;
             };
             oldest = header.oldest;
-            frames.push((*generation, At { slot: *slot, sector, sectors }));
+            frames.push((
+                *generation,
+                At {
+                    slot: *slot,
+                    sector,
+                    sectors,
+                },
+            ));
             sector += sectors;
         }
     }
-    frames.into_iter().filter(|(generation, _)| *generation >= oldest).map(|(_, at)| at).collect()
+    frames
+        .into_iter()
+        .filter(|(generation, _)| *generation >= oldest)
+        .map(|(_, at)| at)
+        .collect()
 }
 
 fn sector_mut(image: &mut Image, slot: usize, sector: usize) -> &mut [u8] {
@@ -160,12 +186,21 @@ async fn no_fault_at_any_frame_loses_an_acknowledged_entry_in_silence() {
             let name = |what: &str| format!("{what} at {at:?}, frame {number} of {last}");
             for sector in at.sector..at.sector + at.sectors {
                 let mut flipped = image.clone();
-                sector_mut(&mut flipped, at.slot, sector)[rng.usize(0..SECTOR_BYTES)] ^= 1 << rng.u32(0..8);
-                tally.note(&name("bit flip"), compare(&flipped, &state).await, &["damage"]);
+                sector_mut(&mut flipped, at.slot, sector)[rng.usize(0..SECTOR_BYTES)] ^=
+                    1 << rng.u32(0..8);
+                tally.note(
+                    &name("bit flip"),
+                    compare(&flipped, &state).await,
+                    &["damage"],
+                );
 
                 let mut zeroed = image.clone();
                 sector_mut(&mut zeroed, at.slot, sector).fill(0);
-                tally.note(&name("zeroed sector"), compare(&zeroed, &state).await, &["damage"]);
+                tally.note(
+                    &name("zeroed sector"),
+                    compare(&zeroed, &state).await,
+                    &["damage"],
+                );
 
                 let other = frames[rng.usize(0..frames.len())];
                 let (slot, with) = (other.slot, other.sector + rng.usize(0..other.sectors));
@@ -175,52 +210,92 @@ async fn no_fault_at_any_frame_loses_an_acknowledged_entry_in_silence() {
                     let theirs = sector_mut(&mut swapped, slot, with).to_vec();
                     sector_mut(&mut swapped, at.slot, sector).copy_from_slice(&theirs);
                     sector_mut(&mut swapped, slot, with).copy_from_slice(&mine);
-                    tally.note(&name("swapped sectors"), compare(&swapped, &state).await, &["damage"]);
+                    tally.note(
+                        &name("swapped sectors"),
+                        compare(&swapped, &state).await,
+                        &["damage"],
+                    );
                 }
             }
             let mut zeroed = image.clone();
             (at.sector..at.sector + at.sectors)
                 .for_each(|sector| sector_mut(&mut zeroed, at.slot, sector).fill(0));
-            tally.note(&name("zeroed frame"), compare(&zeroed, &state).await, &["damage"]);
+            tally.note(
+                &name("zeroed frame"),
+                compare(&zeroed, &state).await,
+                &["damage"],
+            );
 
             let mut zeroed = image.clone();
             (at.sector..GEOMETRY.sectors())
                 .for_each(|sector| sector_mut(&mut zeroed, at.slot, sector).fill(0));
-            tally.note(&name("zeroed from here"), compare(&zeroed, &state).await, &["damage"]);
+            tally.note(
+                &name("zeroed from here"),
+                compare(&zeroed, &state).await,
+                &["damage"],
+            );
 
             let mut truncated = image.clone();
             truncated[at.slot].truncate(at.sector * SECTOR_BYTES + rng.usize(0..SECTOR_BYTES));
-            tally.note(&name("truncated file"), compare(&truncated, &state).await, &["damage"]);
+            tally.note(
+                &name("truncated file"),
+                compare(&truncated, &state).await,
+                &["damage"],
+            );
         }
         for slot in 0..image.len() - 1 {
             let directory = write_image(&image);
             fs::remove_file(directory.path().join(format!("segment-{slot:04}"))).unwrap();
-            tally.note("missing segment", ends(directory.path(), &state).await, &["damage"]);
+            tally.note(
+                "missing segment",
+                ends(directory.path(), &state).await,
+                &["damage"],
+            );
             for other in 0..slot {
                 if image[slot] != image[other] {
                     let mut swapped = image.clone();
                     swapped.swap(slot, other);
-                    tally.note("swapped segments", compare(&swapped, &state).await, &["damage"]);
+                    tally.note(
+                        "swapped segments",
+                        compare(&swapped, &state).await,
+                        &["damage"],
+                    );
                 }
             }
         }
         let directory = write_image(&image);
-        fs::copy(directory.path().join("segment-0000"), directory.path().join("segment-0008")).unwrap();
-        tally.note("extra segment", ends(directory.path(), &state).await, &["damage"]);
+        fs::copy(
+            directory.path().join("segment-0000"),
+            directory.path().join("segment-0008"),
+        )
+        .unwrap();
+        tally.note(
+            "extra segment",
+            ends(directory.path(), &state).await,
+            &["damage"],
+        );
 
         let mark = image.len() - 1;
         for sector in [0, 8] {
             let mut flipped = image.clone();
             sector_mut(&mut flipped, mark, sector)[rng.usize(0..SECTOR_BYTES)] ^= 1;
             // A bit in the half that was never written makes it one that does not match.
-            tally.note("bit flip in the mark", compare(&flipped, &state).await, &["damage"]);
+            tally.note(
+                "bit flip in the mark",
+                compare(&flipped, &state).await,
+                &["damage"],
+            );
             let mut zeroed = image.clone();
             sector_mut(&mut zeroed, mark, sector).fill(0);
             tally.note("zeroed mark", compare(&zeroed, &state).await, &["whole"]);
         }
         let directory = write_image(&image);
         fs::remove_file(directory.path().join("synced")).unwrap();
-        tally.note("missing mark", ends(directory.path(), &state).await, &["damage"]);
+        tally.note(
+            "missing mark",
+            ends(directory.path(), &state).await,
+            &["damage"],
+        );
     }
     tally.finish("files");
 }
@@ -240,7 +315,8 @@ async fn inside_the_window_of_i5_only_missing_sectors_look_torn() {
         let at = *frames(&image).last().unwrap();
         for sector in at.sector..at.sector + at.sectors {
             let mut flipped = image.clone();
-            sector_mut(&mut flipped, at.slot, sector)[rng.usize(0..SECTOR_BYTES)] ^= 1 << rng.u32(0..8);
+            sector_mut(&mut flipped, at.slot, sector)[rng.usize(0..SECTOR_BYTES)] ^=
+                1 << rng.u32(0..8);
             tally.note("bit flip", compare(&flipped, &state).await, &["damage"]);
             let mut zeroed = image.clone();
             sector_mut(&mut zeroed, at.slot, sector).fill(0);
@@ -266,15 +342,27 @@ async fn no_power_cut_loses_what_was_acknowledged_or_looks_like_damage() {
         let directory = scratch();
         let disk = FaultDisk::new(directory.path(), rng.u64(..), 4);
         // Both with empty frames between operations and without.
-        let quiet = if round % 2 == 0 { Duration::ZERO } else { NEVER };
-        let options = LogOptions { quiet, mark_every: NEVER, ..LogOptions::default() };
+        let quiet = if round % 2 == 0 {
+            Duration::ZERO
+        } else {
+            NEVER
+        };
+        let options = LogOptions {
+            quiet,
+            mark_every: NEVER,
+            ..LogOptions::default()
+        };
         let mut driver = Driver::new(directory.path(), GEOMETRY, disk.clone(), options);
         random_operations(&mut driver, &mut rng, 40).await.unwrap();
         driver.log.close();
         for cut in disk.take_cuts() {
             let after = write_image(&cut.image);
             let end = open_and_compare(after.path(), GEOMETRY, cut.acked, &driver.states).await;
-            let holds = if let End::Holds { operations, .. } = end { Some(operations) } else { None };
+            let holds = if let End::Holds { operations, .. } = end {
+                Some(operations)
+            } else {
+                None
+            };
             tally.note("power cut", end, &["whole", "torn"]);
             // What was cut is gone for good: the log goes on, is cut again, and still holds.
             if let Some(operations) = holds
@@ -293,7 +381,8 @@ async fn no_power_cut_loses_what_was_acknowledged_or_looks_like_damage() {
                 driver2.log.close();
                 for cut in again.take_cuts() {
                     let after = write_image(&cut.image);
-                    let end = open_and_compare(after.path(), GEOMETRY, cut.acked, &driver2.states).await;
+                    let end =
+                        open_and_compare(after.path(), GEOMETRY, cut.acked, &driver2.states).await;
                     tally.note("second power cut", end, &["whole", "torn"]);
                 }
             }
@@ -310,13 +399,20 @@ async fn a_failed_write_or_fsync_ends_the_log_at_once_and_loses_nothing_acknowle
         for fail in [Fail::Write(at), Fail::Sync(at), Fail::Full(at)] {
             let directory = scratch();
             let disk = FaultDisk::new(directory.path(), rng.u64(..), 0);
-            let options = LogOptions { quiet: NEVER, mark_every: NEVER, ..LogOptions::default() };
+            let options = LogOptions {
+                quiet: NEVER,
+                mark_every: NEVER,
+                ..LogOptions::default()
+            };
             let mut driver = Driver::new(directory.path(), GEOMETRY, disk.clone(), options);
             disk.fail(fail);
             let failed = random_operations(&mut driver, &mut rng, 200).await;
             assert!(failed.is_err(), "{fail:?} was reached");
             let next = driver.state().random_entries(&mut rng, 1_000);
-            assert!(driver.run(Operation::Append(next)).await.is_err(), "nothing is taken after a failure");
+            assert!(
+                driver.run(Operation::Append(next)).await.is_err(),
+                "nothing is taken after a failure"
+            );
             driver.log.close();
             let fatal = driver.fatal.lock().unwrap().clone();
             assert_eq!(fatal.len(), 1, "{fatal:?}");
@@ -336,7 +432,12 @@ async fn a_log_whose_budget_is_used_up_still_takes_a_vote_and_a_purge() {
     let mut rng = fastrand::Rng::with_seed(seed());
     let directory = scratch();
     let disk = FaultDisk::new(directory.path(), 0, 0);
-    let mut driver = Driver::new(directory.path(), GEOMETRY, disk.clone(), LogOptions::default());
+    let mut driver = Driver::new(
+        directory.path(),
+        GEOMETRY,
+        disk.clone(),
+        LogOptions::default(),
+    );
     let mut highs = 0;
     let mut acked = 0;
     loop {
@@ -352,12 +453,23 @@ async fn a_log_whose_budget_is_used_up_still_takes_a_vote_and_a_purge() {
     assert!(driver.fatal.lock().unwrap()[0].starts_with("log budget"));
     driver.log.close();
     let end = open_and_compare(directory.path(), GEOMETRY, acked, &driver.states).await;
-    let End::Holds { operations, .. } = end else { panic!("{end:?}") };
+    let End::Holds { operations, .. } = end else {
+        panic!("{end:?}")
+    };
     let state = driver.states[operations].clone();
     drop(driver);
 
-    let mut driver = Driver::open(directory.path(), GEOMETRY, disk, LogOptions::default(), state);
-    driver.run(Operation::Vote(taskstore::storage::types::Vote::new(2, 1))).await.unwrap();
+    let mut driver = Driver::open(
+        directory.path(),
+        GEOMETRY,
+        disk,
+        LogOptions::default(),
+        state,
+    );
+    driver
+        .run(Operation::Vote(taskstore::storage::types::Vote::new(2, 1)))
+        .await
+        .unwrap();
     let last = driver.state().last.unwrap();
     driver.run(Operation::Purge(last)).await.unwrap();
     driver.term = 2;
@@ -370,5 +482,11 @@ async fn a_log_whose_budget_is_used_up_still_takes_a_vote_and_a_purge() {
     driver.log.close();
     let states = driver.states.clone();
     let end = open_and_compare(directory.path(), GEOMETRY, states.len() - 1, &states).await;
-    assert_eq!(end, End::Holds { operations: states.len() - 1, torn_frames: 0 });
+    assert_eq!(
+        end,
+        End::Holds {
+            operations: states.len() - 1,
+            torn_frames: 0
+        }
+    );
 }

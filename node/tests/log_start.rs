@@ -20,10 +20,18 @@ use taskstore::storage::start::{
 use taskstore::storage::types::{Entry, EntryBytes, TypeConfig, Vote};
 use tempfile::TempDir;
 
-const GEOMETRY: Geometry = Geometry { segment_bytes: 64 << 10, segments: 16 };
+const GEOMETRY: Geometry = Geometry {
+    segment_bytes: 64 << 10,
+    segments: 16,
+};
 
 fn identity() -> Identity {
-    Identity { cluster_id: "c".into(), incarnation: 1, member_id: 3, volume_uid: "v".into() }
+    Identity {
+        cluster_id: "c".into(),
+        incarnation: 1,
+        member_id: 3,
+        volume_uid: "v".into(),
+    }
 }
 
 fn panics() -> FatalHook {
@@ -31,8 +39,16 @@ fn panics() -> FatalHook {
 }
 
 fn options(ring_bytes_max: usize) -> StartOptions<SystemDisk> {
-    let log = LogOptions { ring_bytes_max, ..LogOptions::default() };
-    StartOptions { log, disk: SystemDisk, fatal: panics(), purged: None }
+    let log = LogOptions {
+        ring_bytes_max,
+        ..LogOptions::default()
+    };
+    StartOptions {
+        log,
+        disk: SystemDisk,
+        fatal: panics(),
+        purged: None,
+    }
 }
 
 fn home(root: &Path) -> Home {
@@ -44,22 +60,36 @@ fn home(root: &Path) -> Home {
 }
 
 async fn started(home: &Home, found: SnapshotsFound) -> Started<SystemDisk> {
-    start(home, &identity(), found, options(64 << 20)).await.unwrap()
+    start(home, &identity(), found, options(64 << 20))
+        .await
+        .unwrap()
 }
 
 fn entry(term: u64, index: u64) -> Entry {
     let payload = Bytes::from(vec![index as u8; (index % 700) as usize]);
-    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(EntryBytes(payload)) }
+    Entry {
+        log_id: log_id(term, index),
+        payload: EntryPayload::Normal(EntryBytes(payload)),
+    }
 }
 
 async fn append(log: &mut LogStore, term: u64, indexes: std::ops::Range<u64>) {
     let (done, on_disk) = TypeConfig::oneshot();
-    log.append(indexes.map(|index| entry(term, index)), IOFlushed::signal(done)).await.unwrap();
+    log.append(
+        indexes.map(|index| entry(term, index)),
+        IOFlushed::signal(done),
+    )
+    .await
+    .unwrap();
     on_disk.await.unwrap().unwrap();
 }
 
 fn good(term: u64, index: u64) -> Option<SnapshotFacts> {
-    Some(SnapshotFacts { log_id: log_id(term, index), bytes: 1, good: true })
+    Some(SnapshotFacts {
+        log_id: log_id(term, index),
+        bytes: 1,
+        good: true,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,9 +97,15 @@ async fn the_first_answer_finds_the_stamp_on_the_disk() {
     let root = TempDir::new().unwrap();
     let home = home(root.path());
     let mut member = started(&home, SnapshotsFound::default()).await;
-    assert_eq!((member.base, home.stamp().is_initialized), (Base::Empty, false));
+    assert_eq!(
+        (member.base, home.stamp().is_initialized),
+        (Base::Empty, false)
+    );
     member.log.save_vote(&Vote::new(1, 3)).await.unwrap();
-    assert!(home.stamp().is_initialized, "a frame that holds only a vote is a frame");
+    assert!(
+        home.stamp().is_initialized,
+        "a frame that holds only a vote is a frame"
+    );
     drop(member);
     let member = started(&home, SnapshotsFound::default()).await;
     assert_eq!(member.base, Base::LogFromStart);
@@ -80,13 +116,30 @@ async fn a_stamped_volume_with_an_empty_log_or_of_another_member_does_not_start(
     let root = TempDir::new().unwrap();
     let home = home(root.path());
     home.mark_initialized().unwrap();
-    let refused = start(&home, &identity(), SnapshotsFound::default(), options(1 << 20)).await;
+    let refused = start(
+        &home,
+        &identity(),
+        SnapshotsFound::default(),
+        options(1 << 20),
+    )
+    .await;
     assert!(matches!(refused.err(), Some(StartError::Damaged(_))));
-    let other = Identity { volume_uid: "w".into(), ..identity() };
+    let other = Identity {
+        volume_uid: "w".into(),
+        ..identity()
+    };
     let refused = start(&home, &other, SnapshotsFound::default(), options(1 << 20)).await;
-    assert!(matches!(refused.err(), Some(StartError::Damaged(reason)) if reason.contains("volume UID")));
+    assert!(
+        matches!(refused.err(), Some(StartError::Damaged(reason)) if reason.contains("volume UID"))
+    );
     home.mark_removed().unwrap();
-    let refused = start(&home, &identity(), SnapshotsFound::default(), options(1 << 20)).await;
+    let refused = start(
+        &home,
+        &identity(),
+        SnapshotsFound::default(),
+        options(1 << 20),
+    )
+    .await;
     assert!(matches!(refused.err(), Some(StartError::Removed)));
 }
 
@@ -99,9 +152,19 @@ async fn a_restart_finds_committed_as_it_was_noted_but_never_beyond_the_entries(
     member.log.save_committed(Some(log_id(1, 7))).await.unwrap();
     drop(member);
     let mut member = started(&home, SnapshotsFound::default()).await;
-    assert_eq!(member.log.read_committed().await.unwrap(), Some(log_id(1, 7)));
-    member.log.save_committed(Some(log_id(1, 99))).await.unwrap();
-    assert_eq!(member.log.read_committed().await.unwrap(), Some(log_id(1, 9)));
+    assert_eq!(
+        member.log.read_committed().await.unwrap(),
+        Some(log_id(1, 7))
+    );
+    member
+        .log
+        .save_committed(Some(log_id(1, 99)))
+        .await
+        .unwrap();
+    assert_eq!(
+        member.log.read_committed().await.unwrap(),
+        Some(log_id(1, 9))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,22 +176,40 @@ async fn an_install_that_was_cut_off_is_finished_and_drops_the_older_log() {
     append(&mut member.log, 1, 0..20).await;
     append(&mut member.log, 2, 20..60).await;
     drop(member);
-    let found = SnapshotsFound { newest: good(3, 40), older: None, installing: Some(log_id(3, 40)) };
+    let found = SnapshotsFound {
+        newest: good(3, 40),
+        older: None,
+        installing: Some(log_id(3, 40)),
+    };
     let mut member = started(&home, found).await;
     assert!(member.clear_installing);
     assert_eq!(member.base, Base::NewestSnapshot);
     let state = member.log.get_log_state().await.unwrap();
-    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(3, 40)), Some(log_id(3, 40))));
+    assert_eq!(
+        (state.last_purged_log_id, state.last_log_id),
+        (Some(log_id(3, 40)), Some(log_id(3, 40)))
+    );
     append(&mut member.log, 3, 41..45).await;
     drop(member);
-    let found = SnapshotsFound { installing: None, ..found };
+    let found = SnapshotsFound {
+        installing: None,
+        ..found
+    };
     let mut member = started(&home, found).await;
     let entries = member.log.try_get_log_entries(..).await.unwrap();
-    assert_eq!(entries, (41..45).map(|index| entry(3, index)).collect::<Vec<_>>());
+    assert_eq!(
+        entries,
+        (41..45).map(|index| entry(3, index)).collect::<Vec<_>>()
+    );
     drop(member);
-    let lost = SnapshotsFound { newest: good(3, 45), ..found };
+    let lost = SnapshotsFound {
+        newest: good(3, 45),
+        ..found
+    };
     assert!(matches!(
-        start(&home, &identity(), lost, options(1 << 20)).await.err(),
+        start(&home, &identity(), lost, options(1 << 20))
+            .await
+            .err(),
         Some(StartError::Damaged(_))
     ));
 }
@@ -143,8 +224,13 @@ async fn the_purge_point_is_told_once_it_is_on_the_disk() {
         noted.lock().unwrap().push(to);
         Ok(())
     });
-    let options = StartOptions { purged: Some(purged), ..options(1 << 20) };
-    let mut member = start(&home, &identity(), SnapshotsFound::default(), options).await.unwrap();
+    let options = StartOptions {
+        purged: Some(purged),
+        ..options(1 << 20)
+    };
+    let mut member = start(&home, &identity(), SnapshotsFound::default(), options)
+        .await
+        .unwrap();
     append(&mut member.log, 1, 0..9).await;
     member.log.purge(log_id(1, 4)).await.unwrap();
     assert_eq!(*told.lock().unwrap(), [log_id(1, 4)]);
@@ -156,7 +242,14 @@ async fn the_purge_point_is_told_once_it_is_on_the_disk() {
 async fn readers_see_every_entry_once_and_whole_while_the_log_goes_round() {
     let root = TempDir::new().unwrap();
     let home = home(root.path());
-    let mut member = start(&home, &identity(), SnapshotsFound::default(), options(8 << 10)).await.unwrap();
+    let mut member = start(
+        &home,
+        &identity(),
+        SnapshotsFound::default(),
+        options(8 << 10),
+    )
+    .await
+    .unwrap();
     let last = Arc::new(AtomicU64::new(0));
     let readers: Vec<_> = (0..3u64)
         .map(|reader| {
@@ -181,7 +274,10 @@ async fn readers_see_every_entry_once_and_whole_while_the_log_goes_round() {
                     for (found, index) in entries.iter().zip(first..) {
                         assert_eq!(*found, entry(found.log_id.leader_id.term, index));
                     }
-                    assert!(first + entries.len() as u64 == end || first >= start, "{start}..{end}");
+                    assert!(
+                        first + entries.len() as u64 == end || first >= start,
+                        "{start}..{end}"
+                    );
                     read += entries.len();
                     tokio::task::yield_now().await;
                 }
@@ -195,12 +291,20 @@ async fn readers_see_every_entry_once_and_whole_while_the_log_goes_round() {
         if round % 50 == 49 {
             // Readers only ask for what stays.
             append(&mut member.log, term, next..next + 5).await;
-            member.log.truncate_after(Some(log_id(term, next - 1))).await.unwrap();
+            member
+                .log
+                .truncate_after(Some(log_id(term, next - 1)))
+                .await
+                .unwrap();
             term += 1;
         }
         last.store(next, Ordering::Release);
         if round % 20 == 19 {
-            member.log.purge(log_id(term - u64::from(round % 50 == 49), next - 100)).await.unwrap();
+            member
+                .log
+                .purge(log_id(term - u64::from(round % 50 == 49), next - 100))
+                .await
+                .unwrap();
         }
     }
     last.store(u64::MAX, Ordering::Release);
@@ -209,10 +313,20 @@ async fn readers_see_every_entry_once_and_whole_while_the_log_goes_round() {
     }
     let state = member.log.get_log_state().await.unwrap();
     let found = member.log.try_get_log_entries(..).await.unwrap();
-    assert_eq!(found.len() as u64, next - 1 - state.last_purged_log_id.unwrap().index);
+    assert_eq!(
+        found.len() as u64,
+        next - 1 - state.last_purged_log_id.unwrap().index
+    );
     drop(member);
-    let newest = state.last_log_id.map(|log_id| SnapshotFacts { log_id, bytes: 1, good: true });
-    let found_snapshots = SnapshotsFound { newest, ..SnapshotsFound::default() };
+    let newest = state.last_log_id.map(|log_id| SnapshotFacts {
+        log_id,
+        bytes: 1,
+        good: true,
+    });
+    let found_snapshots = SnapshotsFound {
+        newest,
+        ..SnapshotsFound::default()
+    };
     let mut member = started(&home, found_snapshots).await;
     assert_eq!(member.log.try_get_log_entries(..).await.unwrap(), found);
 }
@@ -221,18 +335,35 @@ async fn readers_see_every_entry_once_and_whole_while_the_log_goes_round() {
 async fn limited_reads_stop_at_the_cap_but_give_at_least_one_entry() {
     let root = TempDir::new().unwrap();
     let volume = Volume::open(root.path()).unwrap();
-    let home = volume.format(identity(), Geometry::for_budget(48 << 20)).unwrap();
+    let home = volume
+        .format(identity(), Geometry::for_budget(48 << 20))
+        .unwrap();
     let mut member = started(&home, SnapshotsFound::default()).await;
     let large = |index: u64, bytes: usize| Entry {
         log_id: log_id(1, index),
         payload: EntryPayload::Normal(EntryBytes(Bytes::from(vec![1; bytes]))),
     };
     let (done, on_disk) = TypeConfig::oneshot();
-    let entries = vec![large(0, 4_000_000), large(1, 600_000), large(2, 600_000), large(3, 10)];
-    member.log.append(entries, IOFlushed::signal(done)).await.unwrap();
+    let entries = vec![
+        large(0, 4_000_000),
+        large(1, 600_000),
+        large(2, 600_000),
+        large(3, 10),
+    ];
+    member
+        .log
+        .append(entries, IOFlushed::signal(done))
+        .await
+        .unwrap();
     on_disk.await.unwrap().unwrap();
     let too_large = vec![large(4, 5 << 20)];
-    assert!(member.log.append(too_large, IOFlushed::noop()).await.is_err());
+    assert!(
+        member
+            .log
+            .append(too_large, IOFlushed::noop())
+            .await
+            .is_err()
+    );
     for from_files in [false, true] {
         if from_files {
             drop(member);
@@ -240,7 +371,14 @@ async fn limited_reads_stop_at_the_cap_but_give_at_least_one_entry() {
         }
         let mut counts = Vec::new();
         for start in 0..4 {
-            counts.push(member.log.limited_get_log_entries(start, 4).await.unwrap().len());
+            counts.push(
+                member
+                    .log
+                    .limited_get_log_entries(start, 4)
+                    .await
+                    .unwrap()
+                    .len(),
+            );
         }
         assert_eq!(counts, [1, 1, 2, 1], "from files: {from_files}");
         assert_eq!(member.log.try_get_log_entries(0..4).await.unwrap().len(), 4);

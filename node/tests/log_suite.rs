@@ -33,7 +33,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
         let mut machine = self.0.lock().unwrap();
         let (last_log_id, last_membership) = machine.applied.clone();
-        let meta = Meta { last_log_id, last_membership };
+        let meta = Meta {
+            last_log_id,
+            last_membership,
+        };
         machine.snapshot = Some(meta.clone());
         Ok(Snapshot { meta, snapshot: () })
     }

@@ -22,7 +22,10 @@ use taskstore::task::state::Bounds;
 use tempfile::TempDir;
 
 fn store(directory: &Path, from: Option<&Path>) -> Arc<Store> {
-    let identity = SnapshotIdentity { cluster_id: "suite".into(), incarnation: 1 };
+    let identity = SnapshotIdentity {
+        cluster_id: "suite".into(),
+        incarnation: 1,
+    };
     Store::open(directory, identity, from, Bounds::default()).expect("opened")
 }
 
@@ -35,7 +38,11 @@ struct ReopeningMachine {
 impl ReopeningMachine {
     fn new(directory: &Path, from: Option<&Path>) -> ReopeningMachine {
         let store = store(directory, from);
-        ReopeningMachine { directory: directory.to_owned(), machine: Machine::new(store.clone()), store }
+        ReopeningMachine {
+            directory: directory.to_owned(),
+            machine: Machine::new(store.clone()),
+            store,
+        }
     }
 }
 
@@ -66,14 +73,20 @@ impl RaftStateMachine<TypeConfig> for ReopeningMachine {
         self.machine.get_snapshot_builder().await
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, handle: SnapshotHandle) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<TypeConfig>,
+        handle: SnapshotHandle,
+    ) -> io::Result<()> {
         self.machine.install_snapshot(meta, handle).await?;
         let newest = list(&self.directory)?.remove(0);
         *self = ReopeningMachine::new(&self.directory, Some(&newest.path));
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotHandle>>> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotHandle>>> {
         self.machine.get_current_snapshot().await
     }
 }
@@ -98,7 +111,9 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Plain {
 struct Reopened;
 
 impl StoreBuilder<TypeConfig, Reopening, ReopeningMachine, TempDir> for Reopened {
-    async fn build(&self) -> Result<(TempDir, Reopening, ReopeningMachine), StorageError<TypeConfig>> {
+    async fn build(
+        &self,
+    ) -> Result<(TempDir, Reopening, ReopeningMachine), StorageError<TypeConfig>> {
         let directory = fresh();
         let log = Reopening::new(&directory.path().join("log"));
         let machine = ReopeningMachine::new(&directory.path().join("snapshots"), None);
@@ -108,10 +123,14 @@ impl StoreBuilder<TypeConfig, Reopening, ReopeningMachine, TempDir> for Reopened
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_and_state_machine_pass_the_conformance_suite() {
-    Suite::test_all(Plain).await.expect("every test of the suite");
+    Suite::test_all(Plain)
+        .await
+        .expect("every test of the suite");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_and_state_machine_pass_the_conformance_suite_reopened_after_every_change() {
-    Suite::test_all(Reopened).await.expect("every test of the suite");
+    Suite::test_all(Reopened)
+        .await
+        .expect("every test of the suite");
 }

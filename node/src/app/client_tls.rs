@@ -25,11 +25,18 @@ struct Files {
 impl ClientTls {
     pub fn load(dir: &Path) -> Result<ClientTls, String> {
         let current = RwLock::new(read(dir)?);
-        Ok(ClientTls { dir: dir.to_path_buf(), current })
+        Ok(ClientTls {
+            dir: dir.to_path_buf(),
+            current,
+        })
     }
 
     pub fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .clone()
     }
 
     /// Takes renewed files into use; a half-written pair is an error and the old one stays.
@@ -44,8 +51,12 @@ impl ClientTls {
 }
 
 fn read(dir: &Path) -> Result<(Files, Arc<ServerConfig>), String> {
-    let file = |name: &str| std::fs::read(dir.join(name)).map_err(|error| format!("{name}: {error}"));
-    let files = Files { certificate: file(CERTIFICATE_FILE)?, key: file(KEY_FILE)? };
+    let file =
+        |name: &str| std::fs::read(dir.join(name)).map_err(|error| format!("{name}: {error}"));
+    let files = Files {
+        certificate: file(CERTIFICATE_FILE)?,
+        key: file(KEY_FILE)?,
+    };
     let config = client_port_tls(&files.certificate, &files.key)?;
     Ok((files, Arc::new(config)))
 }

@@ -50,7 +50,10 @@ pub async fn open(member: &Arc<Member>) -> anyhow::Result<Opened> {
                 member.enter(Phase::Blank);
                 member.format_ordered().await;
             }
-            volume.format(identity.clone(), Geometry::for_budget(config.log_budget_bytes))?
+            volume.format(
+                identity.clone(),
+                Geometry::for_budget(config.log_budget_bytes),
+            )?
         }
     };
     let dir = home.snapshots_directory();
@@ -69,7 +72,9 @@ pub async fn open(member: &Arc<Member>) -> anyhow::Result<Opened> {
         Err(error) => return Err(anyhow!(error)),
     };
     if started.torn_frames > 0 {
-        tracing::warn!("an unacknowledged last frame was cut: the power failed while it was written");
+        tracing::warn!(
+            "an unacknowledged last frame was cut: the power failed while it was written"
+        );
     }
     let from = base_file(&files, started.base);
     let (clear, base) = (started.clear_installing, started.base);
@@ -80,9 +85,17 @@ pub async fn open(member: &Arc<Member>) -> anyhow::Result<Opened> {
         }
         io::Result::Ok(store)
     });
-    let store = store.await.context("reading the snapshot")?.context("reading the snapshot")?;
+    let store = store
+        .await
+        .context("reading the snapshot")?
+        .context("reading the snapshot")?;
     tracing::info!(?base, "disk accepted");
-    Ok(Opened::Ready(Box::new(Disk { home, log: started.log, store, _volume: volume })))
+    Ok(Opened::Ready(Box::new(Disk {
+        home,
+        log: started.log,
+        store,
+        _volume: volume,
+    })))
 }
 
 /// Takes the volume's lock. The container before this one may still be ending: its end is waited for.
@@ -113,7 +126,10 @@ pub fn identity(config: &Config) -> Identity {
 
 /// The store that this member's snapshots belong to.
 pub fn of_snapshots(identity: &Identity) -> SnapshotIdentity {
-    SnapshotIdentity { cluster_id: identity.cluster_id.clone(), incarnation: identity.incarnation }
+    SnapshotIdentity {
+        cluster_id: identity.cluster_id.clone(),
+        incarnation: identity.incarnation,
+    }
 }
 
 /// The file that the start table has chosen, of those listed newest first.
@@ -127,7 +143,11 @@ pub fn base_file(files: &[SnapshotFile], base: Base) -> Option<PathBuf> {
 }
 
 /// Verifies the two newest files: the start table decides by what is good.
-pub fn found(files: &[SnapshotFile], identity: &SnapshotIdentity, dir: &Path) -> io::Result<SnapshotsFound> {
+pub fn found(
+    files: &[SnapshotFile],
+    identity: &SnapshotIdentity,
+    dir: &Path,
+) -> io::Result<SnapshotsFound> {
     let facts = |file: &SnapshotFile| SnapshotFacts {
         log_id: log_id(file.position.term, file.position.index),
         bytes: file.bytes,

@@ -35,9 +35,13 @@ pub async fn run(member: &Arc<Member>) -> anyhow::Result<()> {
     let log_directory = home.log_directory();
     let (geometry, salt) = (stamp.log, stamp.identity.salt());
     let recovered =
-        tokio::task::spawn_blocking(move || recover(&log_directory, geometry, salt, ReadOnlyDisk)).await?;
+        tokio::task::spawn_blocking(move || recover(&log_directory, geometry, salt, ReadOnlyDisk))
+            .await?;
     let facts = match &recovered {
-        Ok(recovered) => Ok(LogFacts { frames: recovered.frames, range: recovered.range }),
+        Ok(recovered) => Ok(LogFacts {
+            frames: recovered.frames,
+            range: recovered.range,
+        }),
         Err(error) => Err(error.to_string()),
     };
     let (base, _) = match decide(&stamp, &identity, facts, found) {
@@ -50,7 +54,9 @@ pub async fn run(member: &Arc<Member>) -> anyhow::Result<()> {
     };
     let recovered = recovered.context("the log")?;
     let from = disk::base_file(&files, base);
-    let report = inspect::read(recovered, from.as_deref(), &of_snapshots).await.context("the log")?;
+    let report = inspect::read(recovered, from.as_deref(), &of_snapshots)
+        .await
+        .context("the log")?;
     let is_empty = report.membership.log_id.is_none();
     member.note_inspected(
         v1::RaftStatus {
@@ -62,6 +68,10 @@ pub async fn run(member: &Arc<Member>) -> anyhow::Result<()> {
         },
         stamp.is_initialized,
     );
-    member.enter(if is_empty { Phase::Empty } else { Phase::Recovering });
+    member.enter(if is_empty {
+        Phase::Empty
+    } else {
+        Phase::Recovering
+    });
     Ok(())
 }

@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::jobs::snapshots::Snapshots;
 use crate::metrics::Metrics;
 use crate::raft::consensus::{Consensus, RaftMetrics, Role};
-use crate::raft::view::MembershipView;
 use crate::raft::transport::peers::Peers;
 use crate::raft::transport::tls::TlsStore;
 use crate::raft::transport::wire::Facts;
+use crate::raft::view::MembershipView;
 use crate::server::admin::membership_message;
 use crate::server::health::Readiness;
 use crate::service::Service;
@@ -138,7 +138,8 @@ impl Member {
     }
 
     pub fn set_ready(&self, ready: bool) {
-        self.own.send_if_modified(|own| std::mem::replace(&mut own.ready, ready) != ready);
+        self.own
+            .send_if_modified(|own| std::mem::replace(&mut own.ready, ready) != ready);
         self.tell_readiness();
     }
 
@@ -162,7 +163,8 @@ impl Member {
     }
 
     pub fn set_disk_high_water(&self, high: bool) {
-        self.own.send_if_modified(|own| std::mem::replace(&mut own.disk_high_water, high) != high);
+        self.own
+            .send_if_modified(|own| std::mem::replace(&mut own.disk_high_water, high) != high);
     }
 
     pub fn running(&self) -> Option<Arc<Running>> {
@@ -270,14 +272,33 @@ impl Running {
     }
 
     /// Numbers for new members, above every id in any configuration this leader has applied.
-    pub async fn reserve_members(&self, operation_id: String, count: u32) -> Result<Vec<u64>, Error> {
+    pub async fn reserve_members(
+        &self,
+        operation_id: String,
+        count: u32,
+    ) -> Result<Vec<u64>, Error> {
         let metrics = self.consensus.metrics();
-        let above = metrics.membership_config.nodes().map(|(id, _)| *id).max().unwrap_or(0);
-        let command = Command::ReserveMembers(ReserveMembers { operation_id, count, above });
-        match self.service.propose(command, Instant::now() + RESERVE_PATIENCE).await? {
+        let above = metrics
+            .membership_config
+            .nodes()
+            .map(|(id, _)| *id)
+            .max()
+            .unwrap_or(0);
+        let command = Command::ReserveMembers(ReserveMembers {
+            operation_id,
+            count,
+            above,
+        });
+        match self
+            .service
+            .propose(command, Instant::now() + RESERVE_PATIENCE)
+            .await?
+        {
             Outcome::Reserved(Ok(ids)) => Ok(ids),
             Outcome::Reserved(Err(rejection)) => Err(Error::Rejected(rejection)),
-            other => Err(Error::OutcomeUnknown { reason: format!("answered with {other:?}") }),
+            other => Err(Error::OutcomeUnknown {
+                reason: format!("answered with {other:?}"),
+            }),
         }
     }
 
@@ -292,7 +313,9 @@ impl Running {
         gauges.applied_index.set(raft.applied_index);
         gauges.snapshot_index.set(raft.snapshot_index);
         gauges.feature_level.set(u64::from(raft.feature_level));
-        gauges.proposals_waiting.set(self.service.proposer().waiting() as u64);
+        gauges
+            .proposals_waiting
+            .set(self.service.proposer().waiting() as u64);
         gauges.waiters.set(self.service.waiters());
         let (queues, payload_bytes, tasks) = self.state.read(|state, _| {
             let mut tasks = [0; 6];
@@ -307,13 +330,23 @@ impl Running {
                     stats.completed,
                     stats.discarded,
                 ];
-                tasks.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+                tasks
+                    .iter_mut()
+                    .zip(counts)
+                    .for_each(|(sum, count)| *sum += count);
             }
             (queues, state.payload_bytes(), tasks)
         });
         gauges.queues.set(queues);
         gauges.payload_bytes.set(payload_bytes);
-        let names = ["scheduled", "available", "running", "retryable", "completed", "discarded"];
+        let names = [
+            "scheduled",
+            "available",
+            "running",
+            "retryable",
+            "completed",
+            "discarded",
+        ];
         for (name, count) in names.into_iter().zip(tasks) {
             metrics.set_tasks(name, count);
         }
@@ -322,10 +355,13 @@ impl Running {
     fn raft_status(&self) -> v1::RaftStatus {
         let metrics = self.consensus.metrics();
         let leads = matches!(self.consensus.role(), Role::Leads { .. });
-        let (state_hash, feature_level) =
-            self.state.read(|state, _| (format!("{:032x}", state.hash()), state.feature_level()));
+        let (state_hash, feature_level) = self
+            .state
+            .read(|state, _| (format!("{:032x}", state.hash()), state.feature_level()));
         let membership = MembershipView::of(&metrics);
-        let index = |log_id: &Option<crate::storage::types::LogId>| log_id.as_ref().map_or(0, |id| id.index());
+        let index = |log_id: &Option<crate::storage::types::LogId>| {
+            log_id.as_ref().map_or(0, |id| id.index())
+        };
         v1::RaftStatus {
             term: metrics.current_term,
             leader_id: metrics.current_leader.unwrap_or(0),
@@ -335,21 +371,28 @@ impl Running {
             committed_index: index(&metrics.cluster_committed),
             applied_index: index(&metrics.last_applied),
             snapshot_index: index(&metrics.snapshot),
-            peers: if leads { self.peers(&metrics) } else { Vec::new() },
+            peers: if leads {
+                self.peers(&metrics)
+            } else {
+                Vec::new()
+            },
             state_hash,
             feature_level,
         }
     }
 
     fn peers(&self, metrics: &RaftMetrics) -> Vec<v1::PeerStatus> {
-        let Some(replication) = &metrics.replication else { return Vec::new() };
+        let Some(replication) = &metrics.replication else {
+            return Vec::new();
+        };
         let last = metrics.last_log_index.unwrap_or(0);
         let heard = self.peers.heard(SILENT_FOR);
         replication
             .iter()
             .filter(|(id, _)| **id != metrics.id)
             .map(|(id, matched)| {
-                let behind = last.saturating_sub(matched.as_ref().map_or(0, |log_id| log_id.index()));
+                let behind =
+                    last.saturating_sub(matched.as_ref().map_or(0, |log_id| log_id.index()));
                 let said = heard.get(id);
                 let health = match (said, behind > LAG_ENTRIES_MAX) {
                     (None, _) => v1::PeerHealth::Unreachable,
@@ -369,7 +412,11 @@ impl Running {
 
 /// Lag that is within normal load shows as 0; beyond, the next power of two.
 fn rounded_lag(entries: u64) -> u64 {
-    if entries <= LAG_ENTRIES_MAX { 0 } else { entries.next_power_of_two() }
+    if entries <= LAG_ENTRIES_MAX {
+        0
+    } else {
+        entries.next_power_of_two()
+    }
 }
 
 fn phase_message(phase: &Phase) -> v1::MemberPhase {

@@ -51,7 +51,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let tls = Arc::new(TlsStore::load(&config.tls_dir).context("certificates")?);
     let metrics = Arc::new(Metrics::default());
     let client_tls = match config.client_tls {
-        true => Some(ClientTls::load(&config.tls_dir).map_err(|reason| anyhow!("certificates: {reason}"))?),
+        true => Some(
+            ClientTls::load(&config.tls_dir).map_err(|reason| anyhow!("certificates: {reason}"))?,
+        ),
         false => None,
     };
     let client_tls = client_tls.map(Arc::new);
@@ -59,10 +61,24 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let listeners = ports::Listeners::bind(&member.config).await?;
     let client_door = Arc::new(ClientDoor::default());
     let serving = CancellationToken::new();
-    let (peer_listener, ports) = listeners.serve(&member, &client_door, client_tls.clone(), &metrics, &serving)?;
+    let (peer_listener, ports) = listeners.serve(
+        &member,
+        &client_door,
+        client_tls.clone(),
+        &metrics,
+        &serving,
+    )?;
     tokio::spawn(reload::run(member.clone(), client_tls, serving.clone()));
 
-    let lived = live(&member, peer_listener, &client_door, &metrics, &stop, &serving).await;
+    let lived = live(
+        &member,
+        peer_listener,
+        &client_door,
+        &metrics,
+        &stop,
+        &serving,
+    )
+    .await;
     if let Err(reason) = lived {
         member.enter(Phase::Damaged(format!("{reason:#}")));
         stop.cancelled().await;
@@ -112,8 +128,12 @@ async fn live(
         member.watch_own(),
         metrics.clone(),
     ));
-    let snapshots =
-        Snapshots::start(consensus.clone(), opened.store.clone(), log.clone(), metrics.clone());
+    let snapshots = Snapshots::start(
+        consensus.clone(),
+        opened.store.clone(),
+        log.clone(),
+        metrics.clone(),
+    );
     let own = member.watch_own();
     let peer_server = engine::serve_peers(
         peer_listener,
@@ -134,10 +154,17 @@ async fn live(
     });
     member.set_running(running.clone());
     client_door.open(service);
-    member.enter(if running.initialized() { Phase::Recovering } else { Phase::Empty });
+    member.enter(if running.initialized() {
+        Phase::Recovering
+    } else {
+        Phase::Empty
+    });
     if member.config.standalone {
         let alone = BTreeMap::from([(args.member_id, args.name.clone())]);
-        consensus.initialize(alone).await.map_err(|error| anyhow!("{error}"))?;
+        consensus
+            .initialize(alone)
+            .await
+            .map_err(|error| anyhow!("{error}"))?;
     }
     let catch_up = tokio::spawn(catch_up(member.clone(), running.clone()));
     let high_water = tokio::spawn(high_water::run(member.clone(), log.clone()));
@@ -165,7 +192,9 @@ async fn live(
     serving.cancel();
     consensus.shutdown().await;
     let _ = peer_server.await;
-    tokio::task::spawn_blocking(move || log.close()).await.context("closing the log")?;
+    tokio::task::spawn_blocking(move || log.close())
+        .await
+        .context("closing the log")?;
     if member.phase() == Phase::Removed {
         stop.cancelled().await;
     }
@@ -175,7 +204,11 @@ async fn live(
 /// Sets the ready latch once this member has applied what the cluster had committed when it started.
 async fn catch_up(member: Arc<Member>, running: Arc<Running>) {
     let mut metrics = running.consensus.metrics();
-    while !metrics.membership_config.nodes().any(|(id, _)| *id == metrics.id) {
+    while !metrics
+        .membership_config
+        .nodes()
+        .any(|(id, _)| *id == metrics.id)
+    {
         if !running.consensus.metrics_changed().await {
             return;
         }
@@ -193,10 +226,20 @@ async fn hand_over(running: &Running) {
     if !matches!(running.consensus.role(), Role::Leads { .. }) {
         return;
     }
-    let Some(successor) = running.consensus.best_successor() else { return };
+    let Some(successor) = running.consensus.best_successor() else {
+        return;
+    };
     let begun = Instant::now();
-    let handed = running.consensus.hand_over(successor, HAND_OVER_PATIENCE).await;
-    tracing::info!(successor, handed, elapsed_ms = begun.elapsed().as_millis() as u64, "leadership handed over");
+    let handed = running
+        .consensus
+        .hand_over(successor, HAND_OVER_PATIENCE)
+        .await;
+    tracing::info!(
+        successor,
+        handed,
+        elapsed_ms = begun.elapsed().as_millis() as u64,
+        "leadership handed over"
+    );
 }
 
 /// Requests of clients that reached another member first.

@@ -45,8 +45,14 @@ impl ClientDoor {
     /// Waits until the requests that are in flight now are answered.
     pub async fn drain(&self, patience: Duration) {
         self.in_flight.close();
-        if tokio::time::timeout(patience, self.in_flight.wait()).await.is_err() {
-            tracing::warn!(requests = self.in_flight.len(), "requests in flight did not finish in time");
+        if tokio::time::timeout(patience, self.in_flight.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                requests = self.in_flight.len(),
+                "requests in flight did not finish in time"
+            );
         }
     }
 }
@@ -93,7 +99,11 @@ impl Listeners {
     pub async fn bind(config: &Config) -> anyhow::Result<Listeners> {
         let bind = |ip: IpAddr, port: u16, name: &'static str| {
             let address = SocketAddr::new(ip, port);
-            async move { TcpListener::bind(address).await.with_context(|| format!("{name} port {address}")) }
+            async move {
+                TcpListener::bind(address)
+                    .await
+                    .with_context(|| format!("{name} port {address}"))
+            }
         };
         Ok(Listeners {
             client: bind(config.listen, config.ports.client, "client").await?,
@@ -126,7 +136,9 @@ impl Listeners {
             metrics: metrics.clone(),
             refresh: Arc::new(move |metrics: &Metrics| refreshed.set_gauges(metrics)),
         };
-        let admin = AdminServer::new(AdminService { member: member.clone() });
+        let admin = AdminServer::new(AdminService {
+            member: member.clone(),
+        });
         let admin_router = tonic::service::Routes::new(admin).into_axum_router();
         let client = Settings {
             security: match client_tls {
@@ -138,20 +150,44 @@ impl Listeners {
         };
         let of_operator = member.clone();
         let cluster_id = member.config.member.cluster_id.clone();
-        let in_use = admin_tls::server_config(&member.tls.current(), &cluster_id).map_err(anyhow::Error::msg)?;
+        let in_use = admin_tls::server_config(&member.tls.current(), &cluster_id)
+            .map_err(anyhow::Error::msg)?;
         let admin_tls = Security::Tls(Arc::new(move || {
-            admin_tls::server_config(&of_operator.tls.current(), &cluster_id).unwrap_or_else(|error| {
-                tracing::warn!(error, "the renewed certificates do not serve the admin port");
-                in_use.clone()
-            })
+            admin_tls::server_config(&of_operator.tls.current(), &cluster_id).unwrap_or_else(
+                |error| {
+                    tracing::warn!(
+                        error,
+                        "the renewed certificates do not serve the admin port"
+                    );
+                    in_use.clone()
+                },
+            )
         }));
-        let admin = Settings { security: admin_tls, ..plain(ADMIN_CONNECTIONS_MAX) };
+        let admin = Settings {
+            security: admin_tls,
+            ..plain(ADMIN_CONNECTIONS_MAX)
+        };
         let calls = Calls::new(door.clone(), metrics.clone());
         let health_settings = plain(ADMIN_CONNECTIONS_MAX);
         let serving = vec![
-            tokio::spawn(listen::serve(self.health, health::router(health), health_settings, serving.clone())),
-            tokio::spawn(listen::serve(self.admin, admin_router, admin, serving.clone())),
-            tokio::spawn(listen::serve(self.client, server::router(calls), client, serving.clone())),
+            tokio::spawn(listen::serve(
+                self.health,
+                health::router(health),
+                health_settings,
+                serving.clone(),
+            )),
+            tokio::spawn(listen::serve(
+                self.admin,
+                admin_router,
+                admin,
+                serving.clone(),
+            )),
+            tokio::spawn(listen::serve(
+                self.client,
+                server::router(calls),
+                client,
+                serving.clone(),
+            )),
         ];
         Ok((self.peer, Ports { serving }))
     }

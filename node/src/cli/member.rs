@@ -61,19 +61,30 @@ pub fn run_dev(args: DevArgs) -> anyhow::Result<ExitCode> {
     };
     let mut config = Config::new(args.data_dir.join("store"), identity, tls_dir);
     config.listen = args.listen_ip;
-    config.ports = Ports { client: args.client_port, admin: 0, peer: 0, health: args.health_port };
+    config.ports = Ports {
+        client: args.client_port,
+        admin: 0,
+        peer: 0,
+        health: args.health_port,
+    };
     config.internal = IpAddr::from([127, 0, 0, 1]);
     config.client_tls = false;
     config.log_budget_bytes = DEV_LOG_BUDGET_BYTES;
     config.standalone = true;
-    println!("clients: http://{} (gRPC and JSON)", config.address(config.ports.client));
+    println!(
+        "clients: http://{} (gRPC and JSON)",
+        config.address(config.ports.client)
+    );
     println!("data:    {}", args.data_dir.display());
     serve(config)
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,openraft=warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr)
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "info,openraft=warn".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     block_on(async {
@@ -95,6 +106,11 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a command's future on a runtime of its own.
-pub fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+pub fn block_on(
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
 }

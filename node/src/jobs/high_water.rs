@@ -19,7 +19,9 @@ pub async fn run(member: Arc<Member>, log: LogStore) {
         match log.disk() {
             Ok(disk) => {
                 member.set_log_disk(disk);
-                member.set_disk_high_water(disk.is_high() || disk.filesystem_free_bytes < FREE_BYTES_MIN);
+                member.set_disk_high_water(
+                    disk.is_high() || disk.filesystem_free_bytes < FREE_BYTES_MIN,
+                );
             }
             Err(error) => tracing::warn!(%error, "the disk's free space is unknown"),
         }

@@ -25,7 +25,10 @@ pub async fn run(member: Arc<Member>, client_tls: Option<Arc<ClientTls>>, stop: 
             Err(error) => tracing::warn!(%error, "renewed certificates are not usable yet"),
         }
         if let Some(Err(error)) = client_tls.as_ref().map(|tls| tls.reload()) {
-            tracing::warn!(error, "the renewed certificate of the client port is not usable yet");
+            tracing::warn!(
+                error,
+                "the renewed certificate of the client port is not usable yet"
+            );
         }
     }
 }

@@ -33,17 +33,35 @@ pub struct Snapshots {
 
 impl Snapshots {
     /// Starts the job; it ends with its last handle.
-    pub fn start(consensus: Consensus, store: Arc<Store>, log: LogStore, metrics: Arc<Metrics>) -> Snapshots {
+    pub fn start(
+        consensus: Consensus,
+        store: Arc<Store>,
+        log: LogStore,
+        metrics: Arc<Metrics>,
+    ) -> Snapshots {
         let (orders, incoming) = mpsc::channel(1);
-        tokio::spawn(Job { consensus, store, log, metrics, used_after_cut: 0 }.run(incoming));
+        tokio::spawn(
+            Job {
+                consensus,
+                store,
+                log,
+                metrics,
+                used_after_cut: 0,
+            }
+            .run(incoming),
+        );
         Snapshots { orders }
     }
 
     /// Cuts a snapshot now; answers when it is durable.
     pub async fn cut_now(&self) -> Cut {
         let (reply, cut) = oneshot::channel();
-        self.orders.send(reply).await.map_err(|_| "the member is stopping".to_string())?;
-        cut.await.map_err(|_| "the member is stopping".to_string())?
+        self.orders
+            .send(reply)
+            .await
+            .map_err(|_| "the member is stopping".to_string())?;
+        cut.await
+            .map_err(|_| "the member is stopping".to_string())?
     }
 }
 
@@ -77,11 +95,19 @@ impl Job {
     }
 
     fn is_due(&mut self) -> bool {
-        let Ok(disk) = self.log.disk() else { return false };
+        let Ok(disk) = self.log.disk() else {
+            return false;
+        };
         // A purge frees whole segments some time after the cut.
         self.used_after_cut = self.used_after_cut.min(disk.used_bytes);
-        let state_bytes = self.store.snapshots().newest().map_or(0, |newest| newest.bytes);
-        let threshold = LOG_BYTES_MIN.max(state_bytes / 2).min(disk.budget_bytes / 4);
+        let state_bytes = self
+            .store
+            .snapshots()
+            .newest()
+            .map_or(0, |newest| newest.bytes);
+        let threshold = LOG_BYTES_MIN
+            .max(state_bytes / 2)
+            .min(disk.budget_bytes / 4);
         disk.used_bytes - self.used_after_cut > threshold
     }
 
@@ -91,7 +117,11 @@ impl Job {
             true => Ok(()),
             false => Err(io::Error::other("the member is stopping")),
         };
-        let cut = self.store.cut_snapshot(flushed).await.map_err(|error| error.to_string())?;
+        let cut = self
+            .store
+            .cut_snapshot(flushed)
+            .await
+            .map_err(|error| error.to_string())?;
         if cut.is_some() {
             self.metrics.snapshots.inc();
             // The engine only learns of the finished file.
@@ -99,15 +129,25 @@ impl Job {
         }
         self.purge().await;
         self.used_after_cut = self.log.disk().map_or(0, |disk| disk.used_bytes);
-        self.store.snapshots().newest().ok_or_else(|| "nothing is applied yet".to_string())
+        self.store
+            .snapshots()
+            .newest()
+            .ok_or_else(|| "nothing is applied yet".to_string())
     }
 
     /// Followers that lag hold a purge back until half of the budget is used: then they get a snapshot.
     async fn purge(&self) {
-        let Ok(files) = snapshot::list(self.store.snapshots().dir()) else { return };
-        let [_, older, ..] = files.as_slice() else { return };
+        let Ok(files) = snapshot::list(self.store.snapshots().dir()) else {
+            return;
+        };
+        let [_, older, ..] = files.as_slice() else {
+            return;
+        };
         let mut upto = older.position.index;
-        let has_room = self.log.disk().is_ok_and(|disk| disk.used_bytes < disk.budget_bytes / 2);
+        let has_room = self
+            .log
+            .disk()
+            .is_ok_and(|disk| disk.used_bytes < disk.budget_bytes / 2);
         if has_room && let Some(slowest) = self.consensus.slowest_follower() {
             upto = upto.min(slowest);
         }

@@ -7,8 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
 };
 
 use super::transport::tls::{self, CA_FILE, CERTIFICATE_FILE, KEY_FILE};
@@ -30,11 +30,16 @@ pub struct Issued {
 impl Authority {
     pub fn new(cluster_id: &str) -> Result<Authority, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, format!("taskstore CA of {cluster_id}"));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("taskstore CA of {cluster_id}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        Ok(Authority { cluster_id: cluster_id.to_owned(), issuer })
+        Ok(Authority {
+            cluster_id: cluster_id.to_owned(),
+            issuer,
+        })
     }
 
     pub fn ca_pem(&self) -> String {
@@ -53,12 +58,21 @@ impl Authority {
     pub fn issue(&self, names: Vec<String>) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
-        params.distinguished_name.push(DnType::CommonName, "taskstore");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "taskstore");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Issued { ca_pem: self.ca_pem(), certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Issued {
+            ca_pem: self.ca_pem(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
     }
 }
 
@@ -68,8 +82,12 @@ impl Issued {
         fs::create_dir_all(dir)?;
         fs::write(dir.join(CA_FILE), &self.ca_pem)?;
         fs::write(dir.join(CERTIFICATE_FILE), &self.certificate_pem)?;
-        let mut key =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(dir.join(KEY_FILE))?;
+        let mut key = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(dir.join(KEY_FILE))?;
         key.write_all(self.key_pem.as_bytes())
     }
 }

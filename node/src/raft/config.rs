@@ -14,7 +14,11 @@ pub struct Timings {
 
 impl Default for Timings {
     fn default() -> Timings {
-        Timings { heartbeat_ms: 100, election_ms_min: 400, election_ms_max: 700 }
+        Timings {
+            heartbeat_ms: 100,
+            election_ms_min: 400,
+            election_ms_max: 700,
+        }
     }
 }
 
@@ -52,13 +56,20 @@ mod tests {
         assert_ne!(config.allow_log_reversion, Some(true));
         assert_eq!(config.snapshot_policy, SnapshotPolicy::Never);
         assert_eq!(config.max_in_snapshot_log_to_keep, u64::MAX);
-        let times = (config.heartbeat_interval, config.election_timeout_min, config.election_timeout_max);
+        let times = (
+            config.heartbeat_interval,
+            config.election_timeout_min,
+            config.election_timeout_max,
+        );
         assert_eq!(times, (100, 400, 700));
     }
 
     #[test]
     fn timings_that_cannot_work_are_refused() {
-        let slow_heart = Timings { heartbeat_ms: 500, ..Timings::default() };
+        let slow_heart = Timings {
+            heartbeat_ms: 500,
+            ..Timings::default()
+        };
         assert!(openraft("c", slow_heart).is_err());
     }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
-use openraft::raft::FlushPoint;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
+use openraft::raft::FlushPoint;
 use tokio::sync::watch;
 
 use super::membership::{self, Change, ChangeError, Changed, Guard};
@@ -85,7 +85,8 @@ impl Consensus {
         &self,
         term: u64,
         entry: EntryBytes,
-    ) -> Result<impl Future<Output = Result<Outcomes, ProposeError>> + Send + 'static, ProposeError> {
+    ) -> Result<impl Future<Output = Result<Outcomes, ProposeError>> + Send + 'static, ProposeError>
+    {
         let leader = self.raft.as_leader().map_err(|_| ProposeError::NotLeader)?;
         if leader.term() != term {
             return Err(ProposeError::NotLeader);
@@ -128,7 +129,13 @@ impl Consensus {
 
     /// Lets the log go up to `index`, inclusive.
     pub async fn purge(&self, index: u64) {
-        if self.metrics().purged.as_ref().map_or(0, |log_id| log_id.index()) < index {
+        if self
+            .metrics()
+            .purged
+            .as_ref()
+            .map_or(0, |log_id| log_id.index())
+            < index
+        {
             let _ = self.raft.trigger().purge_log(index).await;
         }
     }
@@ -137,15 +144,25 @@ impl Consensus {
     pub fn slowest_follower(&self) -> Option<u64> {
         let metrics = self.metrics();
         let replication = metrics.replication.as_ref()?;
-        replication.values().map(|matched| matched.as_ref().map_or(0, |log_id| log_id.index())).min()
+        replication
+            .values()
+            .map(|matched| matched.as_ref().map_or(0, |log_id| log_id.index()))
+            .min()
     }
 
     /// Waits until the local log is durable up to `index`. False once the engine ended.
     pub async fn flushed(&self, index: u64) -> bool {
         let reached = move |point: &Option<FlushPoint<TypeConfig>>| {
-            point.as_ref().and_then(|point| point.last_log_id.as_ref()).is_some_and(|last| last.index() >= index)
+            point
+                .as_ref()
+                .and_then(|point| point.last_log_id.as_ref())
+                .is_some_and(|last| last.index() >= index)
         };
-        self.raft.watch_log_progress().wait_until(reached).await.is_ok()
+        self.raft
+            .watch_log_progress()
+            .wait_until(reached)
+            .await
+            .is_ok()
     }
 
     /// Returns with the reason once the engine has ended, by `shutdown` or because its storage failed.
@@ -174,18 +191,25 @@ impl Consensus {
         }
         let mut role = self.watch_role();
         let gone = role.wait_for(|role| !matches!(role, Role::Leads { .. }));
-        tokio::time::timeout(patience, gone).await.is_ok_and(|role| role.is_ok())
+        tokio::time::timeout(patience, gone)
+            .await
+            .is_ok_and(|role| role.is_ok())
     }
 
     /// Fixes the first configuration. An identical repeat, here or on another founder, changes nothing.
     pub async fn initialize(&self, voters: BTreeMap<u64, String>) -> Result<(), ChangeError> {
-        let members: BTreeMap<u64, MemberName> =
-            voters.into_iter().map(|(id, name)| (id, MemberName(name))).collect();
+        let members: BTreeMap<u64, MemberName> = voters
+            .into_iter()
+            .map(|(id, name)| (id, MemberName(name)))
+            .collect();
         match self.raft.initialize(members.clone()).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(error)) => {
                 let known = self.metrics().membership_config.clone();
-                let same = known.nodes().map(|(id, name)| (*id, name.clone())).collect::<BTreeMap<_, _>>();
+                let same = known
+                    .nodes()
+                    .map(|(id, name)| (*id, name.clone()))
+                    .collect::<BTreeMap<_, _>>();
                 match same == members {
                     true => Ok(()),
                     false => Err(ChangeError::Refused(error.to_string())),
@@ -212,7 +236,12 @@ impl Consensus {
 
     /// The name of a member of the effective configuration.
     pub fn name_of(&self, member_id: u64) -> Option<MemberName> {
-        self.raft.metrics().borrow_watched().membership_config.get_node(&member_id).cloned()
+        self.raft
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .get_node(&member_id)
+            .cloned()
     }
 
     /// The voter that should take over: the one whose log is furthest along, by the leader's own view.
@@ -244,11 +273,17 @@ async fn follow_role(raft: Arc<Raft>, sender: watch::Sender<Role>) {
 
 fn role_of(metrics: &RaftMetrics) -> Role {
     if !metrics.state.is_leader() || metrics.running_state.is_err() {
-        return Role::Follows { leader: metrics.current_leader.filter(|leader| *leader != metrics.id) };
+        return Role::Follows {
+            leader: metrics
+                .current_leader
+                .filter(|leader| *leader != metrics.id),
+        };
     }
     let applied_term = metrics.last_applied.as_ref().map(log_term);
     match applied_term == Some(metrics.current_term) {
-        true => Role::Leads { term: metrics.current_term },
+        true => Role::Leads {
+            term: metrics.current_term,
+        },
         false => Role::Follows { leader: None },
     }
 }

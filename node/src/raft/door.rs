@@ -6,8 +6,8 @@ use openraft::Raft;
 use openraft::Snapshot;
 use openraft::alias::SnapshotDataOf;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::RaftStateMachine;
 
@@ -46,7 +46,10 @@ where
         (self.facts)()
     }
 
-    async fn append(&self, request: AppendEntriesRequest<C>) -> Result<AppendEntriesResponse<C>, Stopped> {
+    async fn append(
+        &self,
+        request: AppendEntriesRequest<C>,
+    ) -> Result<AppendEntriesResponse<C>, Stopped> {
         self.raft.append_entries(request).await.map_err(stopped)
     }
 
@@ -58,7 +61,10 @@ where
         self.raft.pre_vote(ask).await.map_err(stopped)
     }
 
-    async fn transfer_leader(&self, ask: TransferLeaderRequest<C>) -> Result<TransferLeaderResponse<C>, Stopped> {
+    async fn transfer_leader(
+        &self,
+        ask: TransferLeaderRequest<C>,
+    ) -> Result<TransferLeaderResponse<C>, Stopped> {
         self.raft.handle_transfer_leader(ask).await.map_err(stopped)
     }
 
@@ -68,7 +74,13 @@ where
         meta: SnapshotMeta,
         data: SnapshotDataOf<C, SM>,
     ) -> Result<SnapshotResponse<C>, String> {
-        let snapshot = Snapshot { meta, snapshot: data };
-        self.raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())
+        let snapshot = Snapshot {
+            meta,
+            snapshot: data,
+        };
+        self.raft
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(|e| e.to_string())
     }
 }

@@ -43,7 +43,15 @@ pub fn serve_peers<F: Forwarded>(
     forwarded: Arc<F>,
     stop: CancellationToken,
 ) -> tokio::task::JoinHandle<()> {
-    let raft = Arc::new(Door { raft: consensus.raft().clone(), sink: store, facts });
-    let server = PeerServer { peers, raft, forwarded };
+    let raft = Arc::new(Door {
+        raft: consensus.raft().clone(),
+        sink: store,
+        facts,
+    });
+    let server = PeerServer {
+        peers,
+        raft,
+        forwarded,
+    };
     tokio::spawn(server.serve(listener, stop))
 }

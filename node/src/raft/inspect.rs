@@ -38,9 +38,17 @@ pub async fn read<D: Disk>(
     let (range, vote, committed) = (recovered.range, recovered.vote, recovered.committed);
     let mut known: Option<StoredMembership> = None;
     if let Some(path) = snapshot {
-        known = Some(with_meta(SnapshotHandle::open(path, identity)?)?.meta.last_membership);
+        known = Some(
+            with_meta(SnapshotHandle::open(path, identity)?)?
+                .meta
+                .last_membership,
+        );
     }
-    let hooks = LogHooks { first_frame: None, purged: None, fatal: end_process() };
+    let hooks = LogHooks {
+        first_frame: None,
+        purged: None,
+        fatal: end_process(),
+    };
     let mut log = LogStore::start(recovered, LogOptions::default(), hooks)?;
     let end = range.next();
     let mut at = range.first;
@@ -54,12 +62,18 @@ pub async fn read<D: Disk>(
             }
         }
     }
-    tokio::task::spawn_blocking(move || log.close()).await.map_err(io::Error::other)?;
+    tokio::task::spawn_blocking(move || log.close())
+        .await
+        .map_err(io::Error::other)?;
     let is_committed = |stored: &StoredMembership| *stored.log_id() <= committed;
-    let membership = known.map(|stored| MembershipView::new(&stored, is_committed(&stored))).unwrap_or_default();
+    let membership = known
+        .map(|stored| MembershipView::new(&stored, is_committed(&stored)))
+        .unwrap_or_default();
     Ok(Inspected {
         membership,
-        term: vote.map_or(0, |vote| vote.leader_id.term).max(range.last.as_ref().map_or(0, log_term)),
+        term: vote
+            .map_or(0, |vote| vote.leader_id.term)
+            .max(range.last.as_ref().map_or(0, log_term)),
         last_log_index: range.last.map_or(0, |last| last.index()),
         committed_index: committed.map_or(0, |committed| committed.index()),
     })

@@ -13,7 +13,7 @@ use openraft::vote::RaftLeaderId;
 use openraft::vote::leader_id_std::LeaderId;
 use openraft::{ChangeMembers, Precondition, Raft};
 
-use crate::storage::types::{LogId, Membership, MemberName, StoredMembership, TypeConfig};
+use crate::storage::types::{LogId, MemberName, Membership, StoredMembership, TypeConfig};
 
 type C = TypeConfig;
 
@@ -72,12 +72,18 @@ pub async fn change<SM: RaftStateMachine<C>>(
         Change::SetVoters(voters) => ChangeMembers::ReplaceAllVoters(voters),
         Change::RemoveLearners(learners) => ChangeMembers::RemoveNodes(learners),
     };
-    match raft.change_membership_if(members, false, preconditions(guard)).await {
+    match raft
+        .change_membership_if(members, false, preconditions(guard))
+        .await
+    {
         Ok(written) => {
-            let membership = written
-                .membership
-                .ok_or_else(|| ChangeError::Unknown("the entry that was written holds no membership".into()))?;
-            Ok(shape(StoredMembership::new(Some(written.log_id), membership)))
+            let membership = written.membership.ok_or_else(|| {
+                ChangeError::Unknown("the entry that was written holds no membership".into())
+            })?;
+            Ok(shape(StoredMembership::new(
+                Some(written.log_id),
+                membership,
+            )))
         }
         Err(error) => failed(raft, error, &change, guard).await,
     }
@@ -85,12 +91,18 @@ pub async fn change<SM: RaftStateMachine<C>>(
 
 fn preconditions(guard: Guard) -> [Precondition<C>; 2] {
     [
-        Precondition::LastMembershipLogId { last_membership_log_id: guard.membership },
-        Precondition::CommittedLeaderId { committed_leader_id: LeaderId::new(guard.term, 0).to_committed() },
+        Precondition::LastMembershipLogId {
+            last_membership_log_id: guard.membership,
+        },
+        Precondition::CommittedLeaderId {
+            committed_leader_id: LeaderId::new(guard.term, 0).to_committed(),
+        },
     ]
 }
 
-async fn effective<SM: RaftStateMachine<C>>(raft: &Raft<C, SM>) -> Result<StoredMembership, ChangeError> {
+async fn effective<SM: RaftStateMachine<C>>(
+    raft: &Raft<C, SM>,
+) -> Result<StoredMembership, ChangeError> {
     raft.with_raft_state(|state| StoredMembership::clone(state.membership_state.effective()))
         .await
         .map_err(|e| ChangeError::Unknown(e.to_string()))
@@ -102,7 +114,9 @@ fn done_already(change: &Change, membership: &Membership) -> bool {
         return false;
     }
     match change {
-        Change::AddLearners(learners) => learners.iter().all(|(id, name)| membership.get_node(id) == Some(name)),
+        Change::AddLearners(learners) => learners
+            .iter()
+            .all(|(id, name)| membership.get_node(id) == Some(name)),
         Change::SetVoters(voters) => membership.voter_ids().eq(voters.iter().copied()),
         Change::RemoveLearners(ids) => ids.iter().all(|id| membership.get_node(id).is_none()),
     }
@@ -112,10 +126,13 @@ fn done_already(change: &Change, membership: &Membership) -> bool {
 fn check(change: &Change, membership: &Membership) -> Result<(), String> {
     let voters: BTreeSet<u64> = membership.voter_ids().collect();
     match change {
-        Change::AddLearners(learners) => match learners.iter().find(|(id, name)| {
-            membership.get_node(id).is_some_and(|known| known != *name)
-        }) {
-            Some((id, name)) => Err(format!("member {id} is known under another name than {name}")),
+        Change::AddLearners(learners) => match learners
+            .iter()
+            .find(|(id, name)| membership.get_node(id).is_some_and(|known| known != *name))
+        {
+            Some((id, name)) => Err(format!(
+                "member {id} is known under another name than {name}"
+            )),
             None => Ok(()),
         },
         Change::SetVoters(set) if set.is_empty() => Err("a cluster needs a voter".into()),
@@ -143,9 +160,15 @@ async fn settled<SM: RaftStateMachine<C>>(
     membership: StoredMembership,
     guard: Guard,
 ) -> Result<Changed, ChangeError> {
-    let leads = raft.as_leader().map_err(|forward| ChangeError::NotLeader { leader: forward.leader_id })?;
+    let leads = raft.as_leader().map_err(|forward| ChangeError::NotLeader {
+        leader: forward.leader_id,
+    })?;
     if leads.term() != guard.term {
-        return Err(ChangeError::Outdated(format!("the term is {}, not {}", leads.term(), guard.term)));
+        return Err(ChangeError::Outdated(format!(
+            "the term is {}, not {}",
+            leads.term(),
+            guard.term
+        )));
     }
     raft.ensure_linearizable(openraft::ReadPolicy::ReadIndex)
         .await
@@ -157,7 +180,9 @@ async fn settled<SM: RaftStateMachine<C>>(
     if committed >= *membership.log_id() {
         return Ok(shape(membership));
     }
-    Err(ChangeError::Refused("the last membership is not committed yet".into()))
+    Err(ChangeError::Refused(
+        "the last membership is not committed yet".into(),
+    ))
 }
 
 async fn failed<SM: RaftStateMachine<C>>(
@@ -168,7 +193,9 @@ async fn failed<SM: RaftStateMachine<C>>(
 ) -> Result<Changed, ChangeError> {
     let error = match error {
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(forward)) => {
-            return Err(ChangeError::Unknown(format!("the leader changed: {forward}")));
+            return Err(ChangeError::Unknown(format!(
+                "the leader changed: {forward}"
+            )));
         }
         RaftError::APIError(error) => error,
         RaftError::Fatal(fatal) => return Err(ChangeError::Unknown(fatal.to_string())),
@@ -179,7 +206,9 @@ async fn failed<SM: RaftStateMachine<C>>(
         return Ok(Changed::Joint(now));
     }
     Err(match error {
-        ClientWriteError::ForwardToLeader(forward) => ChangeError::NotLeader { leader: forward.leader_id },
+        ClientWriteError::ForwardToLeader(forward) => ChangeError::NotLeader {
+            leader: forward.leader_id,
+        },
         ClientWriteError::PreconditionFailed(failed) => ChangeError::Outdated(failed.to_string()),
         ClientWriteError::ChangeMembershipError(error) => ChangeError::Refused(error.to_string()),
         ClientWriteError::LogEntryDiscarded(forward) => ChangeError::Unknown(forward.to_string()),

@@ -10,14 +10,16 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::base::{BoxFuture, BoxStream};
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
 use openraft::network::{
-    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RPCTypes,
-    RaftNetworkFactory,
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+    RPCTypes, RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::time::Instant;
 
@@ -44,7 +46,10 @@ pub struct NetworkFactory<S> {
 
 impl<S: SnapshotSource> NetworkFactory<S> {
     pub fn new(peers: Arc<Peers>) -> NetworkFactory<S> {
-        NetworkFactory { peers, data: PhantomData }
+        NetworkFactory {
+            peers,
+            data: PhantomData,
+        }
     }
 
     fn client(&self, target: u64, name: &MemberName, purpose: Purpose) -> Network<S> {
@@ -104,7 +109,12 @@ impl<S: SnapshotSource> Network<S> {
         let mut body = bytes::BytesMut::new();
         encode(tag, ask, &mut body).map_err(network)?;
         let deadline = Instant::now() + ttl;
-        match self.peer.control.call(tag, bytes::Bytes::new(), body.freeze(), deadline).await {
+        match self
+            .peer
+            .control
+            .call(tag, bytes::Bytes::new(), body.freeze(), deadline)
+            .await
+        {
             Ok(answer) => decode_whole(tag, answer).map_err(network),
             Err(_) if Instant::now() >= deadline => Err(self.timeout(action, ttl).into()),
             Err(error @ CallError::NotSent(_)) => Err(Unreachable::new(&error).into()),
@@ -113,7 +123,12 @@ impl<S: SnapshotSource> Network<S> {
     }
 
     fn timeout(&self, action: RPCTypes, timeout: Duration) -> Timeout<C> {
-        Timeout { action, id: self.peers.me().member_id, target: self.target, timeout }
+        Timeout {
+            action,
+            id: self.peers.me().member_id,
+            target: self.target,
+            timeout,
+        }
     }
 
     async fn heartbeat(
@@ -126,7 +141,9 @@ impl<S: SnapshotSource> Network<S> {
             prev: log_id_out(request.prev_log_id.as_ref()),
             leader_commit: log_id_out(request.leader_commit.as_ref()),
         };
-        let answer: HeartbeatAnswer = self.control(Tag::Heartbeat, RPCTypes::AppendEntries, &beat, ttl).await?;
+        let answer: HeartbeatAnswer = self
+            .control(Tag::Heartbeat, RPCTypes::AppendEntries, &beat, ttl)
+            .await?;
         self.peers.note_heard(self.target, answer.facts);
         Ok(outcome_in(answer.outcome))
     }
@@ -167,7 +184,10 @@ impl<S: SnapshotSource> NetStreamAppend<C> for Network<S> {
                 Ok(stream) => stream,
                 Err(error) => {
                     // openraft's back-off waits in `input`, which a peer that is away never gets to read.
-                    let pause = self.retries.get_or_insert_with(|| Box::new(pauses(self.peers.options()))).next();
+                    let pause = self
+                        .retries
+                        .get_or_insert_with(|| Box::new(pauses(self.peers.options())))
+                        .next();
                     tokio::time::sleep(pause.unwrap_or(self.peers.options().retry_longest)).await;
                     return Err(self.dial_error(&error));
                 }
@@ -187,15 +207,35 @@ impl<S: SnapshotSource> NetStreamAppend<C> for Network<S> {
 }
 
 impl<S: SnapshotSource> NetVote<C> for Network<S> {
-    async fn vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
-        let answer: VoteAnswer =
-            self.control(Tag::Vote, RPCTypes::Vote, &VoteAsk::from(&rpc), option.soft_ttl()).await?;
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let answer: VoteAnswer = self
+            .control(
+                Tag::Vote,
+                RPCTypes::Vote,
+                &VoteAsk::from(&rpc),
+                option.soft_ttl(),
+            )
+            .await?;
         Ok(answer.into())
     }
 
-    async fn pre_vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
-        let answer: VoteAnswer =
-            self.control(Tag::PreVote, RPCTypes::Vote, &VoteAsk::from(&rpc), option.soft_ttl()).await?;
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let answer: VoteAnswer = self
+            .control(
+                Tag::PreVote,
+                RPCTypes::Vote,
+                &VoteAsk::from(&rpc),
+                option.soft_ttl(),
+            )
+            .await?;
         Ok(answer.into())
     }
 }
@@ -207,8 +247,14 @@ impl<S: SnapshotSource> NetTransferLeader<C> for Network<S> {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
         let ask = TransferAsk::from(&req);
-        let answer: TransferAnswer =
-            self.control(Tag::TransferLeader, RPCTypes::TransferLeader, &ask, option.hard_ttl()).await?;
+        let answer: TransferAnswer = self
+            .control(
+                Tag::TransferLeader,
+                RPCTypes::TransferLeader,
+                &ask,
+                option.hard_ttl(),
+            )
+            .await?;
         Ok(answer.into())
     }
 }

@@ -29,8 +29,14 @@ impl MembershipView {
     pub fn new(stored: &StoredMembership, committed: bool) -> MembershipView {
         let configs = stored.membership().get_joint_config();
         MembershipView {
-            log_id: stored.log_id().as_ref().map(|id| (log_term(id), id.index())),
-            members: stored.nodes().map(|(id, name)| (*id, name.0.clone())).collect(),
+            log_id: stored
+                .log_id()
+                .as_ref()
+                .map(|id| (log_term(id), id.index())),
+            members: stored
+                .nodes()
+                .map(|(id, name)| (*id, name.0.clone()))
+                .collect(),
             voters: configs.last().cloned().unwrap_or_default(),
             voters_outgoing: match configs.as_slice() {
                 [outgoing, _] => outgoing.clone(),

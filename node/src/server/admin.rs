@@ -50,22 +50,38 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::FormatRequest>,
     ) -> Result<Response<v1::FormatResponse>, Status> {
-        let asked = request.into_inner().identity.ok_or_else(|| missing("identity"))?;
-        self.member.format(&asked).await.map_err(Status::failed_precondition)?;
-        Ok(Response::new(v1::FormatResponse { identity: Some(asked) }))
+        let asked = request
+            .into_inner()
+            .identity
+            .ok_or_else(|| missing("identity"))?;
+        self.member
+            .format(&asked)
+            .await
+            .map_err(Status::failed_precondition)?;
+        Ok(Response::new(v1::FormatResponse {
+            identity: Some(asked),
+        }))
     }
 
     async fn initialize(
         &self,
         request: Request<v1::InitializeRequest>,
     ) -> Result<Response<v1::InitializeResponse>, Status> {
-        let voters: BTreeMap<u64, String> =
-            request.into_inner().voters.into_iter().map(|member| (member.id, member.name)).collect();
+        let voters: BTreeMap<u64, String> = request
+            .into_inner()
+            .voters
+            .into_iter()
+            .map(|member| (member.id, member.name))
+            .collect();
         if voters.is_empty() {
             return Err(missing("voters"));
         }
         let running = self.running()?;
-        running.consensus.initialize(voters).await.map_err(membership_status)?;
+        running
+            .consensus
+            .initialize(voters)
+            .await
+            .map_err(membership_status)?;
         Ok(Response::new(v1::InitializeResponse {}))
     }
 
@@ -75,9 +91,12 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
         let request = request.into_inner();
         let change = match request.change.ok_or_else(|| missing("change"))? {
-            v1::change_membership_request::Change::AddLearners(add) => {
-                Change::AddLearners(add.members.into_iter().map(|member| (member.id, MemberName(member.name))).collect())
-            }
+            v1::change_membership_request::Change::AddLearners(add) => Change::AddLearners(
+                add.members
+                    .into_iter()
+                    .map(|member| (member.id, MemberName(member.name)))
+                    .collect(),
+            ),
             v1::change_membership_request::Change::SetVoters(set) => {
                 Change::SetVoters(set.voters.into_iter().collect())
             }
@@ -85,14 +104,22 @@ impl Admin for AdminService {
                 Change::RemoveLearners(remove.members.into_iter().collect())
             }
         };
-        let expected = request.expected_membership.ok_or_else(|| missing("expected_membership"))?;
+        let expected = request
+            .expected_membership
+            .ok_or_else(|| missing("expected_membership"))?;
         let running = self.running()?;
         let view = running
             .consensus
-            .change_membership(change, Some((expected.term, expected.index)), request.expected_term)
+            .change_membership(
+                change,
+                Some((expected.term, expected.index)),
+                request.expected_term,
+            )
             .await
             .map_err(membership_status)?;
-        Ok(Response::new(v1::ChangeMembershipResponse { membership: Some(membership_message(&view)) }))
+        Ok(Response::new(v1::ChangeMembershipResponse {
+            membership: Some(membership_message(&view)),
+        }))
     }
 
     async fn reserve_members(
@@ -101,7 +128,9 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::ReserveMembersResponse>, Status> {
         let request = request.into_inner();
         if request.operation_id.is_empty() || request.operation_id.len() > 64 {
-            return Err(Status::invalid_argument("operation_id must be 1 to 64 characters"));
+            return Err(Status::invalid_argument(
+                "operation_id must be 1 to 64 characters",
+            ));
         }
         if !(1..=7).contains(&request.count) {
             return Err(Status::invalid_argument("count must be 1 to 7"));
@@ -128,20 +157,31 @@ impl Admin for AdminService {
             )));
         }
         let to = match request.to {
-            0 => consensus.best_successor().ok_or_else(|| Status::failed_precondition("this member does not lead, or no voter can take over"))?,
+            0 => consensus.best_successor().ok_or_else(|| {
+                Status::failed_precondition("this member does not lead, or no voter can take over")
+            })?,
             to => to,
         };
         if !consensus.hand_over(to, HAND_OVER_PATIENCE).await {
-            return Err(Status::unavailable(format!("member {to} did not take over in time")));
+            return Err(Status::unavailable(format!(
+                "member {to} did not take over in time"
+            )));
         }
         let deadline = Instant::now() + HAND_OVER_PATIENCE;
         loop {
             let metrics = consensus.metrics();
-            if let Some(leader_id) = metrics.current_leader.filter(|leader| *leader != metrics.id) {
-                let answer = v1::TransferLeaderResponse { leader_id, term: metrics.current_term };
+            if let Some(leader_id) = metrics
+                .current_leader
+                .filter(|leader| *leader != metrics.id)
+            {
+                let answer = v1::TransferLeaderResponse {
+                    leader_id,
+                    term: metrics.current_term,
+                };
                 return Ok(Response::new(answer));
             }
-            let changed = tokio::time::timeout_at(deadline.into(), consensus.metrics_changed()).await;
+            let changed =
+                tokio::time::timeout_at(deadline.into(), consensus.metrics_changed()).await;
             if !matches!(changed, Ok(true)) {
                 return Err(Status::unavailable("no new leader is known yet"));
             }
@@ -153,10 +193,17 @@ impl Admin for AdminService {
         _request: Request<v1::SnapshotRequest>,
     ) -> Result<Response<v1::SnapshotResponse>, Status> {
         let running = self.running()?;
-        let snapshot = running.snapshots.cut_now().await.map_err(Status::unavailable)?;
+        let snapshot = running
+            .snapshots
+            .cut_now()
+            .await
+            .map_err(Status::unavailable)?;
         let position = snapshot.position();
         Ok(Response::new(v1::SnapshotResponse {
-            log_id: Some(v1::LogId { term: position.term, index: position.index }),
+            log_id: Some(v1::LogId {
+                term: position.term,
+                index: position.index,
+            }),
             bytes: snapshot.bytes,
             state_hash: format!("{:032x}", snapshot.header.state_hash),
         }))
@@ -166,17 +213,25 @@ impl Admin for AdminService {
 impl AdminService {
     fn running(&self) -> Result<Arc<crate::app::member::Running>, Status> {
         self.member.running().ok_or_else(|| {
-            Status::failed_precondition(format!("Raft is not running: the member is {}", self.member.phase_name()))
+            Status::failed_precondition(format!(
+                "Raft is not running: the member is {}",
+                self.member.phase_name()
+            ))
         })
     }
 }
 
 /// Waits until the member's view differs from `last`, or until a sign of life is due. None once it stops.
-async fn next_status(member: &Arc<Member>, last: Option<&v1::MemberStatus>) -> Option<v1::MemberStatus> {
+async fn next_status(
+    member: &Arc<Member>,
+    last: Option<&v1::MemberStatus>,
+) -> Option<v1::MemberStatus> {
     let sign_of_life = Instant::now() + STATUS_EVERY;
     loop {
         let status = member.status();
-        let Some(last) = last else { return Some(status) };
+        let Some(last) = last else {
+            return Some(status);
+        };
         if flips(last) != flips(&status) || Instant::now() >= sign_of_life {
             return Some(status);
         }
@@ -205,7 +260,14 @@ fn flips(status: &v1::MemberStatus) -> v1::MemberStatus {
 pub fn membership_message(view: &MembershipView) -> v1::Membership {
     v1::Membership {
         log_id: view.log_id.map(|(term, index)| v1::LogId { term, index }),
-        members: view.members.iter().map(|(id, name)| v1::Member { id: *id, name: name.clone() }).collect(),
+        members: view
+            .members
+            .iter()
+            .map(|(id, name)| v1::Member {
+                id: *id,
+                name: name.clone(),
+            })
+            .collect(),
         voters: view.voters.iter().copied().collect(),
         voters_outgoing: view.voters_outgoing.iter().copied().collect(),
         learners: view.learners.iter().copied().collect(),

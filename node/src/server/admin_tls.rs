@@ -8,7 +8,10 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
+};
 
 use crate::raft::transport::tls::{TlsMaterial, operator_name, verify_name};
 
@@ -18,7 +21,10 @@ pub fn server_config(tls: &TlsMaterial, cluster_id: &str) -> Result<Arc<ServerCo
     let by_ca = WebPkiClientVerifier::builder_with_provider(tls.roots().clone(), provider.clone())
         .build()
         .map_err(|error| error.to_string())?;
-    let verifier = Arc::new(OperatorOnly { by_ca, name: operator_name(cluster_id) });
+    let verifier = Arc::new(OperatorOnly {
+        by_ca,
+        name: operator_name(cluster_id),
+    });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?
@@ -51,7 +57,9 @@ impl ClientCertVerifier for OperatorOnly {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.by_ca.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self
+            .by_ca
+            .verify_client_cert(end_entity, intermediates, now)?;
         verify_name(Some(std::slice::from_ref(end_entity)), &self.name)
             .map_err(|_| Error::InvalidCertificate(CertificateError::NotValidForName))?;
         Ok(verified)

@@ -128,7 +128,8 @@ impl Room {
                 _ = sleep_until(next_deadline), if next_deadline.is_some() => self.answer_late(),
                 _ = sweep.tick() => self.sweep(),
             }
-            self.parked_count.store(self.parked.len() as u64, Ordering::Relaxed);
+            self.parked_count
+                .store(self.parked.len() as u64, Ordering::Relaxed);
         }
     }
 
@@ -137,14 +138,19 @@ impl Room {
         let id = self.next_id;
         self.next_id += 1;
         let claim = &waiter.claim;
-        let held = self.state.read(|state, _| state.holds_claim(&claim.namespace, &claim.claim_id));
+        let held = self
+            .state
+            .read(|state, _| state.holds_claim(&claim.namespace, &claim.claim_id));
         if held {
             self.launch(id, waiter, None, in_flight);
             return;
         }
         self.park(id, waiter);
         self.dispatch_one(id, in_flight);
-        let expired = self.parked.get(&id).is_some_and(|waiter| waiter.deadline <= Instant::now());
+        let expired = self
+            .parked
+            .get(&id)
+            .is_some_and(|waiter| waiter.deadline <= Instant::now());
         if expired && let Some(waiter) = self.unpark(id) {
             let _ = waiter.reply.send(Ok(Vec::new()));
         }
@@ -188,14 +194,18 @@ impl Room {
     ) {
         for key in queues {
             while self.unpromised(&key) > 0 {
-                let Some(id) = self.by_queue.get(&key).and_then(|ids| ids.first().copied()) else { break };
+                let Some(id) = self.by_queue.get(&key).and_then(|ids| ids.first().copied()) else {
+                    break;
+                };
                 self.send_for(id, key.clone(), in_flight);
             }
         }
     }
 
     fn dispatch_one(&mut self, id: u64, in_flight: &mut FuturesUnordered<Flight>) {
-        let Some(waiter) = self.parked.get(&id) else { return };
+        let Some(waiter) = self.parked.get(&id) else {
+            return;
+        };
         let namespace = waiter.claim.namespace.clone();
         let queues = waiter.claim.queues.clone();
         let ready = queues
@@ -209,7 +219,9 @@ impl Room {
 
     fn send_for(&mut self, id: u64, key: QueueKey, in_flight: &mut FuturesUnordered<Flight>) {
         let share = self.unpromised(&key);
-        let Some(waiter) = self.unpark(id) else { return };
+        let Some(waiter) = self.unpark(id) else {
+            return;
+        };
         if waiter.reply.is_closed() {
             return;
         }
@@ -231,7 +243,12 @@ impl Room {
                 Ok(outcome) => outcome.await.unwrap_or(Err(ProposeError::NotLeader)),
                 Err(_) => Err(ProposeError::NotLeader),
             };
-            InFlight { id, waiter, promise, outcome }
+            InFlight {
+                id,
+                waiter,
+                promise,
+                outcome,
+            }
         });
         in_flight.push(flight);
     }
@@ -259,10 +276,9 @@ impl Room {
                 }
             }
             Ok(other) => {
-                let _ = done
-                    .waiter
-                    .reply
-                    .send(Err(ProposeError::Unknown(format!("a claim was answered with {other:?}"))));
+                let _ = done.waiter.reply.send(Err(ProposeError::Unknown(format!(
+                    "a claim was answered with {other:?}"
+                ))));
             }
             Err(error) => {
                 let _ = done.waiter.reply.send(Err(error));
@@ -290,8 +306,12 @@ impl Room {
     }
 
     fn sweep(&mut self) {
-        let gone: Vec<u64> =
-            self.parked.iter().filter(|(_, waiter)| waiter.reply.is_closed()).map(|(id, _)| *id).collect();
+        let gone: Vec<u64> = self
+            .parked
+            .iter()
+            .filter(|(_, waiter)| waiter.reply.is_closed())
+            .map(|(id, _)| *id)
+            .collect();
         for id in gone {
             self.unpark(id);
         }

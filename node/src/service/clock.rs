@@ -27,7 +27,12 @@ pub struct OfficeClock {
 
 impl OfficeClock {
     /// Takes office on a state whose clocks stand at `lease_time_ms` and `wall_time_ms`.
-    pub fn new(lease_time_ms: u64, wall_time_ms: u64, now: Instant, system: SystemTime) -> OfficeClock {
+    pub fn new(
+        lease_time_ms: u64,
+        wall_time_ms: u64,
+        now: Instant,
+        system: SystemTime,
+    ) -> OfficeClock {
         OfficeClock {
             lease_base_ms: lease_time_ms,
             in_office: Duration::ZERO,
@@ -100,7 +105,10 @@ mod tests {
         for step in 1..=120 {
             clock.sample(begin + SAMPLE_EVERY * step, system(START));
         }
-        assert_eq!(clock.sample(begin + SAMPLE_EVERY * 120, system(START)).0, 30_000);
+        assert_eq!(
+            clock.sample(begin + SAMPLE_EVERY * 120, system(START)).0,
+            30_000
+        );
     }
 
     #[test]
@@ -111,7 +119,10 @@ mod tests {
         let hour = 3_600_000;
         assert_eq!(clock.sample(begin, system(START + hour)).1, START + 10_000);
         assert_eq!(clock.step_refused_ms, hour - 10_000);
-        assert_eq!(clock.sample(begin, system(START + 20_000)).1, START + 20_000);
+        assert_eq!(
+            clock.sample(begin, system(START + 20_000)).1,
+            START + 20_000
+        );
         assert_eq!(clock.step_refused_ms, 0);
     }
 }

@@ -55,7 +55,11 @@ impl Proposer {
         let (reply, outcome) = oneshot::channel();
         let bytes = command_bytes(&command);
         self.queue
-            .try_send(Proposal { command, bytes, reply })
+            .try_send(Proposal {
+                command,
+                bytes,
+                reply,
+            })
             .map_err(|_| DoorFull)?;
         Ok(outcome)
     }
@@ -94,7 +98,11 @@ async fn run(
                 }
             },
         };
-        let permit = in_flight.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let permit = in_flight
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let mut batch = vec![first];
         held = gather(&mut waiting, &mut batch);
 
@@ -104,12 +112,20 @@ async fn run(
         };
         let (lease_time_ms, wall_time_ms) = clock.sample(Instant::now(), SystemTime::now());
         let term = *term;
-        let (commands, replies): (Vec<Command>, Vec<Reply>) =
-            batch.into_iter().map(|proposal| (proposal.command, proposal.reply)).unzip();
+        let (commands, replies): (Vec<Command>, Vec<Reply>) = batch
+            .into_iter()
+            .map(|proposal| (proposal.command, proposal.reply))
+            .unzip();
         metrics.entry_commands.observe(commands.len() as f64);
-        let entry = Entry { lease_time_ms, wall_time_ms, commands };
+        let entry = Entry {
+            lease_time_ms,
+            wall_time_ms,
+            commands,
+        };
         let bytes = postcard::to_stdvec(&entry).expect("an entry of plain values always encodes");
-        let proposed = consensus.propose(term, EntryBytes(Bytes::from(bytes))).await;
+        let proposed = consensus
+            .propose(term, EntryBytes(Bytes::from(bytes)))
+            .await;
         tokio::spawn(async move {
             let answer = match proposed {
                 Ok(outcome) => outcome.await,
@@ -158,7 +174,10 @@ fn take_office<'a>(
     };
     if office.as_ref().is_none_or(|(held, _)| *held != term) {
         let (lease, wall) = state.read(|state, _| (state.lease_time_ms(), state.wall_time_ms()));
-        *office = Some((term, OfficeClock::new(lease, wall, Instant::now(), SystemTime::now())));
+        *office = Some((
+            term,
+            OfficeClock::new(lease, wall, Instant::now(), SystemTime::now()),
+        ));
     }
     office.as_mut()
 }
@@ -174,7 +193,11 @@ fn command_bytes(command: &Command) -> usize {
     const ROW: usize = 96;
     match command {
         Command::Create(create) => {
-            ROW + create.tasks.iter().map(|task| ROW + task.payload.len()).sum::<usize>()
+            ROW + create
+                .tasks
+                .iter()
+                .map(|task| ROW + task.payload.len())
+                .sum::<usize>()
         }
         Command::Settle(settles) => settles
             .iter()

@@ -11,10 +11,20 @@ use crate::task::id::{Name, TaskId};
 pub enum Request {
     /// Create, Settle or Extend. Validated by whoever built it; the leader stamps time.
     Write(Command),
-    Claim { claim: Claim, wait_ms: u64 },
-    Get { namespace: Name, id: TaskId, with_payload: bool },
+    Claim {
+        claim: Claim,
+        wait_ms: u64,
+    },
+    Get {
+        namespace: Name,
+        id: TaskId,
+        with_payload: bool,
+    },
     List(List),
-    QueueStats { namespace: Name, queue: Name },
+    QueueStats {
+        namespace: Name,
+        queue: Name,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,7 +77,11 @@ pub enum Error {
     Rejected(Rejection),
     /// Nothing was appended; safe to send again, here or elsewhere.
     #[error("unavailable: {reason}")]
-    Unavailable { cause: UnavailableCause, reason: String, retry_after_ms: u64 },
+    Unavailable {
+        cause: UnavailableCause,
+        reason: String,
+        retry_after_ms: u64,
+    },
     /// A bound on work in flight was met; nothing was appended.
     #[error("over the bound: {bound}")]
     Overloaded { bound: String, retry_after_ms: u64 },

@@ -20,7 +20,11 @@ pub async fn run(consensus: Consensus, state: Arc<Store>, proposer: Proposer) {
     let mut role = consensus.watch_role();
     let mut progress = state.progress();
     loop {
-        let Ok(office) = role.wait_for(|role| matches!(role, Role::Leads { .. })).await.map(|role| *role) else {
+        let Ok(office) = role
+            .wait_for(|role| matches!(role, Role::Leads { .. }))
+            .await
+            .map(|role| *role)
+        else {
             return;
         };
         let begun = Instant::now();
@@ -30,7 +34,9 @@ pub async fn run(consensus: Consensus, state: Arc<Store>, proposer: Proposer) {
             let lease_now = lease_begun + begun.elapsed().as_millis() as u64;
             let due = progress.borrow_and_update().deadlines;
             let lease = due.lease_time_ms.map(|at| at.saturating_sub(lease_now));
-            let wall = due.wall_time_ms.map(|at| at.saturating_sub(unix_ms(SystemTime::now())));
+            let wall = due
+                .wall_time_ms
+                .map(|at| at.saturating_sub(unix_ms(SystemTime::now())));
             match lease.into_iter().chain(wall).min() {
                 Some(0) => {
                     if let Ok(outcome) = proposer.propose(Command::Tick) {
@@ -38,7 +44,9 @@ pub async fn run(consensus: Consensus, state: Arc<Store>, proposer: Proposer) {
                     }
                 }
                 wait_ms => {
-                    let sleep = wait_ms.map_or(SLEEP_MAX, Duration::from_millis).min(SLEEP_MAX);
+                    let sleep = wait_ms
+                        .map_or(SLEEP_MAX, Duration::from_millis)
+                        .min(SLEEP_MAX);
                     tokio::select! {
                         _ = tokio::time::sleep(sleep) => {}
                         changed = progress.changed() => if changed.is_err() { return },

@@ -34,7 +34,11 @@ pub enum CodecError {
 }
 
 fn need(from: &impl Buf, bytes: usize, what: &'static str) -> Result<(), CodecError> {
-    if from.remaining() < bytes { Err(CodecError::Short { what }) } else { Ok(()) }
+    if from.remaining() < bytes {
+        Err(CodecError::Short { what })
+    } else {
+        Ok(())
+    }
 }
 
 pub fn log_id(term: u64, index: u64) -> LogId {
@@ -53,7 +57,10 @@ pub fn get_log_id(from: &mut impl Buf) -> Result<Option<LogId>, CodecError> {
     match tag {
         0 => Ok(None),
         1 => Ok(Some(log_id(term, index))),
-        tag => Err(CodecError::Unknown { what: "log id", tag }),
+        tag => Err(CodecError::Unknown {
+            what: "log id",
+            tag,
+        }),
     }
 }
 
@@ -107,7 +114,11 @@ pub fn get_membership(from: &mut impl Buf) -> Result<Membership, CodecError> {
         need(from, 2, WHAT)?;
         let voters = usize::from(from.get_u16_le());
         need(from, voters * 8, WHAT)?;
-        configs.push((0..voters).map(|_| from.get_u64_le()).collect::<BTreeSet<u64>>());
+        configs.push(
+            (0..voters)
+                .map(|_| from.get_u64_le())
+                .collect::<BTreeSet<u64>>(),
+        );
     }
     need(from, 2, WHAT)?;
     let mut nodes = BTreeMap::new();
@@ -116,7 +127,8 @@ pub fn get_membership(from: &mut impl Buf) -> Result<Membership, CodecError> {
         let id = from.get_u64_le();
         let bytes = usize::from(from.get_u16_le());
         need(from, bytes, WHAT)?;
-        let name = String::from_utf8(from.copy_to_bytes(bytes).into()).map_err(|e| invalid(e.to_string()))?;
+        let name = String::from_utf8(from.copy_to_bytes(bytes).into())
+            .map_err(|e| invalid(e.to_string()))?;
         nodes.insert(id, MemberName(name));
     }
     Membership::new(configs, nodes).map_err(|e| invalid(e.to_string()))
@@ -128,7 +140,10 @@ pub fn put_stored_membership(stored: &StoredMembership, out: &mut impl BufMut) {
 }
 
 pub fn get_stored_membership(from: &mut impl Buf) -> Result<StoredMembership, CodecError> {
-    Ok(StoredMembership::new(get_log_id(from)?, get_membership(from)?))
+    Ok(StoredMembership::new(
+        get_log_id(from)?,
+        get_membership(from)?,
+    ))
 }
 
 /// What stands in front of an entry's payload.
@@ -146,9 +161,16 @@ impl EntryHead {
         let log_id = log_id(from.get_u64_le(), from.get_u64_le());
         let body_bytes = from.get_u32_le() as usize;
         if !(KIND_BLANK..=KIND_MEMBERSHIP).contains(&kind) {
-            return Err(CodecError::Unknown { what: "entry", tag: kind });
+            return Err(CodecError::Unknown {
+                what: "entry",
+                tag: kind,
+            });
         }
-        Ok(EntryHead { kind, log_id, body_bytes })
+        Ok(EntryHead {
+            kind,
+            log_id,
+            body_bytes,
+        })
     }
 
     pub fn entry(&self, mut body: Bytes) -> Result<Entry, CodecError> {
@@ -157,7 +179,10 @@ impl EntryHead {
             KIND_MEMBERSHIP => EntryPayload::Membership(get_membership(&mut body)?),
             _ => EntryPayload::Blank,
         };
-        Ok(Entry { log_id: self.log_id, payload })
+        Ok(Entry {
+            log_id: self.log_id,
+            payload,
+        })
     }
 }
 
@@ -237,7 +262,10 @@ mod tests {
         let cases = [
             (None, "0000000000000000000000000000000000"),
             (Some(Vote::new(5, 7)), "0105000000000000000700000000000000"),
-            (Some(Vote::new_committed(5, 7)), "0205000000000000000700000000000000"),
+            (
+                Some(Vote::new_committed(5, 7)),
+                "0205000000000000000700000000000000",
+            ),
         ];
         for (vote, golden) in cases {
             let mut out = Vec::new();
@@ -250,7 +278,10 @@ mod tests {
     #[test]
     fn memberships_keep_their_golden_bytes() {
         let mut out = Vec::new();
-        put_stored_membership(&StoredMembership::new(Some(log_id(1, 2)), membership()), &mut out);
+        put_stored_membership(
+            &StoredMembership::new(Some(log_id(1, 2)), membership()),
+            &mut out,
+        );
         let golden = concat!(
             "0101000000000000000200000000000000",
             "0102",
@@ -263,9 +294,15 @@ mod tests {
         );
         assert_eq!(hex(&out), golden);
         let back = get_stored_membership(&mut &out[..]).unwrap();
-        assert_eq!(back, StoredMembership::new(Some(log_id(1, 2)), membership()));
+        assert_eq!(
+            back,
+            StoredMembership::new(Some(log_id(1, 2)), membership())
+        );
         for end in 0..out.len() {
-            assert!(get_stored_membership(&mut &out[..end]).is_err(), "cut at {end}");
+            assert!(
+                get_stored_membership(&mut &out[..end]).is_err(),
+                "cut at {end}"
+            );
         }
         let empty = Membership::default();
         let mut out = Vec::new();
@@ -277,18 +314,27 @@ mod tests {
     fn entries_keep_their_golden_bytes_and_share_their_payload() {
         let normal = EntryPayload::Normal(EntryBytes(Bytes::from_static(b"xyz")));
         let cases = [
-            (EntryPayload::Blank, "01090000000000000004000000000000000000 0000"),
+            (
+                EntryPayload::Blank,
+                "01090000000000000004000000000000000000 0000",
+            ),
             (normal, "02090000000000000004000000000000000300 000078797a"),
         ];
         for (payload, golden) in cases {
-            let entry = Entry { log_id: log_id(9, 4), payload };
+            let entry = Entry {
+                log_id: log_id(9, 4),
+                payload,
+            };
             let mut out = Vec::new();
             put_entry(&entry, &mut out);
             assert_eq!(hex(&out), golden.replace(' ', ""));
             assert_eq!(out.len(), entry_bytes(&entry));
             assert_eq!(get_entry(&mut Bytes::from(out)).unwrap(), entry);
         }
-        let entry = Entry { log_id: log_id(9, 4), payload: EntryPayload::Membership(membership()) };
+        let entry = Entry {
+            log_id: log_id(9, 4),
+            payload: EntryPayload::Membership(membership()),
+        };
         let mut out = Vec::new();
         put_entry(&entry, &mut out);
         let whole = Bytes::from(out);
@@ -296,6 +342,9 @@ mod tests {
         for end in 0..whole.len() {
             assert!(get_entry(&mut whole.slice(..end)).is_err(), "cut at {end}");
         }
-        assert!(get_entry(&mut Bytes::from(vec![9; 64])).is_err(), "an unknown kind is refused");
+        assert!(
+            get_entry(&mut Bytes::from(vec![9; 64])).is_err(),
+            "an unknown kind is refused"
+        );
     }
 }

@@ -42,7 +42,8 @@ pub struct Identity {
 impl Identity {
     /// Starts every checksum of the log, so that another volume's segment is never taken for ours.
     pub fn salt(&self) -> u32 {
-        let numbers = crc32c::crc32c_append(u32::from(self.incarnation), &self.member_id.to_le_bytes());
+        let numbers =
+            crc32c::crc32c_append(u32::from(self.incarnation), &self.member_id.to_le_bytes());
         let cluster = crc32c::crc32c_append(numbers, self.cluster_id.as_bytes());
         crc32c::crc32c_append(cluster, self.volume_uid.as_bytes())
     }
@@ -50,13 +51,33 @@ impl Identity {
     /// What differs from what the process was told it is.
     pub fn difference(&self, expected: &Identity) -> Option<String> {
         let pairs = [
-            ("cluster id", self.cluster_id.clone(), expected.cluster_id.clone()),
-            ("incarnation", self.incarnation.to_string(), expected.incarnation.to_string()),
-            ("member id", self.member_id.to_string(), expected.member_id.to_string()),
-            ("volume UID", self.volume_uid.clone(), expected.volume_uid.clone()),
+            (
+                "cluster id",
+                self.cluster_id.clone(),
+                expected.cluster_id.clone(),
+            ),
+            (
+                "incarnation",
+                self.incarnation.to_string(),
+                expected.incarnation.to_string(),
+            ),
+            (
+                "member id",
+                self.member_id.to_string(),
+                expected.member_id.to_string(),
+            ),
+            (
+                "volume UID",
+                self.volume_uid.clone(),
+                expected.volume_uid.clone(),
+            ),
         ];
-        let (what, found, expected) = pairs.into_iter().find(|(_, found, expected)| found != expected)?;
-        Some(format!("the volume is stamped with {what} {found}, this member has {expected}"))
+        let (what, found, expected) = pairs
+            .into_iter()
+            .find(|(_, found, expected)| found != expected)?;
+        Some(format!(
+            "the volume is stamped with {what} {found}, this member has {expected}"
+        ))
     }
 }
 
@@ -76,7 +97,14 @@ impl Stamp {
         let mut out = STAMP_MAGIC.to_vec();
         out.put_u8(STAMP_LAYOUT);
         let removed = if self.is_removed { FLAG_REMOVED } else { 0 };
-        out.put_u8(removed | if self.is_initialized { FLAG_INITIALIZED } else { 0 });
+        out.put_u8(
+            removed
+                | if self.is_initialized {
+                    FLAG_INITIALIZED
+                } else {
+                    0
+                },
+        );
         out.put_u16_le(self.identity.incarnation);
         out.put_u64_le(self.identity.member_id);
         out.put_u32_le(self.log.segment_bytes);
@@ -92,18 +120,25 @@ impl Stamp {
 
     fn decode(bytes: &[u8]) -> Result<Stamp, LogError> {
         let damage = |what: &str| LogError::damage(format!("the identity file {what}"));
-        let (content, sum) = bytes.split_last_chunk::<4>().ok_or_else(|| damage("ends early"))?;
+        let (content, sum) = bytes
+            .split_last_chunk::<4>()
+            .ok_or_else(|| damage("ends early"))?;
         if crc32c::crc32c(content) != u32::from_le_bytes(*sum) {
             return Err(damage("does not match its checksum"));
         }
-        let mut from = content.strip_prefix(STAMP_MAGIC).ok_or_else(|| damage("is not one"))?;
+        let mut from = content
+            .strip_prefix(STAMP_MAGIC)
+            .ok_or_else(|| damage("is not one"))?;
         // The checksum held, so the file is as long as this version wrote it.
         if from.get_u8() != STAMP_LAYOUT {
             return Err(damage("was written by a later version"));
         }
         let flags = from.get_u8();
         let (incarnation, member_id) = (from.get_u16_le(), from.get_u64_le());
-        let log = Geometry { segment_bytes: from.get_u32_le(), segments: from.get_u32_le() };
+        let log = Geometry {
+            segment_bytes: from.get_u32_le(),
+            segments: from.get_u32_le(),
+        };
         let mut text = || {
             let bytes = from.get_u16_le() as usize;
             String::from_utf8(from.copy_to_bytes(bytes).into())
@@ -111,7 +146,12 @@ impl Stamp {
         };
         let (cluster_id, volume_uid) = (text()?, text()?);
         Ok(Stamp {
-            identity: Identity { cluster_id, incarnation, member_id, volume_uid },
+            identity: Identity {
+                cluster_id,
+                incarnation,
+                member_id,
+                volume_uid,
+            },
             log,
             is_initialized: flags & FLAG_INITIALIZED != 0,
             is_removed: flags & FLAG_REMOVED != 0,
@@ -137,12 +177,19 @@ impl Volume {
     /// Takes the lock, which ends with the process.
     pub fn open(root: &Path) -> io::Result<Volume> {
         fs::create_dir_all(root)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join(LOCK))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(root.join(LOCK))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             let reason = format!("{} is in use by another process: {error}", root.display());
             io::Error::new(io::ErrorKind::ResourceBusy, reason)
         })?;
-        Ok(Volume { root: root.into(), _lock: lock })
+        Ok(Volume {
+            root: root.into(),
+            _lock: lock,
+        })
     }
 
     pub fn root(&self) -> &Path {
@@ -154,7 +201,9 @@ impl Volume {
             Ok(name) => name,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return match self.first_foreign_name()? {
-                    Some(name) => Err(LogError::damage(format!("the volume holds {name} but no {CURRENT}"))),
+                    Some(name) => Err(LogError::damage(format!(
+                        "the volume holds {name} but no {CURRENT}"
+                    ))),
                     None => Ok(Content::Blank),
                 };
             }
@@ -169,7 +218,9 @@ impl Volume {
             if name == FIRST && self.root.join(FORMATTING).try_exists()? {
                 return Ok(Content::Blank);
             }
-            return Err(LogError::damage(format!("{CURRENT} names {name}, which is missing")));
+            return Err(LogError::damage(format!(
+                "{CURRENT} names {name}, which is missing"
+            )));
         }
         Home::open(directory).map(Content::Stamped)
     }
@@ -188,7 +239,10 @@ impl Volume {
     /// Stamps a blank volume and reserves its log. Everything is on the disk on return.
     pub fn format(&self, identity: Identity, log: Geometry) -> Result<Home, LogError> {
         if let Content::Stamped(home) = self.content()? {
-            let reason = format!("the volume is formatted already, as {:?}", home.stamp().identity);
+            let reason = format!(
+                "the volume is formatted already, as {:?}",
+                home.stamp().identity
+            );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason).into());
         }
         let making = self.root.join(FORMATTING);
@@ -198,7 +252,12 @@ impl Volume {
         }
         segment::format(&making.join("log"), log)?;
         fs::create_dir(making.join("snapshots"))?;
-        let stamp = Stamp { identity, log, is_initialized: false, is_removed: false };
+        let stamp = Stamp {
+            identity,
+            log,
+            is_initialized: false,
+            is_removed: false,
+        };
         replace(&making, STAMP, &stamp.encode())?;
         replace(&self.root, CURRENT, format!("{FIRST}\n").as_bytes())?;
         fs::rename(&making, self.root.join(FIRST))?;
@@ -222,11 +281,17 @@ impl Home {
             }
             bytes => Stamp::decode(&bytes?)?,
         };
-        Ok(Home { directory, stamp: Arc::new(Mutex::new(stamp)) })
+        Ok(Home {
+            directory,
+            stamp: Arc::new(Mutex::new(stamp)),
+        })
     }
 
     pub fn stamp(&self) -> Stamp {
-        self.stamp.lock().expect("holders of this lock only copy and write").clone()
+        self.stamp
+            .lock()
+            .expect("holders of this lock only copy and write")
+            .clone()
     }
 
     pub fn log_directory(&self) -> PathBuf {
@@ -248,7 +313,10 @@ impl Home {
     }
 
     fn change(&self, change: impl FnOnce(&mut Stamp)) -> io::Result<()> {
-        let mut stamp = self.stamp.lock().expect("holders of this lock only copy and write");
+        let mut stamp = self
+            .stamp
+            .lock()
+            .expect("holders of this lock only copy and write");
         let mut next = stamp.clone();
         change(&mut next);
         if next != *stamp {
@@ -278,15 +346,28 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
-    const LOG: Geometry = Geometry { segment_bytes: 4096, segments: 3 };
+    const LOG: Geometry = Geometry {
+        segment_bytes: 4096,
+        segments: 3,
+    };
 
     fn identity() -> Identity {
-        Identity { cluster_id: "c1".into(), incarnation: 2, member_id: 7, volume_uid: "v".into() }
+        Identity {
+            cluster_id: "c1".into(),
+            incarnation: 2,
+            member_id: 7,
+            volume_uid: "v".into(),
+        }
     }
 
     #[test]
     fn a_stamp_keeps_its_golden_bytes() {
-        let stamp = Stamp { identity: identity(), log: LOG, is_initialized: true, is_removed: false };
+        let stamp = Stamp {
+            identity: identity(),
+            log: LOG,
+            is_initialized: true,
+            is_removed: false,
+        };
         let bytes = stamp.encode();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         let golden = "54534b5354414d5001010200070000000000000000100000030000000200633101007 6";
@@ -304,17 +385,35 @@ mod tests {
     fn a_volume_is_formatted_once_and_opened_by_one_process() {
         let root = TempDir::new().unwrap();
         let volume = Volume::open(root.path()).unwrap();
-        assert_eq!(Volume::open(root.path()).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(
+            Volume::open(root.path()).unwrap_err().kind(),
+            io::ErrorKind::ResourceBusy
+        );
         assert!(matches!(volume.content().unwrap(), Content::Blank));
         let home = volume.format(identity(), LOG).unwrap();
         assert!(volume.format(identity(), LOG).is_err());
         home.mark_initialized().unwrap();
         home.mark_removed().unwrap();
-        let Content::Stamped(again) = volume.content().unwrap() else { panic!("not stamped") };
-        let expected = Stamp { identity: identity(), log: LOG, is_initialized: true, is_removed: true };
+        let Content::Stamped(again) = volume.content().unwrap() else {
+            panic!("not stamped")
+        };
+        let expected = Stamp {
+            identity: identity(),
+            log: LOG,
+            is_initialized: true,
+            is_removed: true,
+        };
         assert_eq!((again.stamp(), home.stamp()), (expected.clone(), expected));
-        let other = Identity { volume_uid: "w".into(), ..identity() };
-        assert!(identity().difference(&other).unwrap().contains("volume UID v"));
+        let other = Identity {
+            volume_uid: "w".into(),
+            ..identity()
+        };
+        assert!(
+            identity()
+                .difference(&other)
+                .unwrap()
+                .contains("volume UID v")
+        );
         assert_eq!(identity().difference(&identity()), None);
     }
 
@@ -324,16 +423,31 @@ mod tests {
         let volume = Volume::open(root.path()).unwrap();
         fs::create_dir(root.path().join("lost+found")).unwrap();
         fs::create_dir(root.path().join(FORMATTING)).unwrap();
-        assert!(matches!(volume.content().unwrap(), Content::Blank), "before CURRENT");
+        assert!(
+            matches!(volume.content().unwrap(), Content::Blank),
+            "before CURRENT"
+        );
         replace(root.path(), CURRENT, b"store-1\n").unwrap();
-        assert!(matches!(volume.content().unwrap(), Content::Blank), "before the last rename");
+        assert!(
+            matches!(volume.content().unwrap(), Content::Blank),
+            "before the last rename"
+        );
         volume.format(identity(), LOG).unwrap();
         fs::remove_file(root.path().join(CURRENT)).unwrap();
-        assert!(matches!(volume.content(), Err(LogError::Damage(_))), "CURRENT is lost");
+        assert!(
+            matches!(volume.content(), Err(LogError::Damage(_))),
+            "CURRENT is lost"
+        );
         replace(root.path(), CURRENT, b"store-1\n").unwrap();
         fs::remove_file(root.path().join(FIRST).join(STAMP)).unwrap();
-        assert!(matches!(volume.content(), Err(LogError::Damage(_))), "the stamp is lost");
+        assert!(
+            matches!(volume.content(), Err(LogError::Damage(_))),
+            "the stamp is lost"
+        );
         fs::remove_dir_all(root.path().join(FIRST)).unwrap();
-        assert!(matches!(volume.content(), Err(LogError::Damage(_))), "the directory is lost");
+        assert!(
+            matches!(volume.content(), Err(LogError::Damage(_))),
+            "the directory is lost"
+        );
     }
 }

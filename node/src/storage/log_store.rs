@@ -24,7 +24,8 @@ use super::log::writer::{Writer, entry_bytes_max};
 use super::log::{FatalHook, LogError, LogHooks};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use crate::limits::{
-    APPEND_BYTES_MAX, ENTRY_BYTES_MAX, LOG_HIGH_WATER_PERCENT, LOG_MARK_MS, LOG_QUIET_MS, LOG_RING_BYTES_MAX,
+    APPEND_BYTES_MAX, ENTRY_BYTES_MAX, LOG_HIGH_WATER_PERCENT, LOG_MARK_MS, LOG_QUIET_MS,
+    LOG_RING_BYTES_MAX,
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +70,9 @@ pub struct LogStore<D: Disk = SystemDisk> {
 
 impl<D: Disk> Clone for LogStore<D> {
     fn clone(&self) -> Self {
-        LogStore { owner: self.owner.clone() }
+        LogStore {
+            owner: self.owner.clone(),
+        }
     }
 }
 
@@ -99,17 +102,47 @@ impl<D: Disk> Drop for Owner<D> {
 
 impl<D: Disk> LogStore<D> {
     /// Starts the writer on a log that was read whole.
-    pub fn start(recovered: Recovered<D>, options: LogOptions, hooks: LogHooks) -> io::Result<LogStore<D>> {
-        let Recovered { segments, head, range, vote, committed, index, .. } = recovered;
-        let shared =
-            Shared::new((head, range, index), (vote, committed), options.ring_bytes_max, options.quiet);
+    pub fn start(
+        recovered: Recovered<D>,
+        options: LogOptions,
+        hooks: LogHooks,
+    ) -> io::Result<LogStore<D>> {
+        let Recovered {
+            segments,
+            head,
+            range,
+            vote,
+            committed,
+            index,
+            ..
+        } = recovered;
+        let shared = Shared::new(
+            (head, range, index),
+            (vote, committed),
+            options.ring_bytes_max,
+            options.quiet,
+        );
         let shared = Arc::new(shared);
         let fatal = hooks.fatal.clone();
-        let writer =
-            Writer::new(shared.clone(), segments.clone(), (head, range, vote), hooks, options.mark_every);
-        let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run())?;
-        let owner = Owner { shared, segments, fatal, thread: Mutex::new(Some(thread)) };
-        Ok(LogStore { owner: Arc::new(owner) })
+        let writer = Writer::new(
+            shared.clone(),
+            segments.clone(),
+            (head, range, vote),
+            hooks,
+            options.mark_every,
+        );
+        let thread = std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || writer.run())?;
+        let owner = Owner {
+            shared,
+            segments,
+            fatal,
+            thread: Mutex::new(Some(thread)),
+        };
+        Ok(LogStore {
+            owner: Arc::new(owner),
+        })
     }
 
     /// Writes what is queued, carries `synced_to` and committed forward, and ends the writer. Blocks for
@@ -131,18 +164,26 @@ impl<D: Disk> LogStore<D> {
 
     async fn change(&self, make: impl FnOnce(&mut State, Done) -> Item) -> io::Result<()> {
         let on_disk = self.owner.shared.change(make)?;
-        on_disk.await.map_err(|_| io::Error::other("the log's writer ended"))?
+        on_disk
+            .await
+            .map_err(|_| io::Error::other("the log's writer ended"))?
     }
 
     /// Entries of the range that are in the log, until `bytes_max` is used up (one is always given).
     async fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         loop {
-            let plan = self.owner.shared.lock().plan(range.clone(), bytes_max).map_err(invalid_data)?;
+            let plan = self
+                .owner
+                .shared
+                .lock()
+                .plan(range.clone(), bytes_max)
+                .map_err(invalid_data)?;
             if plan.stretches.is_empty() {
                 return Ok(plan.recent);
             }
             let (start, segments) = (plan.start, self.owner.segments.clone());
-            let read = tokio::task::spawn_blocking(move || read_plan(&segments, plan, bytes_max)).await;
+            let read =
+                tokio::task::spawn_blocking(move || read_plan(&segments, plan, bytes_max)).await;
             let error = match read.map_err(io::Error::other)? {
                 Ok(entries) => return Ok(entries),
                 Err(error) => invalid_data(error),
@@ -190,7 +231,10 @@ impl<D: Disk> RaftLogReader<TypeConfig> for LogStore<D> {
     }
 
     /// In pieces, so that a long replay never stands in memory whole.
-    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -218,7 +262,10 @@ impl<D: Disk> RaftLogStorage<TypeConfig> for LogStore<D> {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let range = self.owner.shared.lock().range;
-        Ok(LogState { last_purged_log_id: range.purged, last_log_id: range.last })
+        Ok(LogState {
+            last_purged_log_id: range.purged,
+            last_log_id: range.last,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -247,9 +294,14 @@ impl<D: Disk> RaftLogStorage<TypeConfig> for LogStore<D> {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let queued: Vec<QueuedEntry> = entries.iter().map(QueuedEntry::new).collect();
-        let bytes_max = entry_bytes_max(self.owner.segments.geometry().sectors()).min(ENTRY_BYTES_MAX);
+        let bytes_max =
+            entry_bytes_max(self.owner.segments.geometry().sectors()).min(ENTRY_BYTES_MAX);
         if let Some(large) = queued.iter().find(|entry| entry.bytes() > bytes_max) {
-            let reason = format!("entry {} has {} bytes, more than {bytes_max}", large.id, large.bytes());
+            let reason = format!(
+                "entry {} has {} bytes, more than {bytes_max}",
+                large.id,
+                large.bytes()
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
         let mut append = Some((entries, queued, callback));

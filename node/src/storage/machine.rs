@@ -79,18 +79,30 @@ impl RaftStateMachine<TypeConfig> for Machine {
             return None;
         }
         let newest = if force { None } else { newest };
-        Some(Builder { store: self.store.clone(), newest })
+        Some(Builder {
+            store: self.store.clone(),
+            newest,
+        })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { store: self.store.clone(), newest: self.store.snapshots().newest() }
+        Builder {
+            store: self.store.clone(),
+            newest: self.store.snapshots().newest(),
+        }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, snapshot: SnapshotHandle) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<TypeConfig>,
+        snapshot: SnapshotHandle,
+    ) -> io::Result<()> {
         self.store.install(meta.clone(), snapshot).await
     }
 
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotHandle>>> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotHandle>>> {
         self.store.snapshots().newest().map(with_meta).transpose()
     }
 }
@@ -117,7 +129,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             (Ok(None), None) => {
                 let nothing = Frozen::default();
                 let snapshot = self.store.snapshots().write(&nothing)?;
-                Ok(Snapshot { meta: Default::default(), snapshot })
+                Ok(Snapshot {
+                    meta: Default::default(),
+                    snapshot,
+                })
             }
         }
     }
@@ -126,7 +141,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 /// The form in which openraft carries a snapshot, from here or received.
 pub fn with_meta(handle: SnapshotHandle) -> io::Result<SnapshotOf<TypeConfig, SnapshotHandle>> {
     let meta = super::store::meta_of(&handle.header)?;
-    Ok(Snapshot { meta, snapshot: handle })
+    Ok(Snapshot {
+        meta,
+        snapshot: handle,
+    })
 }
 
 /// An entry that cannot be decoded was written by a build that knows more: going on would part us from it.
@@ -136,16 +154,24 @@ fn decode(entry: Entry) -> io::Result<Step> {
         EntryPayload::Membership(membership) => Decoded::Membership(membership),
         EntryPayload::Normal(bytes) => {
             let unknown = |what: String| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("entry {} cannot be read: {what}", entry.log_id))
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("entry {} cannot be read: {what}", entry.log_id),
+                )
             };
             match postcard::take_from_bytes(&bytes.0) {
                 Ok((commands, [])) => Decoded::Commands(commands),
-                Ok((_, rest)) => return Err(unknown(format!("{} bytes are left over", rest.len()))),
+                Ok((_, rest)) => {
+                    return Err(unknown(format!("{} bytes are left over", rest.len())));
+                }
                 Err(error) => return Err(unknown(error.to_string())),
             }
         }
     };
-    Ok(Step { log_id: entry.log_id, content })
+    Ok(Step {
+        log_id: entry.log_id,
+        content,
+    })
 }
 
 #[cfg(test)]

@@ -49,7 +49,11 @@ pub fn list(dir: &Path) -> io::Result<Vec<SnapshotFile>> {
     for entry in entries {
         let path = entry?.path();
         if let Some(position) = position_in(&path) {
-            files.push(SnapshotFile { position, bytes: fs::metadata(&path)?.len(), path });
+            files.push(SnapshotFile {
+                position,
+                bytes: fs::metadata(&path)?.len(),
+                path,
+            });
         }
     }
     files.sort_by_key(|file| std::cmp::Reverse(file.position));
@@ -61,7 +65,10 @@ fn position_in(path: &Path) -> Option<Position> {
         return None;
     }
     let (term, index) = path.file_stem()?.to_str()?.split_once('-')?;
-    Some(Position { term: term.parse().ok()?, index: index.parse().ok()? })
+    Some(Position {
+        term: term.parse().ok()?,
+        index: index.parse().ok()?,
+    })
 }
 
 fn file_name(position: Position) -> String {
@@ -87,7 +94,13 @@ impl SnapshotHandle {
         checked.header.check_identity(identity)?;
         let bytes = file.metadata()?.len();
         let header = Arc::new(checked.header);
-        Ok(SnapshotHandle { header, id: checked.id, bytes, file: Arc::new(file), path: path.into() })
+        Ok(SnapshotHandle {
+            header,
+            id: checked.id,
+            bytes,
+            file: Arc::new(file),
+            path: path.into(),
+        })
     }
 
     pub fn position(&self) -> Position {
@@ -118,7 +131,10 @@ impl Snapshots {
         fs::create_dir_all(dir)?;
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             if name.ends_with(".tmp") && !name.starts_with("receive-") {
                 remove_if_there(&path)?;
             }
@@ -130,10 +146,16 @@ impl Snapshots {
                     newest = Some(handle);
                     break;
                 }
-                Err(error) => tracing::warn!(path = %file.path.display(), %error, "snapshot is not usable"),
+                Err(error) => {
+                    tracing::warn!(path = %file.path.display(), %error, "snapshot is not usable")
+                }
             }
         }
-        Ok(Snapshots { dir: dir.to_owned(), identity, newest: Mutex::new(newest) })
+        Ok(Snapshots {
+            dir: dir.to_owned(),
+            identity,
+            newest: Mutex::new(newest),
+        })
     }
 
     pub fn dir(&self) -> &Path {
@@ -145,7 +167,10 @@ impl Snapshots {
     }
 
     pub fn newest(&self) -> Option<SnapshotHandle> {
-        self.newest.lock().expect("holders of this lock only move a value").clone()
+        self.newest
+            .lock()
+            .expect("holders of this lock only move a value")
+            .clone()
     }
 
     /// A file of this folder, verified.
@@ -181,8 +206,14 @@ impl Snapshots {
             fs::rename(&handle.path, &path)?;
         }
         sync_dir(&self.dir)?;
-        let handle = SnapshotHandle { path: path.into(), ..handle };
-        *self.newest.lock().expect("holders of this lock only move a value") = Some(handle.clone());
+        let handle = SnapshotHandle {
+            path: path.into(),
+            ..handle
+        };
+        *self
+            .newest
+            .lock()
+            .expect("holders of this lock only move a value") = Some(handle.clone());
         for file in list(&self.dir)?.into_iter().skip(SNAPSHOTS_KEPT) {
             fs::remove_file(&file.path)?;
         }
@@ -206,7 +237,10 @@ impl Snapshots {
     pub fn mark_installing(&self, position: Position) -> io::Result<()> {
         let path = self.dir.join(format!("{INSTALLING}.tmp"));
         let file = File::create(&path)?;
-        io::Write::write_all(&mut &file, format!("{}-{}", position.term, position.index).as_bytes())?;
+        io::Write::write_all(
+            &mut &file,
+            format!("{}-{}", position.term, position.index).as_bytes(),
+        )?;
         file.sync_all()?;
         fs::rename(&path, self.dir.join(INSTALLING))?;
         sync_dir(&self.dir)
@@ -231,9 +265,14 @@ pub fn installing(dir: &Path) -> io::Result<Option<Position>> {
         text => text?,
     };
     let position = text.split_once('-').and_then(|(term, index)| {
-        Some(Position { term: term.parse().ok()?, index: index.parse().ok()? })
+        Some(Position {
+            term: term.parse().ok()?,
+            index: index.parse().ok()?,
+        })
     });
-    position.map(Some).ok_or_else(|| bad(format!("the installing marker reads {text:?}")))
+    position
+        .map(Some)
+        .ok_or_else(|| bad(format!("the installing marker reads {text:?}")))
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -95,7 +95,10 @@ pub fn decide(
         Ok(log) => log,
         Err(reason) => return Decision::Damaged(reason),
     };
-    let snapshots = [(found.newest, Base::NewestSnapshot), (found.older, Base::OlderSnapshot)];
+    let snapshots = [
+        (found.newest, Base::NewestSnapshot),
+        (found.older, Base::OlderSnapshot),
+    ];
     let has_snapshot = snapshots.iter().any(|(snapshot, _)| snapshot.is_some());
     if frames == 0 && stamp.is_initialized {
         return Decision::Damaged("the log held frames once and holds none".into());
@@ -104,26 +107,41 @@ pub fn decide(
         return Decision::Damaged("there is a snapshot but no log".into());
     }
     if frames == 0 {
-        let install = if found.installing.is_some() { Install::ClearMarker } else { Install::None };
-        return Decision::Start { base: Base::Empty, install };
+        let install = if found.installing.is_some() {
+            Install::ClearMarker
+        } else {
+            Install::None
+        };
+        return Decision::Start {
+            base: Base::Empty,
+            install,
+        };
     }
 
-    let newest_good = found.newest.filter(|newest| newest.good).map(|newest| newest.log_id);
+    let newest_good = found
+        .newest
+        .filter(|newest| newest.good)
+        .map(|newest| newest.log_id);
     let install = match found.installing {
         None => Install::None,
         Some(id) if Some(id) == newest_good && range.purged < Some(id) => Install::Finish(id),
         Some(_) => Install::ClearMarker,
     };
     if let Install::Finish(_) = install {
-        return Decision::Start { base: Base::NewestSnapshot, install };
+        return Decision::Start {
+            base: Base::NewestSnapshot,
+            install,
+        };
     }
 
     for snapshot in snapshots.iter().filter_map(|(snapshot, _)| *snapshot) {
         // A damaged one that was being installed stood beyond the log's end by right.
         let was_installing = found.installing == Some(snapshot.log_id) && !snapshot.good;
         if Some(snapshot.log_id) > range.last && !was_installing {
-            let reason =
-                format!("a snapshot at {} lies beyond the log's end {:?}", snapshot.log_id, range.last);
+            let reason = format!(
+                "a snapshot at {} lies beyond the log's end {:?}",
+                snapshot.log_id, range.last
+            );
             return Decision::Damaged(reason);
         }
     }
@@ -134,11 +152,19 @@ pub fn decide(
         }
     }
     if range.purged.is_none() && range.first == 0 {
-        return Decision::Start { base: Base::LogFromStart, install };
+        return Decision::Start {
+            base: Base::LogFromStart,
+            install,
+        };
     }
     let reason = match range.purged {
-        Some(purged) => format!("the log was purged up to {purged} and no good snapshot reaches that far"),
-        None => format!("the log begins at {} and there is no good snapshot", range.first),
+        Some(purged) => {
+            format!("the log was purged up to {purged} and no good snapshot reaches that far")
+        }
+        None => format!(
+            "the log begins at {} and there is no good snapshot",
+            range.first
+        ),
     };
     Decision::Damaged(reason)
 }
@@ -180,14 +206,18 @@ pub async fn start<D: Disk>(
     let stamp = home.stamp();
     let (directory, geometry, salt) = (home.log_directory(), stamp.log, stamp.identity.salt());
     let disk = options.disk;
-    let recovered = tokio::task::spawn_blocking(move || recover(&directory, geometry, salt, disk)).await;
+    let recovered =
+        tokio::task::spawn_blocking(move || recover(&directory, geometry, salt, disk)).await;
     let recovered = match recovered.map_err(io::Error::other)? {
         Err(LogError::Io(error)) => return Err(error.into()),
         Err(LogError::Damage(reason)) => Err(reason),
         Ok(recovered) => Ok(recovered),
     };
     let facts = match &recovered {
-        Ok(Recovered { frames, range, .. }) => Ok(LogFacts { frames: *frames, range: *range }),
+        Ok(Recovered { frames, range, .. }) => Ok(LogFacts {
+            frames: *frames,
+            range: *range,
+        }),
         Err(reason) => Err(reason.clone()),
     };
     let (base, install) = match decide(&stamp, expected, facts, found) {
@@ -204,7 +234,11 @@ pub async fn start<D: Disk>(
         let home = home.clone();
         Box::new(move || home.mark_initialized()) as FirstFrameHook
     });
-    let hooks = LogHooks { first_frame, purged: options.purged, fatal: options.fatal };
+    let hooks = LogHooks {
+        first_frame,
+        purged: options.purged,
+        fatal: options.fatal,
+    };
     let mut log = LogStore::start(recovered, options.log, hooks)?;
     if let Install::Finish(id) = install {
         if range.last < Some(id) {
@@ -213,7 +247,12 @@ pub async fn start<D: Disk>(
         }
         log.purge(id).await?;
     }
-    Ok(Started { log, base, clear_installing: install != Install::None, torn_frames })
+    Ok(Started {
+        log,
+        base,
+        clear_installing: install != Install::None,
+        torn_frames,
+    })
 }
 
 #[cfg(test)]
@@ -223,24 +262,43 @@ mod tests {
     use crate::storage::log::Geometry;
 
     fn identity() -> Identity {
-        Identity { cluster_id: "c".into(), incarnation: 1, member_id: 1, volume_uid: "v".into() }
+        Identity {
+            cluster_id: "c".into(),
+            incarnation: 1,
+            member_id: 1,
+            volume_uid: "v".into(),
+        }
     }
 
     fn stamp() -> Stamp {
-        let log = Geometry { segment_bytes: 4096, segments: 3 };
-        Stamp { identity: identity(), log, is_initialized: true, is_removed: false }
+        let log = Geometry {
+            segment_bytes: 4096,
+            segments: 3,
+        };
+        Stamp {
+            identity: identity(),
+            log,
+            is_initialized: true,
+            is_removed: false,
+        }
     }
 
     /// Entries `(purged, last]`, both of term 2.
     fn log(purged: Option<u64>, last: u64) -> Result<LogFacts, String> {
         let mut range = LogRange::default();
-        purged.into_iter().for_each(|purged| range.purge(log_id(2, purged)));
+        purged
+            .into_iter()
+            .for_each(|purged| range.purge(log_id(2, purged)));
         (range.next()..=last).for_each(|index| range.append(log_id(2, index)));
         Ok(LogFacts { frames: 9, range })
     }
 
     fn snapshot(index: u64, good: bool) -> Option<SnapshotFacts> {
-        Some(SnapshotFacts { log_id: log_id(2, index), bytes: 1, good })
+        Some(SnapshotFacts {
+            log_id: log_id(2, index),
+            bytes: 1,
+            good,
+        })
     }
 
     fn found(
@@ -248,7 +306,11 @@ mod tests {
         older: Option<SnapshotFacts>,
         installing: Option<u64>,
     ) -> SnapshotsFound {
-        SnapshotsFound { newest, older, installing: installing.map(|index| log_id(2, index)) }
+        SnapshotsFound {
+            newest,
+            older,
+            installing: installing.map(|index| log_id(2, index)),
+        }
     }
 
     fn starts(base: Base, install: Install) -> Option<(Base, Install)> {
@@ -259,8 +321,14 @@ mod tests {
     fn every_row_of_the_start_table_ends_as_it_says() {
         let (good, bad) = (true, false);
         let finish = Install::Finish(log_id(2, 50));
-        let empty = Ok(LogFacts { frames: 0, range: LogRange::default() });
-        let fresh = Stamp { is_initialized: false, ..stamp() };
+        let empty = Ok(LogFacts {
+            frames: 0,
+            range: LogRange::default(),
+        });
+        let fresh = Stamp {
+            is_initialized: false,
+            ..stamp()
+        };
         let rows = [
             (
                 "log from 0",
@@ -311,7 +379,13 @@ mod tests {
                 found(snapshot(50, bad), snapshot(20, bad), None),
                 None,
             ),
-            ("purged, no snapshot", stamp(), log(Some(20), 90), found(None, None, None), None),
+            (
+                "purged, no snapshot",
+                stamp(),
+                log(Some(20), 90),
+                found(None, None, None),
+                None,
+            ),
             (
                 "snapshot at the end",
                 stamp(),
@@ -375,10 +449,34 @@ mod tests {
                 found(None, None, None),
                 starts(Base::Empty, Install::None),
             ),
-            ("lost", stamp(), empty.clone(), found(None, None, None), None),
-            ("lost, snapshot left", stamp(), empty.clone(), found(snapshot(50, good), None, None), None),
-            ("no log, a snapshot", fresh, empty, found(snapshot(50, good), None, None), None),
-            ("log damage", stamp(), Err("bad".into()), found(snapshot(50, good), None, None), None),
+            (
+                "lost",
+                stamp(),
+                empty.clone(),
+                found(None, None, None),
+                None,
+            ),
+            (
+                "lost, snapshot left",
+                stamp(),
+                empty.clone(),
+                found(snapshot(50, good), None, None),
+                None,
+            ),
+            (
+                "no log, a snapshot",
+                fresh,
+                empty,
+                found(snapshot(50, good), None, None),
+                None,
+            ),
+            (
+                "log damage",
+                stamp(),
+                Err("bad".into()),
+                found(snapshot(50, good), None, None),
+                None,
+            ),
         ];
         for (name, stamp, log, found, expected) in rows {
             let decision = decide(&stamp, &identity(), log, found);
@@ -392,11 +490,26 @@ mod tests {
 
     #[test]
     fn a_foreign_volume_is_damage_and_a_removed_member_never_starts() {
-        let removed = Stamp { is_removed: true, ..stamp() };
-        let other = Identity { volume_uid: "w".into(), ..identity() };
+        let removed = Stamp {
+            is_removed: true,
+            ..stamp()
+        };
+        let other = Identity {
+            volume_uid: "w".into(),
+            ..identity()
+        };
         let none = SnapshotsFound::default();
-        assert_eq!(decide(&removed, &identity(), log(None, 9), none), Decision::Removed);
-        assert!(matches!(decide(&removed, &other, log(None, 9), none), Decision::Damaged(_)));
-        assert!(matches!(decide(&stamp(), &other, log(None, 9), none), Decision::Damaged(_)));
+        assert_eq!(
+            decide(&removed, &identity(), log(None, 9), none),
+            Decision::Removed
+        );
+        assert!(matches!(
+            decide(&removed, &other, log(None, 9), none),
+            Decision::Damaged(_)
+        ));
+        assert!(matches!(
+            decide(&stamp(), &other, log(None, 9), none),
+            Decision::Damaged(_)
+        ));
     }
 }

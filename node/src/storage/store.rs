@@ -11,7 +11,9 @@ use tokio::sync::{Notify, watch};
 
 use super::codec;
 use super::payloads::Payloads;
-use super::snapshot::{self, Frozen, Header, Position, SnapshotHandle, SnapshotIdentity, Snapshots};
+use super::snapshot::{
+    self, Frozen, Header, Position, SnapshotHandle, SnapshotIdentity, Snapshots,
+};
 use super::types::{LogId, Membership, StoredMembership, TypeConfig};
 use crate::task::command::{self, Outcome};
 use crate::task::id::Name;
@@ -58,11 +60,19 @@ pub enum Decoded {
 
 impl Store {
     /// An empty state, or that of the snapshot which the start table has chosen. Blocks while it loads.
-    pub fn open(dir: &Path, identity: SnapshotIdentity, from: Option<&Path>, bounds: Bounds) -> io::Result<Arc<Store>> {
+    pub fn open(
+        dir: &Path,
+        identity: SnapshotIdentity,
+        from: Option<&Path>,
+        bounds: Bounds,
+    ) -> io::Result<Arc<Store>> {
         let snapshots = Snapshots::open(dir, identity)?;
         let held = match from {
             Some(path) => Held::load(&snapshots.handle(path)?, bounds)?,
-            None => Held { state: State::with_bounds(bounds), ..Held::default() },
+            None => Held {
+                state: State::with_bounds(bounds),
+                ..Held::default()
+            },
         };
         let progress = watch::Sender::new(held.progress());
         Ok(Arc::new(Store {
@@ -95,7 +105,8 @@ impl Store {
     pub async fn next_gained(&self) -> BTreeSet<(Name, Name)> {
         loop {
             let some = self.gained_some.notified();
-            let gained = std::mem::take(&mut *self.gained.lock().unwrap_or_else(PoisonError::into_inner));
+            let gained =
+                std::mem::take(&mut *self.gained.lock().unwrap_or_else(PoisonError::into_inner));
             if !gained.is_empty() {
                 return gained;
             }
@@ -115,8 +126,14 @@ impl Store {
         flushed: impl AsyncFnOnce(u64) -> io::Result<()>,
     ) -> io::Result<Option<SnapshotHandle>> {
         let _one_at_a_time = self.cutting.lock().await;
-        let Some(frozen) = self.freeze() else { return Ok(None) };
-        if self.snapshots.newest().is_some_and(|newest| newest.position() >= frozen.position) {
+        let Some(frozen) = self.freeze() else {
+            return Ok(None);
+        };
+        if self
+            .snapshots
+            .newest()
+            .is_some_and(|newest| newest.position() >= frozen.position)
+        {
             return Ok(None);
         }
         let index = frozen.position.index;
@@ -124,7 +141,9 @@ impl Store {
         let written = blocking(move || store.snapshots.write(&frozen)).await?;
         flushed(index).await?;
         let store = self.clone();
-        blocking(move || store.snapshots.publish(written)).await.map(Some)
+        blocking(move || store.snapshots.publish(written))
+            .await
+            .map(Some)
     }
 
     /// Replaces everything by a verified snapshot of the leader.
@@ -138,7 +157,10 @@ impl Store {
         blocking(move || {
             let handle = store.snapshots.adopt(&handle)?;
             if meta_of(&handle.header)? != meta {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the snapshot is not the announced one"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the snapshot is not the announced one",
+                ));
             }
             let held = Held::load(&handle, store.bounds)?;
             store.snapshots.mark_installing(handle.position())?;
@@ -158,13 +180,19 @@ impl Store {
     pub(super) fn apply(&self, steps: Vec<Step>) -> io::Result<Vec<Vec<Outcome>>> {
         let incarnation = self.snapshots.identity().incarnation;
         let mut held = self.held.write().expect("apply does not panic");
-        let outcomes = steps.into_iter().map(|step| held.step(incarnation, step)).collect::<io::Result<Vec<_>>>()?;
+        let outcomes = steps
+            .into_iter()
+            .map(|step| held.step(incarnation, step))
+            .collect::<io::Result<Vec<_>>>()?;
         let gained = held.state.take_gained();
         let progress = held.progress();
         drop(held);
         self.progress.send_replace(progress);
         if !gained.is_empty() {
-            self.gained.lock().unwrap_or_else(PoisonError::into_inner).extend(gained);
+            self.gained
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(gained);
             self.gained_some.notify_one();
         }
         Ok(outcomes)
@@ -208,9 +236,15 @@ impl Held {
                 self.membership = StoredMembership::new(Some(step.log_id), membership);
             }
             Decoded::Commands(entry) => {
-                let at = At { index: step.log_id.index(), incarnation };
+                let at = At {
+                    index: step.log_id.index(),
+                    incarnation,
+                };
                 let mut effects = Vec::new();
-                outcomes = self.state.apply(at, entry, &mut effects).map_err(io::Error::other)?;
+                outcomes = self
+                    .state
+                    .apply(at, entry, &mut effects)
+                    .map_err(io::Error::other)?;
                 self.payloads.apply(effects);
             }
         }
@@ -219,7 +253,10 @@ impl Held {
     }
 
     fn progress(&self) -> Progress {
-        Progress { applied: self.applied, deadlines: self.state.next_deadlines() }
+        Progress {
+            applied: self.applied,
+            deadlines: self.state.next_deadlines(),
+        }
     }
 }
 
@@ -233,9 +270,16 @@ pub(super) fn meta_of(header: &Header) -> io::Result<SnapshotMetaOf<TypeConfig>>
 }
 
 pub fn position(log_id: LogId) -> Position {
-    Position { term: log_id.committed_leader_id().term, index: log_id.index() }
+    Position {
+        term: log_id.committed_leader_id().term,
+        index: log_id.index(),
+    }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }

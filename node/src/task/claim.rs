@@ -12,10 +12,15 @@ impl State {
     /// Queues in the order named, tasks in the order of their queue. The retry of a claim gets the tasks
     /// that still run under its id, and nothing new.
     pub(super) fn claim(&mut self, at: At, claim: &Claim) -> Vec<Claimed> {
-        let Some(namespace) = self.index.namespace(&claim.namespace) else { return Vec::new() };
+        let Some(namespace) = self.index.namespace(&claim.namespace) else {
+            return Vec::new();
+        };
         let held = self.index.claimed(namespace, &claim.claim_id);
         if !held.is_empty() {
-            return held.into_iter().filter_map(|seq| self.claimed(seq)).collect();
+            return held
+                .into_iter()
+                .filter_map(|seq| self.claimed(seq))
+                .collect();
         }
         let chosen = self.choose(namespace, claim);
         let claim_id: Arc<str> = claim.claim_id.as_str().into();
@@ -23,7 +28,11 @@ impl State {
         let now = self.tables.meta.lease_time_ms;
         for (place, seq) in chosen.iter().enumerate() {
             self.update(at, *seq, |row| {
-                let lease_ms = if claim.lease_ms == 0 { row.lease_ms } else { claim.lease_ms };
+                let lease_ms = if claim.lease_ms == 0 {
+                    row.lease_ms
+                } else {
+                    claim.lease_ms
+                };
                 row.token = at.token().0;
                 row.phase = Phase::Running(Box::new(Running {
                     deadline_ms: now.saturating_add(lease_ms),
@@ -33,7 +42,10 @@ impl State {
                 }));
             });
         }
-        chosen.into_iter().filter_map(|seq| self.claimed(seq)).collect()
+        chosen
+            .into_iter()
+            .filter_map(|seq| self.claimed(seq))
+            .collect()
     }
 
     fn choose(&self, namespace: u32, claim: &Claim) -> Vec<u64> {
@@ -42,7 +54,9 @@ impl State {
         let mut chosen: Vec<u64> = Vec::new();
         let mut seen: Vec<u32> = Vec::new();
         for name in &claim.queues {
-            let Some(queue) = self.index.queue(namespace, name) else { continue };
+            let Some(queue) = self.index.queue(namespace, name) else {
+                continue;
+            };
             if seen.contains(&queue) {
                 continue;
             }
@@ -51,7 +65,9 @@ impl State {
                 if chosen.len() == tasks_max {
                     return chosen;
                 }
-                let Some(row) = self.tables.tasks.get(&order.seq) else { continue };
+                let Some(row) = self.tables.tasks.get(&order.seq) else {
+                    continue;
+                };
                 bytes += u64::from(row.payload_bytes);
                 if bytes > claim.bytes_max && !chosen.is_empty() {
                     return chosen;
@@ -64,9 +80,17 @@ impl State {
 
     fn claimed(&self, seq: u64) -> Option<Claimed> {
         let row: &TaskRow = self.tables.tasks.get(&seq)?;
-        let Phase::Running(running) = &row.phase else { return None };
+        let Phase::Running(running) = &row.phase else {
+            return None;
+        };
         // What is left of it: whoever claims again counts from its new request.
-        let lease_ms = running.deadline_ms.saturating_sub(self.tables.meta.lease_time_ms);
-        Some(Claimed { task: self.view(row), token: Token(row.token), lease_ms })
+        let lease_ms = running
+            .deadline_ms
+            .saturating_sub(self.tables.meta.lease_time_ms);
+        Some(Claimed {
+            task: self.view(row),
+            token: Token(row.token),
+            lease_ms,
+        })
     }
 }

@@ -82,8 +82,14 @@ pub struct Settle {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum SettleAction {
-    Complete { result: Bytes },
-    Fail { error: String, retry_after_ms: Option<u64>, discard: bool },
+    Complete {
+        result: Bytes,
+    },
+    Fail {
+        error: String,
+        retry_after_ms: Option<u64>,
+        discard: bool,
+    },
     /// Back to available: no attempt, no abandonment.
     Release,
 }
@@ -187,16 +193,28 @@ pub struct TaskView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rejection {
     /// The id is taken by another task.
-    Duplicate { id: TaskId },
-    TaskNotFound { id: TaskId },
+    Duplicate {
+        id: TaskId,
+    },
+    TaskNotFound {
+        id: TaskId,
+    },
     /// Another lease holds the task, or it is settled otherwise.
-    LeaseLost { id: TaskId },
+    LeaseLost {
+        id: TaskId,
+    },
     /// A UUIDv7 older than its finished row would be kept.
-    IdTooOld { id: TaskId },
+    IdTooOld {
+        id: TaskId,
+    },
     /// The store or queue is at a bound; `bound` names it with its value.
-    Full { bound: String },
+    Full {
+        bound: String,
+    },
     /// The command needs a higher feature level than the cluster runs at.
-    FeatureNotActive { level: u32 },
+    FeatureNotActive {
+        level: u32,
+    },
 }
 
 /// Counters of one queue.

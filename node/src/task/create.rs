@@ -16,8 +16,15 @@ impl State {
         create: Create,
         effects: &mut Vec<PayloadEffect>,
     ) -> Vec<Result<Created, Rejection>> {
-        let Create { namespace, queue, tasks } = create;
-        tasks.into_iter().map(|task| self.create_one(at, &namespace, &queue, task, effects)).collect()
+        let Create {
+            namespace,
+            queue,
+            tasks,
+        } = create;
+        tasks
+            .into_iter()
+            .map(|task| self.create_one(at, &namespace, &queue, task, effects))
+            .collect()
     }
 
     fn create_one(
@@ -33,7 +40,11 @@ impl State {
         let taken = known_namespace.and_then(|id| self.index.task(id, &task.id));
         if let Some(row) = taken.and_then(|seq| self.tables.tasks.get(&seq)) {
             if Some(row.queue) == known_queue && same_task(row, &task) {
-                return Ok(Created { id: task.id, revision: row.revision, existed: true });
+                return Ok(Created {
+                    id: task.id,
+                    revision: row.revision,
+                    existed: true,
+                });
             }
             return Err(Rejection::Duplicate { id: task.id });
         }
@@ -61,7 +72,11 @@ impl State {
             payload_bytes: task.payload.len() as u32,
             payload_hash: task.payload_hash,
             created_ms: wall_time_ms,
-            phase: if task.not_before_ms > wall_time_ms { Phase::Scheduled } else { Phase::Available },
+            phase: if task.not_before_ms > wall_time_ms {
+                Phase::Scheduled
+            } else {
+                Phase::Available
+            },
             failures: 0,
             abandonments: 0,
             token: 0,
@@ -71,8 +86,15 @@ impl State {
             hash: 0,
         };
         self.insert(row);
-        effects.push(PayloadEffect::Keep { seq, payload: task.payload });
-        Ok(Created { id: task.id, revision: at.revision(), existed: false })
+        effects.push(PayloadEffect::Keep {
+            seq,
+            payload: task.payload,
+        });
+        Ok(Created {
+            id: task.id,
+            revision: at.revision(),
+            existed: false,
+        })
     }
 
     fn check_room(&self, payload_bytes: u64, new_queue: bool) -> Result<(), Rejection> {
@@ -82,10 +104,16 @@ impl State {
             return full(format!("{} tasks in the store", bounds.task_rows_max));
         }
         if self.index.payload_bytes + payload_bytes > bounds.payloads_bytes_max {
-            return full(format!("{} bytes of payloads in the store", bounds.payloads_bytes_max));
+            return full(format!(
+                "{} bytes of payloads in the store",
+                bounds.payloads_bytes_max
+            ));
         }
         if self.index.kept_bytes >= bounds.results_bytes_max {
-            return full(format!("{} bytes of results in the store", bounds.results_bytes_max));
+            return full(format!(
+                "{} bytes of results in the store",
+                bounds.results_bytes_max
+            ));
         }
         if new_queue && self.index.queues.len() >= bounds.queues_max {
             return full(format!("{} queues in the store", bounds.queues_max));
@@ -101,7 +129,12 @@ impl State {
             id
         });
         let id = self.tables.queues.len() as u32;
-        let row = QueueRow { id, namespace, name: name.clone(), totals: Totals::default() };
+        let row = QueueRow {
+            id,
+            namespace,
+            name: name.clone(),
+            totals: Totals::default(),
+        };
         self.tables.queues.insert(id, Arc::new(row));
         self.index.add_queue(id, namespace, name.clone());
         id
@@ -124,10 +157,13 @@ fn minted_ms(id: &TaskId) -> Option<u64> {
     let text = id.as_str().as_bytes();
     let hyphens = [8, 13, 18, 23];
     let shaped = text.len() == 36
-        && text.iter().enumerate().all(|(at, b)| match hyphens.contains(&at) {
-            true => *b == b'-',
-            false => b.is_ascii_hexdigit(),
-        })
+        && text
+            .iter()
+            .enumerate()
+            .all(|(at, b)| match hyphens.contains(&at) {
+                true => *b == b'-',
+                false => b.is_ascii_hexdigit(),
+            })
         && text[14] == b'7'
         && matches!(text[19].to_ascii_lowercase(), b'8' | b'9' | b'a' | b'b');
     if !shaped {

@@ -14,9 +14,13 @@ pub(super) enum Table {
 pub(super) fn of<T: Serialize + ?Sized>(table: Table, row: &T, scratch: &mut Vec<u8>) -> u128 {
     scratch.clear();
     scratch.push(table as u8);
-    let bytes = postcard::to_extend(row, std::mem::take(scratch)).expect("rows are plain values and a Vec grows");
+    let bytes = postcard::to_extend(row, std::mem::take(scratch))
+        .expect("rows are plain values and a Vec grows");
     let hash = blake3::hash(&bytes);
     *scratch = bytes;
-    let (first, _) = hash.as_bytes().split_first_chunk::<16>().expect("a BLAKE3 hash has 32 bytes");
+    let (first, _) = hash
+        .as_bytes()
+        .split_first_chunk::<16>()
+        .expect("a BLAKE3 hash has 32 bytes");
     u128::from_le_bytes(*first)
 }

@@ -41,7 +41,9 @@ impl Default for Index {
             namespaces: HashMap::new(),
             queue_ids: HashMap::new(),
             queues: Vec::new(),
-            ids: (0..ID_SHARDS).map(|_| HashMap::with_hasher(hasher.clone())).collect(),
+            ids: (0..ID_SHARDS)
+                .map(|_| HashMap::with_hasher(hasher.clone()))
+                .collect(),
             hasher,
             due: BTreeSet::new(),
             leases: BTreeSet::new(),
@@ -111,7 +113,12 @@ impl Index {
             }
             Phase::Running(running) => {
                 self.leases.insert((running.deadline_ms, seq));
-                self.claims.insert((queue.namespace, running.claim_id.clone(), running.place, seq));
+                self.claims.insert((
+                    queue.namespace,
+                    running.claim_id.clone(),
+                    running.place,
+                    seq,
+                ));
             }
             Phase::Scheduled | Phase::Retryable { .. } => {
                 self.due.extend(row.due_ms().map(|due_ms| (due_ms, seq)));
@@ -138,7 +145,12 @@ impl Index {
             }
             Phase::Running(running) => {
                 self.leases.remove(&(running.deadline_ms, seq));
-                self.claims.remove(&(queue.namespace, running.claim_id.clone(), running.place, seq));
+                self.claims.remove(&(
+                    queue.namespace,
+                    running.claim_id.clone(),
+                    running.place,
+                    seq,
+                ));
             }
             Phase::Scheduled | Phase::Retryable { .. } => {
                 self.due.remove(&(row.due_ms().unwrap_or_default(), seq));
@@ -159,7 +171,10 @@ impl Index {
         let claim_id: Arc<str> = claim_id.into();
         let first = (namespace, claim_id.clone(), 0, 0);
         let last = (namespace, claim_id, u32::MAX, u64::MAX);
-        self.claims.range(first..=last).map(|(_, _, _, seq)| *seq).collect()
+        self.claims
+            .range(first..=last)
+            .map(|(_, _, _, seq)| *seq)
+            .collect()
     }
 
     fn shard(&self, key: &(u32, TaskId)) -> usize {
@@ -172,12 +187,25 @@ impl Index {
 impl Index {
     /// Everything but the hash maps, to compare with an index that was rebuilt.
     pub fn facts(&self) -> impl PartialEq + std::fmt::Debug + use<> {
-        let queues: Vec<_> = self.queues.iter().map(|queue| {
-            let lists = (queue.available.clone(), queue.tasks.clone(), queue.finished.clone());
-            (queue.namespace, lists, queue.counts, queue.payload_bytes)
-        }).collect();
+        let queues: Vec<_> = self
+            .queues
+            .iter()
+            .map(|queue| {
+                let lists = (
+                    queue.available.clone(),
+                    queue.tasks.clone(),
+                    queue.finished.clone(),
+                );
+                (queue.namespace, lists, queue.counts, queue.payload_bytes)
+            })
+            .collect();
         let ids: usize = self.ids.iter().map(HashMap::len).sum();
-        let lists = (self.due.clone(), self.leases.clone(), self.finished.clone(), self.claims.clone());
+        let lists = (
+            self.due.clone(),
+            self.leases.clone(),
+            self.finished.clone(),
+            self.claims.clone(),
+        );
         (queues, ids, lists, self.payload_bytes, self.kept_bytes)
     }
 }

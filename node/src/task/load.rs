@@ -25,12 +25,19 @@ impl Loader {
     pub fn new(meta: Meta, bounds: Bounds) -> Loader {
         let mut state = State::with_bounds(bounds);
         state.tables.meta = meta;
-        Loader { state, scratch: Vec::new() }
+        Loader {
+            state,
+            scratch: Vec::new(),
+        }
     }
 
     pub fn namespace(&mut self, id: u32, name: Name) -> Result<(), Unfit> {
-        if id as usize != self.state.tables.namespaces.len() || self.state.index.namespace(&name).is_some() {
-            return Err(Unfit(format!("namespace {id} {name} is out of order or twice")));
+        if id as usize != self.state.tables.namespaces.len()
+            || self.state.index.namespace(&name).is_some()
+        {
+            return Err(Unfit(format!(
+                "namespace {id} {name} is out of order or twice"
+            )));
         }
         self.state.index.add_namespace(id, name.clone());
         self.state.tables.namespaces.insert(id, name);
@@ -40,8 +47,14 @@ impl Loader {
     pub fn queue(&mut self, row: QueueRow) -> Result<(), Unfit> {
         let State { tables, index, .. } = &mut self.state;
         let known = tables.namespaces.contains_key(&row.namespace);
-        if row.id as usize != tables.queues.len() || !known || index.queue(row.namespace, &row.name).is_some() {
-            return Err(Unfit(format!("queue {} {} is out of order, twice or without namespace", row.id, row.name)));
+        if row.id as usize != tables.queues.len()
+            || !known
+            || index.queue(row.namespace, &row.name).is_some()
+        {
+            return Err(Unfit(format!(
+                "queue {} {} is out of order, twice or without namespace",
+                row.id, row.name
+            )));
         }
         index.add_queue(row.id, row.namespace, row.name.clone());
         tables.queues.insert(row.id, Arc::new(row));
@@ -52,13 +65,22 @@ impl Loader {
         let State { tables, index, .. } = &mut self.state;
         let last = tables.tasks.get_max().map_or(0, |(seq, _)| *seq);
         let Some(queue) = index.queues.get_mut(row.queue as usize) else {
-            return Err(Unfit(format!("task {} names queue {}, which is not there", row.seq, row.queue)));
+            return Err(Unfit(format!(
+                "task {} names queue {}, which is not there",
+                row.seq, row.queue
+            )));
         };
         row.kind = share(&mut queue.kind, &row.kind);
         row.content_type = share(&mut queue.content_type, &row.content_type);
         let namespace = queue.namespace;
-        if row.seq <= last || row.seq > tables.meta.last_seq || index.task(namespace, &row.id).is_some() {
-            return Err(Unfit(format!("task {} {} is out of order or twice", row.seq, row.id)));
+        if row.seq <= last
+            || row.seq > tables.meta.last_seq
+            || index.task(namespace, &row.id).is_some()
+        {
+            return Err(Unfit(format!(
+                "task {} {} is out of order or twice",
+                row.seq, row.id
+            )));
         }
         row.hash = hash::of(hash::Table::Task, &row, &mut self.scratch);
         tables.tasks_hash = tables.tasks_hash.wrapping_add(row.hash);
@@ -71,7 +93,9 @@ impl Loader {
     pub fn finish(mut self, hash: u128) -> Result<State, Unfit> {
         let found = self.state.hash();
         if found != hash {
-            return Err(Unfit(format!("the rows hash to {found:032x} and were written as {hash:032x}")));
+            return Err(Unfit(format!(
+                "the rows hash to {found:032x} and were written as {hash:032x}"
+            )));
         }
         for queue in 0..self.state.index.queues.len() as u32 {
             self.state.note_overfull(queue);

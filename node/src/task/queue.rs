@@ -72,7 +72,9 @@ impl QueueIndex {
             abandoned_total: totals.abandoned,
             discarded_total: totals.discarded,
             payload_bytes: self.payload_bytes,
-            oldest_available_ms: self.oldest_since_ms().map_or(0, |since| now_ms.saturating_sub(since).max(1)),
+            oldest_available_ms: self
+                .oldest_since_ms()
+                .map_or(0, |since| now_ms.saturating_sub(since).max(1)),
         }
     }
 
@@ -82,8 +84,19 @@ impl QueueIndex {
         let mut next = self.available.first();
         while let Some(order) = next {
             oldest = Some(oldest.map_or(order.since_ms, |ms: u64| ms.min(order.since_ms)));
-            let Some(priority) = order.priority.checked_add(1) else { break };
-            next = self.available.range(Order { priority, since_ms: 0, seq: 0 }..).next();
+            let Some(priority) = order.priority.checked_add(1) else {
+                break;
+            };
+            next = self
+                .available
+                .range(
+                    Order {
+                        priority,
+                        since_ms: 0,
+                        seq: 0,
+                    }..,
+                )
+                .next();
         }
         oldest
     }

@@ -42,12 +42,16 @@ impl State {
 
     /// How many tasks of the queue a claim could get now.
     pub fn available(&self, namespace: &Name, queue: &Name) -> u64 {
-        self.queue_id(namespace, queue).map_or(0, |id| self.index.queues[id as usize].available.len() as u64)
+        self.queue_id(namespace, queue).map_or(0, |id| {
+            self.index.queues[id as usize].available.len() as u64
+        })
     }
 
     /// Whether tasks still run under this claim id: its retry gets them back.
     pub fn holds_claim(&self, namespace: &Name, claim_id: &str) -> bool {
-        self.index.namespace(namespace).is_some_and(|namespace| !self.index.claimed(namespace, claim_id).is_empty())
+        self.index
+            .namespace(namespace)
+            .is_some_and(|namespace| !self.index.claimed(namespace, claim_id).is_empty())
     }
 
     pub fn get(&self, namespace: &Name, id: &TaskId) -> Option<TaskView> {
@@ -66,24 +70,44 @@ impl State {
     pub fn queues(&self, now_ms: u64) -> impl Iterator<Item = (Name, Name, QueueStats)> + '_ {
         self.tables.queues.values().filter_map(move |row| {
             let (namespace, queue) = self.queue_names(row.id)?;
-            Some((namespace, queue, self.index.queues[row.id as usize].stats(row.totals, now_ms)))
+            Some((
+                namespace,
+                queue,
+                self.index.queues[row.id as usize].stats(row.totals, now_ms),
+            ))
         })
     }
 
     /// Tasks of a queue by `seq`; empty `states` means all of them.
-    pub fn list(&self, namespace: &Name, queue: &Name, states: &[TaskState], after_seq: u64, size: usize) -> ListPage {
-        let mut page = ListPage { tasks: Vec::new(), next_after_seq: 0 };
-        let Some(id) = self.queue_id(namespace, queue) else { return page };
+    pub fn list(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        states: &[TaskState],
+        after_seq: u64,
+        size: usize,
+    ) -> ListPage {
+        let mut page = ListPage {
+            tasks: Vec::new(),
+            next_after_seq: 0,
+        };
+        let Some(id) = self.queue_id(namespace, queue) else {
+            return page;
+        };
         let size = size.clamp(1, PAGE_SIZE_MAX);
         let mut last = after_seq;
-        let rows = self.index.queues[id as usize].tasks.range(after_seq.saturating_add(1)..);
+        let rows = self.index.queues[id as usize]
+            .tasks
+            .range(after_seq.saturating_add(1)..);
         for (looked_at, seq) in rows.enumerate() {
             if page.tasks.len() == size || looked_at == LIST_SCAN_ROWS_MAX {
                 page.next_after_seq = last;
                 return page;
             }
             last = *seq;
-            let Some(row) = self.tables.tasks.get(seq) else { continue };
+            let Some(row) = self.tables.tasks.get(seq) else {
+                continue;
+            };
             if states.is_empty() || states.contains(&row.state()) {
                 page.tasks.push(self.view(row));
             }
@@ -97,11 +121,16 @@ impl State {
 
     pub(super) fn queue_names(&self, queue: u32) -> Option<(Name, Name)> {
         let row = self.tables.queues.get(&queue)?;
-        Some((self.tables.namespaces.get(&row.namespace)?.clone(), row.name.clone()))
+        Some((
+            self.tables.namespaces.get(&row.namespace)?.clone(),
+            row.name.clone(),
+        ))
     }
 
     pub(super) fn view(&self, row: &TaskRow) -> TaskView {
-        let (namespace, queue) = self.queue_names(row.queue).expect("a row's queue is made before it and stays");
+        let (namespace, queue) = self
+            .queue_names(row.queue)
+            .expect("a row's queue is made before it and stays");
         let running = matches!(row.phase, Phase::Running(_));
         let result = match &row.phase {
             Phase::Completed(done) => done.result.clone(),

@@ -113,8 +113,16 @@ impl TaskRow {
 
     /// Place among the available tasks of its queue; the same for all of a task's life.
     pub fn order(&self) -> Order {
-        let since_ms = if self.not_before_ms == 0 { self.created_ms } else { self.not_before_ms };
-        Order { priority: self.priority, since_ms, seq: self.seq }
+        let since_ms = if self.not_before_ms == 0 {
+            self.created_ms
+        } else {
+            self.not_before_ms
+        };
+        Order {
+            priority: self.priority,
+            since_ms,
+            seq: self.seq,
+        }
     }
 
     /// Bytes of result and error text, which stay in memory with the row.

@@ -20,7 +20,8 @@ impl State {
         let row = self.leased(&lease)?;
         let seq = row.seq;
         if !holds(at, row, &lease) {
-            return settled_before(row, &lease, &action).ok_or(Rejection::LeaseLost { id: lease.id });
+            return settled_before(row, &lease, &action)
+                .ok_or(Rejection::LeaseLost { id: lease.id });
         }
         let wall_time_ms = self.tables.meta.wall_time_ms;
         let queue = row.queue;
@@ -29,8 +30,15 @@ impl State {
         self.update(at, seq, |row| {
             let kind = settle_row(row, action, wall_time_ms);
             state = row.state();
-            let settled = Settled { state, revision: at.revision() };
-            row.last_settle = Some(Box::new(LastSettle { token: lease.token.0, kind, settled }));
+            let settled = Settled {
+                state,
+                revision: at.revision(),
+            };
+            row.last_settle = Some(Box::new(LastSettle {
+                token: lease.token.0,
+                kind,
+                settled,
+            }));
         });
         self.totals(queue, |totals| {
             totals.failed += u64::from(failed);
@@ -40,17 +48,26 @@ impl State {
         if matches!(state, TaskState::Completed | TaskState::Discarded) {
             effects.push(PayloadEffect::Drop { seq });
         }
-        Ok(Settled { state, revision: at.revision() })
+        Ok(Settled {
+            state,
+            revision: at.revision(),
+        })
     }
 
     /// The lease now held, in milliseconds from this entry.
     pub(super) fn extend(&mut self, at: At, extend: &Extend) -> Result<u64, Rejection> {
         let row = self.leased(&extend.lease)?;
         if !holds(at, row, &extend.lease) {
-            return Err(Rejection::LeaseLost { id: extend.lease.id.clone() });
+            return Err(Rejection::LeaseLost {
+                id: extend.lease.id.clone(),
+            });
         }
         let seq = row.seq;
-        let lease_ms = if extend.lease_ms == 0 { row.lease_ms } else { extend.lease_ms };
+        let lease_ms = if extend.lease_ms == 0 {
+            row.lease_ms
+        } else {
+            extend.lease_ms
+        };
         let deadline_ms = self.tables.meta.lease_time_ms.saturating_add(lease_ms);
         self.update(at, seq, |row| {
             if let Phase::Running(running) = &mut row.phase {
@@ -64,14 +81,19 @@ impl State {
         let namespace = self.index.namespace(&lease.namespace);
         let seq = namespace.and_then(|namespace| self.index.task(namespace, &lease.id));
         let row = seq.and_then(|seq| self.tables.tasks.get(&seq));
-        row.map(|row| &**row).ok_or_else(|| Rejection::TaskNotFound { id: lease.id.clone() })
+        row.map(|row| &**row)
+            .ok_or_else(|| Rejection::TaskNotFound {
+                id: lease.id.clone(),
+            })
     }
 }
 
 /// A token of this very entry cannot have reached its holder yet: whoever names it has guessed, and a
 /// second lease within the entry would carry the same one.
 fn holds(at: At, row: &TaskRow, lease: &Lease) -> bool {
-    matches!(row.phase, Phase::Running(_)) && row.token == lease.token.0 && lease.token != at.token()
+    matches!(row.phase, Phase::Running(_))
+        && row.token == lease.token.0
+        && lease.token != at.token()
 }
 
 fn settled_before(row: &TaskRow, lease: &Lease, action: &SettleAction) -> Option<Settled> {
@@ -92,18 +114,29 @@ fn settle_row(row: &mut TaskRow, action: SettleAction, wall_time_ms: u64) -> Set
     match action {
         SettleAction::Complete { result } => {
             row.error = None;
-            row.phase = Phase::Completed(Box::new(Completed { finished_ms: wall_time_ms, result }));
+            row.phase = Phase::Completed(Box::new(Completed {
+                finished_ms: wall_time_ms,
+                result,
+            }));
         }
-        SettleAction::Fail { error, retry_after_ms, discard } => {
+        SettleAction::Fail {
+            error,
+            retry_after_ms,
+            discard,
+        } => {
             row.failures += 1;
             row.error = (!error.is_empty()).then(|| error.into());
             row.phase = if discard || row.failures >= row.attempts_max {
-                Phase::Discarded { finished_ms: wall_time_ms }
+                Phase::Discarded {
+                    finished_ms: wall_time_ms,
+                }
             } else {
                 let wait_ms = retry_after_ms.unwrap_or_else(|| back_off_ms(row.failures, row.seq));
                 match wait_ms.min(NOT_BEFORE_AHEAD_MS_MAX) {
                     0 => Phase::Available,
-                    wait_ms => Phase::Retryable { due_ms: wall_time_ms.saturating_add(wait_ms) },
+                    wait_ms => Phase::Retryable {
+                        due_ms: wall_time_ms.saturating_add(wait_ms),
+                    },
                 }
             };
         }

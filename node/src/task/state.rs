@@ -45,7 +45,9 @@ pub enum PayloadEffect {
 /// Going on would make this member differ from the others: the process ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fatal {
-    #[error("feature level {level} is not known to this build, which knows up to {FEATURE_LEVEL_KNOWN}")]
+    #[error(
+        "feature level {level} is not known to this build, which knows up to {FEATURE_LEVEL_KNOWN}"
+    )]
     UnknownLevel { level: u32 },
 }
 
@@ -87,7 +89,10 @@ pub struct State {
 
 impl State {
     pub fn with_bounds(bounds: Bounds) -> State {
-        State { bounds, ..State::default() }
+        State {
+            bounds,
+            ..State::default()
+        }
     }
 
     pub fn apply(
@@ -104,11 +109,16 @@ impl State {
                 Command::Tick => Outcome::Done,
                 Command::Create(create) => Outcome::Created(self.create(at, create, effects)),
                 Command::Claim(claim) => Outcome::Claimed(self.claim(at, &claim)),
-                Command::Settle(settles) => {
-                    Outcome::Settled(settles.into_iter().map(|settle| self.settle(at, settle, effects)).collect())
-                }
+                Command::Settle(settles) => Outcome::Settled(
+                    settles
+                        .into_iter()
+                        .map(|settle| self.settle(at, settle, effects))
+                        .collect(),
+                ),
                 Command::Extend(extend) => Outcome::Extended(self.extend(at, &extend)),
-                Command::ReserveMembers(reserve) => Outcome::Reserved(self.reserve_members(reserve)),
+                Command::ReserveMembers(reserve) => {
+                    Outcome::Reserved(self.reserve_members(reserve))
+                }
                 Command::SetLevel(level) => self.set_level(level)?,
             });
         }
@@ -128,7 +138,10 @@ impl State {
     /// Queues that got an available task since the last call.
     pub fn take_gained(&mut self) -> Vec<(Name, Name)> {
         let gained = std::mem::take(&mut self.index.gained);
-        gained.into_iter().filter_map(|queue| self.queue_names(queue)).collect()
+        gained
+            .into_iter()
+            .filter_map(|queue| self.queue_names(queue))
+            .collect()
     }
 
     /// A level below the current one changes nothing: levels only rise.
@@ -149,7 +162,9 @@ impl State {
 
     /// The one place where a row changes: tables, index and hash move together.
     pub(super) fn update(&mut self, at: At, seq: u64, change: impl FnOnce(&mut TaskRow)) {
-        let Some(shared) = self.tables.tasks.get_mut(&seq) else { return };
+        let Some(shared) = self.tables.tasks.get_mut(&seq) else {
+            return;
+        };
         let row = Arc::make_mut(shared);
         self.index.unplace(row);
         let before = row.hash;
@@ -158,12 +173,18 @@ impl State {
         row.hash = hash::of(hash::Table::Task, row, &mut self.scratch);
         self.index.place(row);
         let queue = row.queue;
-        self.tables.tasks_hash = self.tables.tasks_hash.wrapping_sub(before).wrapping_add(row.hash);
+        self.tables.tasks_hash = self
+            .tables
+            .tasks_hash
+            .wrapping_sub(before)
+            .wrapping_add(row.hash);
         self.note_overfull(queue);
     }
 
     pub(super) fn delete(&mut self, seq: u64) {
-        let Some(row) = self.tables.tasks.remove(&seq) else { return };
+        let Some(row) = self.tables.tasks.remove(&seq) else {
+            return;
+        };
         self.tables.tasks_hash = self.tables.tasks_hash.wrapping_sub(row.hash);
         self.index.remove(&row);
         self.note_overfull(row.queue);

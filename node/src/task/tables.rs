@@ -61,7 +61,9 @@ impl Tables {
     /// added now, so it costs the number of queues.
     pub fn hash(&self) -> u128 {
         let mut scratch = Vec::new();
-        let mut sum = self.tasks_hash.wrapping_add(hash::of(hash::Table::Meta, &self.meta, &mut scratch));
+        let mut sum =
+            self.tasks_hash
+                .wrapping_add(hash::of(hash::Table::Meta, &self.meta, &mut scratch));
         for named in self.namespaces.iter() {
             sum = sum.wrapping_add(hash::of(hash::Table::Namespace, &named, &mut scratch));
         }

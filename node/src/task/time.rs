@@ -13,7 +13,13 @@ pub struct Deadlines {
 }
 
 impl State {
-    pub(super) fn advance(&mut self, at: At, lease_time_ms: u64, wall_time_ms: u64, effects: &mut Vec<PayloadEffect>) {
+    pub(super) fn advance(
+        &mut self,
+        at: At,
+        lease_time_ms: u64,
+        wall_time_ms: u64,
+        effects: &mut Vec<PayloadEffect>,
+    ) {
         let meta = &mut self.tables.meta;
         meta.lease_time_ms = meta.lease_time_ms.max(lease_time_ms);
         meta.wall_time_ms = meta.wall_time_ms.max(wall_time_ms);
@@ -24,8 +30,16 @@ impl State {
 
     pub fn next_deadlines(&self) -> Deadlines {
         let due = self.index.due.first().map(|(ms, _)| *ms);
-        let old = self.index.finished.first().map(|(ms, _)| ms.saturating_add(self.bounds.finished_age_ms_max));
-        let overfull = if self.overfull.is_empty() { None } else { Some(0) };
+        let old = self
+            .index
+            .finished
+            .first()
+            .map(|(ms, _)| ms.saturating_add(self.bounds.finished_age_ms_max));
+        let overfull = if self.overfull.is_empty() {
+            None
+        } else {
+            Some(0)
+        };
         Deadlines {
             lease_time_ms: self.index.leases.first().map(|(ms, _)| *ms),
             wall_time_ms: [due, old, overfull].into_iter().flatten().min(),
@@ -52,7 +66,11 @@ impl State {
             queue = row.queue;
             row.abandonments += 1;
             discarded = row.abandonments >= ABANDONMENTS_MAX;
-            row.phase = if discarded { Phase::Discarded { finished_ms } } else { Phase::Available };
+            row.phase = if discarded {
+                Phase::Discarded { finished_ms }
+            } else {
+                Phase::Available
+            };
             if discarded {
                 row.error = Some(format!("abandoned: {ABANDONMENTS_MAX} leases ran out").into());
             }
@@ -84,12 +102,17 @@ impl State {
         let now = self.tables.meta.wall_time_ms;
         for _ in 0..self.bounds.tick_items_max {
             let old = match self.index.finished.first() {
-                Some((ms, seq)) if ms.saturating_add(self.bounds.finished_age_ms_max) <= now => Some(*seq),
+                Some((ms, seq)) if ms.saturating_add(self.bounds.finished_age_ms_max) <= now => {
+                    Some(*seq)
+                }
                 _ => None,
             };
             let beyond_count = || {
                 let queue = *self.overfull.first()?;
-                self.index.queues[queue as usize].finished.first().map(|(_, seq)| *seq)
+                self.index.queues[queue as usize]
+                    .finished
+                    .first()
+                    .map(|(_, seq)| *seq)
             };
             match old.or_else(beyond_count) {
                 Some(seq) => self.delete(seq),

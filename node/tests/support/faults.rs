@@ -25,14 +25,21 @@ pub const SALT: u32 = 7;
 /// In memory where the system offers it: thousands of trials fsync nothing that matters.
 pub fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
+    if memory.is_dir() {
+        TempDir::new_in(memory).unwrap()
+    } else {
+        TempDir::new().unwrap()
+    }
 }
 
 /// The contents of all segment files, and of the mark behind them.
 pub type Image = Vec<Vec<u8>>;
 
 pub fn read_image(directory: &Path) -> Image {
-    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.sort();
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
@@ -125,7 +132,10 @@ impl Inner {
                 image[lost.slot as usize][at..at + lost.before.len()].copy_from_slice(&lost.before);
             }
         }
-        Cut { image, acked: self.acked }
+        Cut {
+            image,
+            acked: self.acked,
+        }
     }
 
     fn count_down(&mut self, is_sync: bool) -> Option<Fail> {
@@ -152,9 +162,14 @@ impl Disk for FaultDisk {
             let offset = offset_bytes + (sector * SECTOR_BYTES) as u64;
             let mut before = vec![0; SECTOR_BYTES];
             file.file.read_exact_at(&mut before, offset)?;
-            inner.unsynced.push(Lost { slot: file.slot, offset, before });
+            inner.unsynced.push(Lost {
+                slot: file.slot,
+                offset,
+                before,
+            });
         }
-        file.file.write_all_at(&bytes[..written * SECTOR_BYTES], offset_bytes)?;
+        file.file
+            .write_all_at(&bytes[..written * SECTOR_BYTES], offset_bytes)?;
         match fail {
             None => Ok(()),
             Some(Fail::Full(_)) => Err(io::Error::new(io::ErrorKind::StorageFull, "no space")),
@@ -203,7 +218,11 @@ impl Model {
     pub fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Append(entries) => {
-                self.entries.extend(entries.iter().map(|entry| (entry.log_id.index, entry.clone())));
+                self.entries.extend(
+                    entries
+                        .iter()
+                        .map(|entry| (entry.log_id.index, entry.clone())),
+                );
                 self.last = entries.last().map_or(self.last, |entry| Some(entry.log_id));
             }
             Operation::Vote(vote) => self.vote = Some(*vote),
@@ -260,7 +279,10 @@ impl Model {
                         EntryPayload::Normal(EntryBytes(Bytes::from(bytes)))
                     }
                 };
-                Entry { log_id: log_id(term, index), payload }
+                Entry {
+                    log_id: log_id(term, index),
+                    payload,
+                }
             })
             .collect()
     }
@@ -277,7 +299,12 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn new(directory: &Path, geometry: Geometry, disk: FaultDisk, options: LogOptions) -> Driver {
+    pub fn new(
+        directory: &Path,
+        geometry: Geometry,
+        disk: FaultDisk,
+        options: LogOptions,
+    ) -> Driver {
         segment::format(directory, geometry).unwrap();
         Driver::open(directory, geometry, disk, options, Model::default())
     }
@@ -296,7 +323,14 @@ impl Driver {
             noted.lock().unwrap().push(format!("{what}: {error}"));
         }));
         let log = LogStore::start(recovered, options, hooks).unwrap();
-        Driver { log, disk, states: vec![state], fatal, term: 1, waiting: Vec::new() }
+        Driver {
+            log,
+            disk,
+            states: vec![state],
+            fatal,
+            term: 1,
+            waiting: Vec::new(),
+        }
     }
 
     pub fn state(&self) -> &Model {
@@ -307,9 +341,10 @@ impl Driver {
     pub async fn run(&mut self, operation: Operation) -> io::Result<()> {
         // The entries of one append may stand in two frames, so each of them is a step.
         let steps = match &operation {
-            Operation::Append(entries) => {
-                entries.iter().map(|entry| Operation::Append(vec![entry.clone()])).collect()
-            }
+            Operation::Append(entries) => entries
+                .iter()
+                .map(|entry| Operation::Append(vec![entry.clone()]))
+                .collect(),
             other => vec![other.clone()],
         };
         for step in steps {
@@ -355,7 +390,12 @@ pub enum End {
 }
 
 /// Opens a log and compares it with every state it may be in.
-pub async fn open_and_compare(directory: &Path, geometry: Geometry, acked: usize, states: &[Model]) -> End {
+pub async fn open_and_compare(
+    directory: &Path,
+    geometry: Geometry,
+    acked: usize,
+    states: &[Model],
+) -> End {
     let recovered = match recover(directory, geometry, SALT, SystemDisk) {
         Ok(recovered) => recovered,
         Err(LogError::Damage(reason)) => return End::Damage(reason),
@@ -367,13 +407,24 @@ pub async fn open_and_compare(directory: &Path, geometry: Geometry, acked: usize
     let state = log.get_log_state().await.unwrap();
     let entries = log.try_get_log_entries(..).await.unwrap();
     let found = Model {
-        entries: entries.into_iter().map(|entry| (entry.log_id.index, entry)).collect(),
+        entries: entries
+            .into_iter()
+            .map(|entry| (entry.log_id.index, entry))
+            .collect(),
         purged: state.last_purged_log_id,
         last: state.last_log_id,
         vote: log.read_vote().await.unwrap(),
     };
-    match states.iter().enumerate().skip(acked).find(|(_, state)| **state == found) {
-        Some((operations, _)) => End::Holds { operations, torn_frames },
+    match states
+        .iter()
+        .enumerate()
+        .skip(acked)
+        .find(|(_, state)| **state == found)
+    {
+        Some((operations, _)) => End::Holds {
+            operations,
+            torn_frames,
+        },
         None => End::Silent(format!(
             "holds {:?}..{:?} and {:?}; {:?} was acknowledged",
             found.purged, found.last, found.vote, states[acked].last

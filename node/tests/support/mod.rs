@@ -14,7 +14,10 @@ use taskstore::storage::log_store::{LogOptions, LogStore};
 use taskstore::storage::types::{Entry, LogId, TypeConfig, Vote};
 use tokio::sync::Mutex;
 
-pub const SMALL: Geometry = Geometry { segment_bytes: 16 << 10, segments: 64 };
+pub const SMALL: Geometry = Geometry {
+    segment_bytes: 16 << 10,
+    segments: 64,
+};
 
 pub fn panics() -> FatalHook {
     Arc::new(|what, error| panic!("{what}: {error}"))
@@ -27,7 +30,12 @@ pub fn format(directory: &Path) {
 pub fn open(directory: &Path) -> LogStore {
     let recovered = recover(directory, SMALL, 7, SystemDisk).unwrap();
     assert_eq!(recovered.torn_frames, 0);
-    LogStore::start(recovered, LogOptions::default(), LogHooks::only_fatal(panics())).unwrap()
+    LogStore::start(
+        recovered,
+        LogOptions::default(),
+        LogHooks::only_fatal(panics()),
+    )
+    .unwrap()
 }
 
 #[derive(Clone)]
@@ -38,7 +46,10 @@ pub struct Reopening {
 
 impl Reopening {
     pub fn new(directory: &Path) -> Reopening {
-        Reopening { directory: directory.into(), log: Arc::new(Mutex::new(open(directory))) }
+        Reopening {
+            directory: directory.into(),
+            log: Arc::new(Mutex::new(open(directory))),
+        }
     }
 
     async fn reopen(&self) {
@@ -57,7 +68,11 @@ impl RaftLogReader<TypeConfig> for Reopening {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.log.lock().await.limited_get_log_entries(start, end).await
+        self.log
+            .lock()
+            .await
+            .limited_get_log_entries(start, end)
+            .await
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

@@ -35,7 +35,10 @@ use crate::task::state::Bounds;
 
 pub const SOON: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "0c9d5e6e-1111-4222-8333-444455556666";
-const LOG: Geometry = Geometry { segment_bytes: 256 << 10, segments: 16 };
+const LOG: Geometry = Geometry {
+    segment_bytes: 256 << 10,
+    segments: 16,
+};
 
 pub fn id(n: u64) -> u64 {
     (1 << 32) | n
@@ -73,7 +76,11 @@ impl Forwarded for Nothing {
 
 impl Cluster {
     pub fn new() -> Cluster {
-        Cluster { authority: Authority::new(CLUSTER).unwrap(), volumes: BTreeMap::new(), running: BTreeMap::new() }
+        Cluster {
+            authority: Authority::new(CLUSTER).unwrap(),
+            volumes: BTreeMap::new(),
+            running: BTreeMap::new(),
+        }
     }
 
     /// Members 1 to `size`, initialized, with a leader.
@@ -82,7 +89,8 @@ impl Cluster {
         for n in 1..=size {
             cluster.add(n).await;
         }
-        let voters: BTreeMap<u64, MemberName> = (1..=size).map(|n| (id(n), cluster.name(n))).collect();
+        let voters: BTreeMap<u64, MemberName> =
+            (1..=size).map(|n| (id(n), cluster.name(n))).collect();
         for n in 1..=size {
             match cluster.member(n).raft.initialize(voters.clone()).await {
                 // One that was initialized before has asked for its vote already.
@@ -106,10 +114,21 @@ impl Cluster {
     pub async fn add(&mut self, n: u64) {
         let dir = tempfile::tempdir().unwrap();
         segment::format(&dir.path().join("log"), LOG).unwrap();
-        self.authority.member(id(n)).unwrap().write_to(&dir.path().join("tls")).unwrap();
+        self.authority
+            .member(id(n))
+            .unwrap()
+            .write_to(&dir.path().join("tls"))
+            .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let name = MemberName(listener.local_addr().unwrap().to_string());
-        self.volumes.insert(n, Volume { dir, name, address: Some(listener) });
+        self.volumes.insert(
+            n,
+            Volume {
+                dir,
+                name,
+                address: Some(listener),
+            },
+        );
         self.run(n).await;
     }
 
@@ -117,16 +136,34 @@ impl Cluster {
         let volume = self.volumes.get_mut(&n).unwrap();
         let dir = volume.dir.path();
         let recovered = recover(&dir.join("log"), LOG, 7, SystemDisk).unwrap();
-        let panics = Arc::new(|what: &'static str, error: &std::io::Error| panic!("{what}: {error}"));
-        let log = LogStore::start(recovered, LogOptions::default(), LogHooks::only_fatal(panics)).unwrap();
-        let identity = SnapshotIdentity { cluster_id: CLUSTER.into(), incarnation: 1 };
+        let panics =
+            Arc::new(|what: &'static str, error: &std::io::Error| panic!("{what}: {error}"));
+        let log = LogStore::start(
+            recovered,
+            LogOptions::default(),
+            LogHooks::only_fatal(panics),
+        )
+        .unwrap();
+        let identity = SnapshotIdentity {
+            cluster_id: CLUSTER.into(),
+            incarnation: 1,
+        };
         let store = Store::open(&dir.join("snapshots"), identity, None, Bounds::default()).unwrap();
 
         let tls = Arc::new(TlsStore::load(&dir.join("tls")).unwrap());
-        let me = Me { cluster_id: CLUSTER.into(), incarnation: 1, member_id: id(n), name: volume.name.clone() };
+        let me = Me {
+            cluster_id: CLUSTER.into(),
+            incarnation: 1,
+            member_id: id(n),
+            name: volume.name.clone(),
+        };
         let peers = Peers::new(me, tls, Options::default());
         // A loaded machine must not cost a leader its office in the middle of a test.
-        let timings = Timings { heartbeat_ms: 100, election_ms_min: 1_000, election_ms_max: 1_500 };
+        let timings = Timings {
+            heartbeat_ms: 100,
+            election_ms_min: 1_000,
+            election_ms_max: 1_500,
+        };
         let raft = Raft::new(
             id(n),
             openraft(CLUSTER, timings).unwrap(),
@@ -136,16 +173,33 @@ impl Cluster {
         )
         .await
         .unwrap();
-        let door = Door { raft: raft.clone(), sink: Arc::clone(&store), facts: Facts::default };
-        let server =
-            PeerServer { peers: Arc::clone(&peers), raft: Arc::new(door), forwarded: Arc::new(Nothing) };
+        let door = Door {
+            raft: raft.clone(),
+            sink: Arc::clone(&store),
+            facts: Facts::default,
+        };
+        let server = PeerServer {
+            peers: Arc::clone(&peers),
+            raft: Arc::new(door),
+            forwarded: Arc::new(Nothing),
+        };
         let stop = CancellationToken::new();
         let listener = match volume.address.take() {
             Some(listener) => listener,
             None => TcpListener::bind(&volume.name.0).await.unwrap(),
         };
         let server = tokio::spawn(server.serve(listener, stop.clone()));
-        self.running.insert(n, Member { raft, store, peers, log, stop, server });
+        self.running.insert(
+            n,
+            Member {
+                raft,
+                store,
+                peers,
+                log,
+                stop,
+                server,
+            },
+        );
     }
 
     /// As a kill does to the others: its sockets close at once.
@@ -163,9 +217,14 @@ impl Cluster {
         let leads = async {
             loop {
                 for (n, member) in &self.running {
-                    let Ok(leader) = member.raft.as_leader() else { continue };
+                    let Ok(leader) = member.raft.as_leader() else {
+                        continue;
+                    };
                     let term = leader.term();
-                    let newest = self.running.values().all(|m| m.raft.metrics().borrow_watched().current_term <= term);
+                    let newest = self
+                        .running
+                        .values()
+                        .all(|m| m.raft.metrics().borrow_watched().current_term <= term);
                     if newest && member.raft.client_write(tick()).await.is_ok() {
                         return *n;
                     }
@@ -178,18 +237,27 @@ impl Cluster {
 
     pub async fn applied(&self, n: u64, index: u64) {
         let wait = self.member(n).raft.wait(Some(SOON));
-        wait.applied_index_at_least(Some(index), format!("member {n} applies {index}")).await.unwrap();
+        wait.applied_index_at_least(Some(index), format!("member {n} applies {index}"))
+            .await
+            .unwrap();
     }
 
     /// What a change would be decided on now.
     pub fn guard(&self, leader: u64) -> Guard {
         let metrics = self.member(leader).raft.metrics();
         let metrics = metrics.borrow_watched();
-        Guard { membership: *metrics.membership_config.log_id(), term: metrics.current_term }
+        Guard {
+            membership: *metrics.membership_config.log_id(),
+            term: metrics.current_term,
+        }
     }
 }
 
 pub fn tick() -> EntryBytes {
-    let entry = Entry { lease_time_ms: 0, wall_time_ms: 0, commands: vec![Command::Tick] };
+    let entry = Entry {
+        lease_time_ms: 0,
+        wall_time_ms: 0,
+        commands: vec![Command::Tick],
+    };
     EntryBytes(postcard::to_stdvec(&entry).unwrap().into())
 }

@@ -3,10 +3,14 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult,
+};
 
 use super::frame::{FrameError, Tag, decode, decode_whole, encode};
-use super::wire::{AppendHead, AppendOutcome, EntryHead, EntryKind, Membership, log_id_in, log_id_out};
+use super::wire::{
+    AppendHead, AppendOutcome, EntryHead, EntryKind, Membership, log_id_in, log_id_out,
+};
 use crate::storage::types::{Entry, EntryBytes, LogId, TypeConfig};
 
 pub fn put_append(
@@ -24,7 +28,10 @@ pub fn put_append(
     encode(Tag::Append, &head, buffer)?;
     let payloads: usize = request.entries.iter().map(entry_bytes).sum();
     buffer.reserve(payloads);
-    request.entries.iter().try_for_each(|entry| put_entry(entry, buffer))
+    request
+        .entries
+        .iter()
+        .try_for_each(|entry| put_entry(entry, buffer))
 }
 
 fn entry_bytes(entry: &Entry) -> usize {
@@ -41,7 +48,8 @@ fn put_entry(entry: &Entry, buffer: &mut BytesMut) -> Result<(), FrameError> {
         EntryPayload::Blank => &[],
         EntryPayload::Normal(data) => &data.0,
         EntryPayload::Membership(m) => {
-            membership = postcard::to_stdvec(&Membership::from(m)).map_err(|e| malformed(e.to_string()))?;
+            membership =
+                postcard::to_stdvec(&Membership::from(m)).map_err(|e| malformed(e.to_string()))?;
             &membership
         }
     };
@@ -64,7 +72,10 @@ pub fn read_append(mut body: Bytes) -> Result<(u64, AppendEntriesRequest<TypeCon
         entries.push(read_entry(&mut body)?);
     }
     if !body.is_empty() {
-        return Err(malformed(format!("{} bytes behind the last entry", body.len())));
+        return Err(malformed(format!(
+            "{} bytes behind the last entry",
+            body.len()
+        )));
     }
     let request = AppendEntriesRequest {
         vote: head.vote.into(),
@@ -80,7 +91,10 @@ fn read_entry(body: &mut Bytes) -> Result<Entry, FrameError> {
     let head: EntryHead = decode(Tag::Append, body)?;
     let bytes = head.bytes as usize;
     if bytes > body.len() {
-        return Err(malformed(format!("an entry of {bytes} bytes in a frame that has {} left", body.len())));
+        return Err(malformed(format!(
+            "an entry of {bytes} bytes in a frame that has {} left",
+            body.len()
+        )));
     }
     let content = body.split_to(bytes);
     let payload = match head.kind {
@@ -88,17 +102,33 @@ fn read_entry(body: &mut Bytes) -> Result<Entry, FrameError> {
         EntryKind::Normal => EntryPayload::Normal(EntryBytes(content)),
         EntryKind::Membership => {
             let membership: Membership = decode_whole(Tag::Append, content)?;
-            EntryPayload::Membership(membership.try_into().map_err(|e| malformed(format!("{e}")))?)
+            EntryPayload::Membership(
+                membership
+                    .try_into()
+                    .map_err(|e| malformed(format!("{e}")))?,
+            )
         }
     };
-    Ok(Entry { log_id: head.log_id.into(), payload })
+    Ok(Entry {
+        log_id: head.log_id.into(),
+        payload,
+    })
 }
 
 /// openraft trusts its caller with this.
 fn consecutive(request: &AppendEntriesRequest<TypeConfig>) -> Result<(), FrameError> {
-    let first = request.prev_log_id.as_ref().map_or(0, |prev| prev.index.saturating_add(1));
-    match (first..).zip(&request.entries).find(|(index, entry)| entry.log_id.index != *index) {
-        Some((index, entry)) => Err(malformed(format!("entry {} where {index} belongs", entry.log_id.index))),
+    let first = request
+        .prev_log_id
+        .as_ref()
+        .map_or(0, |prev| prev.index.saturating_add(1));
+    match (first..)
+        .zip(&request.entries)
+        .find(|(index, entry)| entry.log_id.index != *index)
+    {
+        Some((index, entry)) => Err(malformed(format!(
+            "entry {} where {index} belongs",
+            entry.log_id.index
+        ))),
         None => Ok(()),
     }
 }
@@ -108,12 +138,19 @@ fn length(count: usize) -> Result<u32, FrameError> {
 }
 
 fn malformed(reason: String) -> FrameError {
-    FrameError::Malformed { tag: Tag::Append, reason }
+    FrameError::Malformed {
+        tag: Tag::Append,
+        reason,
+    }
 }
 
 /// What the request would have matched: its last entry, or the one before it.
 pub fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
-    request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id)
+    request
+        .entries
+        .last()
+        .map(|entry| entry.log_id)
+        .or(request.prev_log_id)
 }
 
 /// `prev` and `last` are those of the request that was answered.
@@ -124,7 +161,9 @@ pub fn outcome_out(
 ) -> AppendOutcome {
     match answer {
         AppendEntriesResponse::Success => AppendOutcome::Matched(log_id_out(last.as_ref())),
-        AppendEntriesResponse::PartialSuccess(matched) => AppendOutcome::Matched(log_id_out(matched.as_ref())),
+        AppendEntriesResponse::PartialSuccess(matched) => {
+            AppendOutcome::Matched(log_id_out(matched.as_ref()))
+        }
         AppendEntriesResponse::HigherVote(vote) => AppendOutcome::HigherVote((&vote).into()),
         AppendEntriesResponse::Conflict => match prev {
             Some(prev) => AppendOutcome::Conflict((&prev).into()),

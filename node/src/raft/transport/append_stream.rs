@@ -39,19 +39,32 @@ pub(crate) struct AppendStream<I> {
     dead_at: Instant,
 }
 
-pub(crate) async fn open<I>(peer: &Peer, options: &Options, input: I) -> Result<AppendStream<I>, DialError> {
+pub(crate) async fn open<I>(
+    peer: &Peer,
+    options: &Options,
+    input: I,
+) -> Result<AppendStream<I>, DialError> {
     let mut lease = peer.append.lease(&peer.link, Lane::Append).await?;
     let session = lease.conn().map_or(0, |conn| {
         conn.session += 1;
         conn.session
     });
     let timeout = options.append_timeout;
-    Ok(AppendStream { lease, input: Some(input), session, unanswered: 0, timeout, dead_at: Instant::now() })
+    Ok(AppendStream {
+        lease,
+        input: Some(input),
+        session,
+        unanswered: 0,
+        timeout,
+        dead_at: Instant::now(),
+    })
 }
 
 /// The answers; the stream ends behind one that says conflict or higher vote, behind an error, and when
 /// the input is exhausted and all of it is answered.
-pub(crate) fn answers<I>(stream: AppendStream<I>) -> impl Stream<Item = Result<AppendOutcome, AppendError>> + Send
+pub(crate) fn answers<I>(
+    stream: AppendStream<I>,
+) -> impl Stream<Item = Result<AppendOutcome, AppendError>> + Send
 where
     I: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin,
 {
@@ -71,12 +84,15 @@ where
 
 impl<I: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin> AppendStream<I> {
     async fn next(&mut self) -> Result<Option<AppendOutcome>, AppendError> {
-        let Some(conn) = self.lease.conn() else { return Ok(None) };
+        let Some(conn) = self.lease.conn() else {
+            return Ok(None);
+        };
         loop {
             if self.input.is_none() && self.unanswered == 0 {
                 return Ok(None);
             }
-            let room = self.unanswered < APPENDS_IN_FLIGHT_MAX && conn.writer.queued_bytes() < QUEUED_BYTES_MAX;
+            let room = self.unanswered < APPENDS_IN_FLIGHT_MAX
+                && conn.writer.queued_bytes() < QUEUED_BYTES_MAX;
             tokio::select! {
                 biased;
                 written = conn.writer.drive(), if conn.writer.has_work() => written.map_err(FrameError::from)?,

@@ -23,7 +23,10 @@ pub enum DialError {
     #[error("{name}: not connected within {timeout_ms} ms")]
     Timeout { name: MemberName, timeout_ms: u128 },
     #[error("{name}: {source}")]
-    Handshake { name: MemberName, source: HandshakeError },
+    Handshake {
+        name: MemberName,
+        source: HandshakeError,
+    },
     #[error(transparent)]
     Name(#[from] TlsError),
 }
@@ -40,7 +43,10 @@ pub fn address(name: &MemberName) -> String {
 pub async fn connect(name: &MemberName) -> Result<TcpStream, DialError> {
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::ConnectionRefused => DialError::ConnectionRefused { name: name.clone() },
-        _ => DialError::Io { name: name.clone(), source },
+        _ => DialError::Io {
+            name: name.clone(),
+            source,
+        },
     };
     let stream = TcpStream::connect(address(name)).await.map_err(io)?;
     stream.set_nodelay(true).map_err(io)?;
@@ -61,14 +67,25 @@ pub async fn dial(
         let stream = TlsConnector::from(Arc::clone(&tls.current().client))
             .connect(server_name, tcp)
             .await
-            .map_err(|source| DialError::Io { name: name.clone(), source })?;
+            .map_err(|source| DialError::Io {
+                name: name.clone(),
+                source,
+            })?;
         let mut conn = Conn::new(stream.into());
         handshake::dial(&mut conn, me, to, lane)
             .await
-            .map_err(|source| DialError::Handshake { name: name.clone(), source })?;
+            .map_err(|source| DialError::Handshake {
+                name: name.clone(),
+                source,
+            })?;
         Ok(conn)
     };
-    timeout(options.connect_timeout, attempt).await.unwrap_or_else(|_| {
-        Err(DialError::Timeout { name: name.clone(), timeout_ms: options.connect_timeout.as_millis() })
-    })
+    timeout(options.connect_timeout, attempt)
+        .await
+        .unwrap_or_else(|_| {
+            Err(DialError::Timeout {
+                name: name.clone(),
+                timeout_ms: options.connect_timeout.as_millis(),
+            })
+        })
 }

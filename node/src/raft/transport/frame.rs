@@ -107,7 +107,11 @@ pub struct FrameReader<R> {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(io: R, bytes_max: usize) -> FrameReader<R> {
-        FrameReader { io, buffer: BytesMut::new(), bytes_max }
+        FrameReader {
+            io,
+            buffer: BytesMut::new(),
+            bytes_max,
+        }
     }
 
     /// What was read and not taken yet is lost.
@@ -132,7 +136,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 self.buffer.reserve(missing.max(READ_BYTES));
             }
             if self.io.read_buf(&mut self.buffer).await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Half) };
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(FrameError::Half)
+                };
             }
         }
     }
@@ -151,7 +159,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Err(FrameError::Empty);
         }
         if bytes > self.bytes_max {
-            return Err(FrameError::TooLong { bytes, bytes_max: self.bytes_max });
+            return Err(FrameError::TooLong {
+                bytes,
+                bytes_max: self.bytes_max,
+            });
         }
         if let Some(tag) = self.buffer.get(PREFIX_BYTES)
             && Tag::parse(*tag).is_none()
@@ -189,7 +200,12 @@ enum Flush {
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub fn new(io: W, bytes_max: usize) -> FrameWriter<W> {
-        FrameWriter { io, buffer: BytesMut::new(), flush: Flush::Done, bytes_max }
+        FrameWriter {
+            io,
+            buffer: BytesMut::new(),
+            flush: Flush::Done,
+            bytes_max,
+        }
     }
 
     /// What is queued and not written yet is lost.
@@ -209,7 +225,10 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         let outcome = encode(&mut self.buffer).and_then(|()| {
             let bytes = self.buffer.len() - start - PREFIX_BYTES;
             if bytes > self.bytes_max {
-                return Err(FrameError::TooLong { bytes, bytes_max: self.bytes_max });
+                return Err(FrameError::TooLong {
+                    bytes,
+                    bytes_max: self.bytes_max,
+                });
             }
             let length = u32::try_from(bytes).expect("the bound of a frame fits into its length");
             self.buffer[start..start + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
@@ -254,25 +273,36 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 pub fn encode(tag: Tag, value: &impl Serialize, buffer: &mut BytesMut) -> Result<(), FrameError> {
     postcard::to_io(value, buffer.writer())
         .map(|_| ())
-        .map_err(|e| FrameError::Malformed { tag, reason: e.to_string() })
+        .map_err(|e| FrameError::Malformed {
+            tag,
+            reason: e.to_string(),
+        })
 }
 
 /// Reads one value from the front of `body` and leaves the rest.
 pub fn decode<T: serde::de::DeserializeOwned>(tag: Tag, body: &mut Bytes) -> Result<T, FrameError> {
-    let (value, rest) =
-        postcard::take_from_bytes(body).map_err(|e| FrameError::Malformed { tag, reason: e.to_string() })?;
+    let (value, rest) = postcard::take_from_bytes(body).map_err(|e| FrameError::Malformed {
+        tag,
+        reason: e.to_string(),
+    })?;
     let taken = body.len() - rest.len();
     body.advance(taken);
     Ok(value)
 }
 
 /// Reads one value that must be all of `body`.
-pub fn decode_whole<T: serde::de::DeserializeOwned>(tag: Tag, mut body: Bytes) -> Result<T, FrameError> {
+pub fn decode_whole<T: serde::de::DeserializeOwned>(
+    tag: Tag,
+    mut body: Bytes,
+) -> Result<T, FrameError> {
     let value = decode(tag, &mut body)?;
     if body.is_empty() {
         return Ok(value);
     }
-    Err(FrameError::Malformed { tag, reason: format!("{} bytes too many", body.len()) })
+    Err(FrameError::Malformed {
+        tag,
+        reason: format!("{} bytes too many", body.len()),
+    })
 }
 
 #[cfg(test)]
@@ -307,18 +337,36 @@ mod tests {
             }
         }
         send.await.unwrap();
-        assert_eq!(frames[0], Frame { tag: Tag::Vote, body: Bytes::from_static(&[7]) });
+        assert_eq!(
+            frames[0],
+            Frame {
+                tag: Tag::Vote,
+                body: Bytes::from_static(&[7])
+            }
+        );
         assert_eq!(frames[1].tag, Tag::Ping);
         assert!(reader.next().await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn what_is_no_frame_is_told_apart() {
-        assert!(matches!(read(b"\0\0\0\x02\x0c").await, Err(FrameError::Half)));
+        assert!(matches!(
+            read(b"\0\0\0\x02\x0c").await,
+            Err(FrameError::Half)
+        ));
         assert!(matches!(read(b"\0\0").await, Err(FrameError::Half)));
         assert!(matches!(read(b"\0\0\0\0").await, Err(FrameError::Empty)));
-        assert!(matches!(read(b"\0\0\0\x41\x01").await, Err(FrameError::TooLong { bytes: 65, bytes_max: 64 })));
-        assert!(matches!(read(b"\0\0\0\x02\xee").await, Err(FrameError::UnknownTag(0xee))));
+        assert!(matches!(
+            read(b"\0\0\0\x41\x01").await,
+            Err(FrameError::TooLong {
+                bytes: 65,
+                bytes_max: 64
+            })
+        ));
+        assert!(matches!(
+            read(b"\0\0\0\x02\xee").await,
+            Err(FrameError::UnknownTag(0xee))
+        ));
         assert!(read(b"").await.unwrap().is_none());
     }
 
@@ -335,7 +383,10 @@ mod tests {
         }
         let addresses = kept.iter().map(|body| body.as_ptr() as usize);
         let span = addresses.clone().max().unwrap() - addresses.min().unwrap();
-        assert!(span < READ_BYTES, "one chunk holds them all, not {span} bytes");
+        assert!(
+            span < READ_BYTES,
+            "one chunk holds them all, not {span} bytes"
+        );
     }
 
     #[tokio::test]
@@ -343,7 +394,10 @@ mod tests {
         let mut wire = Vec::new();
         let mut writer = FrameWriter::new(&mut wire, 64);
         let giant = vec![0u8; 100];
-        assert!(matches!(writer.push(Tag::Answer, &giant), Err(FrameError::TooLong { .. })));
+        assert!(matches!(
+            writer.push(Tag::Answer, &giant),
+            Err(FrameError::TooLong { .. })
+        ));
         writer.push(Tag::Answer, &1u8).unwrap();
         writer.drive().await.unwrap();
         assert_eq!(wire, [0, 0, 0, 2, Tag::Answer as u8, 1]);

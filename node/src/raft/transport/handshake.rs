@@ -54,17 +54,25 @@ pub async fn dial(conn: &mut Conn, me: &Me, to: u64, lane: Lane) -> Result<(), H
             conn.reader.set_bytes_max(FRAME_BYTES_MAX);
             Ok(())
         }
-        Tag::Refuse => Err(HandshakeError::RefusedByPeer(decode_whole(frame.tag, frame.body)?)),
+        Tag::Refuse => Err(HandshakeError::RefusedByPeer(decode_whole(
+            frame.tag, frame.body,
+        )?)),
         other => Err(FrameError::Unexpected(other).into()),
     }
 }
 
 fn check_welcome(me: &Me, to: u64, welcome: &Welcome) -> Result<(), Refuse> {
     if !(VERSION_MIN..=VERSION_MAX).contains(&welcome.version) {
-        return Err(refuse(RefuseCause::Version, format!("it chose version {}", welcome.version)));
+        return Err(refuse(
+            RefuseCause::Version,
+            format!("it chose version {}", welcome.version),
+        ));
     }
     if welcome.from != to {
-        return Err(refuse(RefuseCause::MemberId, format!("wanted member {to}, met {}", welcome.from)));
+        return Err(refuse(
+            RefuseCause::MemberId,
+            format!("wanted member {to}, met {}", welcome.from),
+        ));
     }
     check_identity(me, &welcome.cluster_id, welcome.incarnation)
 }
@@ -82,7 +90,11 @@ fn check_identity(me: &Me, cluster_id: &str, incarnation: u32) -> Result<(), Ref
 }
 
 /// The acceptor's half: reads who calls and answers.
-pub async fn accept(conn: &mut Conn, certificates: Presented, me: &Me) -> Result<Caller, HandshakeError> {
+pub async fn accept(
+    conn: &mut Conn,
+    certificates: Presented,
+    me: &Me,
+) -> Result<Caller, HandshakeError> {
     let frame = conn.reader.expect().await?;
     if frame.tag != Tag::Hello {
         return Err(FrameError::Unexpected(frame.tag).into());
@@ -99,7 +111,11 @@ pub async fn accept(conn: &mut Conn, certificates: Presented, me: &Me) -> Result
             conn.writer.push(Tag::Welcome, &welcome)?;
             conn.writer.drive().await.map_err(FrameError::from)?;
             conn.reader.set_bytes_max(FRAME_BYTES_MAX);
-            Ok(Caller { member_id: hello.from, name: MemberName(hello.from_name), lane: hello.lane })
+            Ok(Caller {
+                member_id: hello.from,
+                name: MemberName(hello.from_name),
+                lane: hello.lane,
+            })
         }
         Err(refuse) => {
             send_refuse(conn, &refuse).await?;
@@ -132,10 +148,16 @@ fn check_hello(me: &Me, hello: &Hello, certificates: &Presented) -> Result<u16, 
         return Err(refuse(RefuseCause::MemberId, reason));
     }
     if hello.from == me.member_id || hello.from >> 32 != u64::from(me.incarnation) {
-        let reason = format!("no peer of member {} can be member {}", me.member_id, hello.from);
+        let reason = format!(
+            "no peer of member {} can be member {}",
+            me.member_id, hello.from
+        );
         return Err(refuse(RefuseCause::MemberId, reason));
     }
-    tls::verify_name(certificates.as_deref(), &tls::member_name(&me.cluster_id, hello.from))
-        .map_err(|e| refuse(RefuseCause::Certificate, e.to_string()))?;
+    tls::verify_name(
+        certificates.as_deref(),
+        &tls::member_name(&me.cluster_id, hello.from),
+    )
+    .map_err(|e| refuse(RefuseCause::Certificate, e.to_string()))?;
     Ok(version)
 }

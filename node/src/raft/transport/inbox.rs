@@ -34,14 +34,23 @@ pub(super) struct Arriving<K: SnapshotSink> {
 }
 
 impl<K: SnapshotSink> Arriving<K> {
-    pub(super) async fn begin(sink: &Arc<K>, turn: &Turn, id: String, bytes: u64) -> io::Result<Arriving<K>> {
+    pub(super) async fn begin(
+        sink: &Arc<K>,
+        turn: &Turn,
+        id: String,
+        bytes: u64,
+    ) -> io::Result<Arriving<K>> {
         let turn = Arc::clone(&turn.0)
             .try_lock_owned()
             .map_err(|_| io::Error::other("another snapshot is arriving from another member"))?;
         let sink = Arc::clone(sink);
         blocking(move || {
             let arrival = sink.begin(&id, bytes)?;
-            Ok(Arriving { sink, arrival, _turn: turn })
+            Ok(Arriving {
+                sink,
+                arrival,
+                _turn: turn,
+            })
         })
         .await
     }
@@ -66,5 +75,7 @@ impl<K: SnapshotSink> Arriving<K> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }

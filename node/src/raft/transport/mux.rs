@@ -100,33 +100,58 @@ impl Mux {
             met: Met::Never,
         };
         tokio::spawn(task.run());
-        Mux { calls, cancels, next: AtomicU64::new(1) }
+        Mux {
+            calls,
+            cancels,
+            next: AtomicU64::new(1),
+        }
     }
 
     /// `head` goes in front of `body` in the frame.
-    pub async fn call(&self, tag: Tag, head: Bytes, body: Bytes, deadline: Instant) -> Result<Bytes, CallError> {
+    pub async fn call(
+        &self,
+        tag: Tag,
+        head: Bytes,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, CallError> {
         let stopped = || CallError::NotSent("the connection is closing".into());
         let permit = match self.calls.try_reserve() {
             Ok(permit) => permit,
             Err(mpsc::error::TrySendError::Full(())) => {
-                return Err(CallError::NotSent("too many calls wait for this member".into()));
+                return Err(CallError::NotSent(
+                    "too many calls wait for this member".into(),
+                ));
             }
             Err(mpsc::error::TrySendError::Closed(())) => return Err(stopped()),
         };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let stage = Arc::new(AtomicU8::new(WAITING));
         let (answer, answered) = oneshot::channel();
-        permit.send(Call { number, tag, head, body, stage: Arc::clone(&stage), answer });
-        let mut cancel = CancelOnDrop { cancels: &self.cancels, number: Some(number) };
+        permit.send(Call {
+            number,
+            tag,
+            head,
+            body,
+            stage: Arc::clone(&stage),
+            answer,
+        });
+        let mut cancel = CancelOnDrop {
+            cancels: &self.cancels,
+            number: Some(number),
+        };
         match timeout_at(deadline, answered).await {
             Ok(outcome) => {
                 cancel.number = None;
                 outcome.unwrap_or_else(|_| Err(stopped()))
             }
             Err(_) => {
-                let given_up = stage.compare_exchange(WAITING, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
+                let given_up =
+                    stage.compare_exchange(WAITING, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
                 Err(match given_up {
-                    Ok(_) => CallError::NotSent("the deadline passed before the member was reached".into()),
+                    Ok(_) => CallError::NotSent(
+                        "the deadline passed before the member was reached".into(),
+                    ),
                     Err(_) => CallError::Unknown("the deadline passed".into()),
                 })
             }
@@ -200,7 +225,11 @@ impl Task {
     }
 
     async fn converse(&mut self, conn: Conn) -> Ended {
-        let mut talk = Talk { conn, unanswered: HashMap::new(), pings_lost: 0 };
+        let mut talk = Talk {
+            conn,
+            unanswered: HashMap::new(),
+            pings_lost: 0,
+        };
         let ended = self.talk(&mut talk).await;
         let reason = match &ended {
             Ok(ended) => format!("{ended:?}"),
@@ -210,7 +239,9 @@ impl Task {
             }
         };
         for answer in talk.unanswered.into_values() {
-            let _ = answer.send(Err(CallError::Unknown(format!("the connection was lost: {reason}"))));
+            let _ = answer.send(Err(CallError::Unknown(format!(
+                "the connection was lost: {reason}"
+            ))));
         }
         ended.unwrap_or(Ended::ByPeer)
     }
@@ -264,7 +295,11 @@ impl Talk {
             return Ok(());
         }
         // From here on the peer may see it.
-        if call.stage.compare_exchange(WAITING, SENT, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if call
+            .stage
+            .compare_exchange(WAITING, SENT, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
             return Ok(());
         }
         let pushed = self.conn.writer.push_with(call.tag, |buffer| {
@@ -311,10 +346,13 @@ impl Talk {
             Tag::Answer | Tag::NotTaken => take_number(frame.tag, frame.body)?,
             other => return Err(FrameError::Unexpected(other)),
         };
-        let Some(answer) = self.unanswered.remove(&number) else { return Ok(()) };
+        let Some(answer) = self.unanswered.remove(&number) else {
+            return Ok(());
+        };
         let outcome = match frame.tag {
             Tag::NotTaken => {
-                let reason = String::from_utf8_lossy(&body.split_to(body.len().min(256))).into_owned();
+                let reason =
+                    String::from_utf8_lossy(&body.split_to(body.len().min(256))).into_owned();
                 Err(CallError::NotSent(reason))
             }
             _ => Ok(body),
@@ -327,7 +365,10 @@ impl Talk {
 /// Splits the call's number off the front of a body.
 pub(super) fn take_number(tag: Tag, mut body: Bytes) -> Result<(u64, Bytes), FrameError> {
     if body.len() < 8 {
-        return Err(FrameError::Malformed { tag, reason: "no room for a call's number".into() });
+        return Err(FrameError::Malformed {
+            tag,
+            reason: "no room for a call's number".into(),
+        });
     }
     let number = body.get_u64();
     Ok((number, body))

@@ -96,7 +96,12 @@ impl Peers {
             said: Arc::default(),
         };
         let peer = Arc::new(Peer {
-            control: Mux::start(link.clone(), Lane::Control, Unreachable::Wait, CONTROL_CALLS_MAX),
+            control: Mux::start(
+                link.clone(),
+                Lane::Control,
+                Unreachable::Wait,
+                CONTROL_CALLS_MAX,
+            ),
             forward: Mux::start(link.clone(), Lane::Forward, Unreachable::Fail, FORWARDS_MAX),
             append: Slot::default(),
             link,
@@ -107,8 +112,14 @@ impl Peers {
 
     /// Closes the connections to members that are none any more.
     pub fn retain(&self, keep: impl Fn(u64) -> bool) {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
+        self.peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|id, _| keep(*id));
+        self.heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|id, _| keep(*id));
     }
 
     /// Sends a client's request to a member, usually the leader; it is not forwarded from there again.
@@ -122,20 +133,40 @@ impl Peers {
     ) -> Result<Bytes, ForwardError> {
         let deadline_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);
         let mut head = BytesMut::new();
-        frame::encode(Tag::Forward, &ForwardHead { deadline_ms, hop: 1 }, &mut head)
-            .map_err(|e| CallError::NotSent(e.to_string()))?;
-        self.peer(to, name).forward.call(Tag::Forward, head.freeze(), request, deadline).await
+        frame::encode(
+            Tag::Forward,
+            &ForwardHead {
+                deadline_ms,
+                hop: 1,
+            },
+            &mut head,
+        )
+        .map_err(|e| CallError::NotSent(e.to_string()))?;
+        self.peer(to, name)
+            .forward
+            .call(Tag::Forward, head.freeze(), request, deadline)
+            .await
     }
 
     /// Members that answered a heartbeat of ours within `within`, and what they said.
     pub fn heard(&self, within: Duration) -> BTreeMap<u64, Heard> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.iter().filter(|(_, h)| h.at.elapsed() <= within).map(|(id, h)| (*id, h.clone())).collect()
+        heard
+            .iter()
+            .filter(|(_, h)| h.at.elapsed() <= within)
+            .map(|(id, h)| (*id, h.clone()))
+            .collect()
     }
 
     pub(crate) fn note_heard(&self, from: u64, facts: Facts) {
-        let heard = Heard { at: Instant::now(), facts };
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from, heard);
+        let heard = Heard {
+            at: Instant::now(),
+            facts,
+        };
+        self.heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(from, heard);
     }
 
     /// Knocks at a member whose connections to us closed.
@@ -163,8 +194,19 @@ pub struct Link {
 
 impl Link {
     pub(crate) async fn dial(&self, lane: Lane) -> Result<Conn, DialError> {
-        let conn = dial::dial(&self.me, &self.tls, &self.options, self.to, &self.name, lane).await?;
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let conn = dial::dial(
+            &self.me,
+            &self.tls,
+            &self.options,
+            self.to,
+            &self.name,
+            lane,
+        )
+        .await?;
+        self.said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         Ok(conn)
     }
 
@@ -175,7 +217,10 @@ impl Link {
             return;
         }
         match error {
-            DialError::Handshake { source: HandshakeError::RefusedByPeer(_) | HandshakeError::RefusedPeer(_), .. } => {
+            DialError::Handshake {
+                source: HandshakeError::RefusedByPeer(_) | HandshakeError::RefusedPeer(_),
+                ..
+            } => {
                 tracing::warn!(peer = self.to, %error, "handshake refused");
             }
             _ => tracing::info!(peer = self.to, %error, "peer not reached"),
@@ -200,9 +245,15 @@ impl Slot {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let conn = match kept {
             Some(conn) => conn,
-            None => link.dial(lane).await.inspect_err(|error| link.report(error))?,
+            None => link
+                .dial(lane)
+                .await
+                .inspect_err(|error| link.report(error))?,
         };
-        Ok(Leased { conn: Some(conn), slot: self.clone() })
+        Ok(Leased {
+            conn: Some(conn),
+            slot: self.clone(),
+        })
     }
 }
 

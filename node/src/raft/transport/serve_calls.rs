@@ -16,7 +16,8 @@ use super::frame::{Frame, FrameError, Tag, decode, decode_whole, encode};
 use super::mux::take_number;
 use super::server::{Forwarded, RaftDoor};
 use super::wire::{
-    ForwardHead, Heartbeat, HeartbeatAnswer, TransferAnswer, TransferAsk, VoteAnswer, VoteAsk, log_id_in,
+    ForwardHead, Heartbeat, HeartbeatAnswer, TransferAnswer, TransferAsk, VoteAnswer, VoteAsk,
+    log_id_in,
 };
 use crate::limits::{CONTROL_CALLS_MAX, FORWARDS_MAX};
 
@@ -45,19 +46,38 @@ async fn control<R: RaftDoor>(raft: &R, tag: Tag, body: Bytes) -> Result<Bytes, 
             };
             let (prev, last) = (request.prev_log_id, last_of(&request));
             let outcome = outcome_out(raft.append(request).await?, prev, last);
-            encode(tag, &HeartbeatAnswer { outcome, facts: raft.facts() }, &mut answer)?;
+            encode(
+                tag,
+                &HeartbeatAnswer {
+                    outcome,
+                    facts: raft.facts(),
+                },
+                &mut answer,
+            )?;
         }
         Tag::Vote => {
             let ask: VoteAsk = decode_whole(tag, body)?;
-            encode(tag, &VoteAnswer::from(&raft.vote(ask.into()).await?), &mut answer)?;
+            encode(
+                tag,
+                &VoteAnswer::from(&raft.vote(ask.into()).await?),
+                &mut answer,
+            )?;
         }
         Tag::PreVote => {
             let ask: VoteAsk = decode_whole(tag, body)?;
-            encode(tag, &VoteAnswer::from(&raft.pre_vote(ask.into()).await?), &mut answer)?;
+            encode(
+                tag,
+                &VoteAnswer::from(&raft.pre_vote(ask.into()).await?),
+                &mut answer,
+            )?;
         }
         Tag::TransferLeader => {
             let ask: TransferAsk = decode_whole(tag, body)?;
-            encode(tag, &TransferAnswer::from(&raft.transfer_leader(ask.into()).await?), &mut answer)?;
+            encode(
+                tag,
+                &TransferAnswer::from(&raft.transfer_leader(ask.into()).await?),
+                &mut answer,
+            )?;
         }
         other => return Err(FrameError::Unexpected(other)),
     }
@@ -76,9 +96,13 @@ pub(super) async fn serve_forward<F: Forwarded>(
         }
         let head: ForwardHead = decode(tag, &mut body)?;
         if head.hop != 1 {
-            return Err(FrameError::Malformed { tag, reason: format!("hop {}", head.hop) });
+            return Err(FrameError::Malformed {
+                tag,
+                reason: format!("hop {}", head.hop),
+            });
         }
-        let deadline = Instant::now() + Duration::from_millis(head.deadline_ms.min(DEADLINE_MS_MAX));
+        let deadline =
+            Instant::now() + Duration::from_millis(head.deadline_ms.min(DEADLINE_MS_MAX));
         let forwarded = Arc::clone(forwarded);
         Ok(async move { Ok(forwarded.handle(from, body, deadline).await) })
     })
@@ -104,7 +128,11 @@ async fn serve<W>(
 where
     W: Future<Output = Result<Bytes, FrameError>> + Send + 'static,
 {
-    let mut running = Running { tasks: JoinSet::new(), by_task: HashMap::new(), by_number: HashMap::new() };
+    let mut running = Running {
+        tasks: JoinSet::new(),
+        by_task: HashMap::new(),
+        by_number: HashMap::new(),
+    };
     let mut silent_at = Instant::now() + idle;
     loop {
         tokio::select! {
@@ -168,7 +196,9 @@ impl Running {
             Ok((id, _)) => *id,
             Err(ended) => ended.id(),
         };
-        let Some(number) = self.by_task.remove(&id) else { return Ok(()) };
+        let Some(number) = self.by_task.remove(&id) else {
+            return Ok(());
+        };
         self.by_number.remove(&number);
         match done {
             Ok((_, body)) => {

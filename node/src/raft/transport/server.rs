@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -48,8 +48,14 @@ pub trait RaftDoor: Send + Sync + 'static {
         &self,
         request: AppendEntriesRequest<TypeConfig>,
     ) -> impl Future<Output = Answer<AppendEntriesResponse<TypeConfig>>> + Send;
-    fn vote(&self, ask: VoteRequest<TypeConfig>) -> impl Future<Output = Answer<VoteResponse<TypeConfig>>> + Send;
-    fn pre_vote(&self, ask: VoteRequest<TypeConfig>) -> impl Future<Output = Answer<VoteResponse<TypeConfig>>> + Send;
+    fn vote(
+        &self,
+        ask: VoteRequest<TypeConfig>,
+    ) -> impl Future<Output = Answer<VoteResponse<TypeConfig>>> + Send;
+    fn pre_vote(
+        &self,
+        ask: VoteRequest<TypeConfig>,
+    ) -> impl Future<Output = Answer<VoteResponse<TypeConfig>>> + Send;
     fn transfer_leader(
         &self,
         ask: TransferLeaderRequest<TypeConfig>,
@@ -66,7 +72,12 @@ pub trait RaftDoor: Send + Sync + 'static {
 /// What other members ask of this one's service on behalf of their clients. The future is dropped when
 /// nobody waits for it any more.
 pub trait Forwarded: Send + Sync + 'static {
-    fn handle(&self, from: u64, request: Bytes, deadline: Instant) -> impl Future<Output = Bytes> + Send;
+    fn handle(
+        &self,
+        from: u64,
+        request: Bytes,
+        deadline: Instant,
+    ) -> impl Future<Output = Bytes> + Send;
 }
 
 pub struct PeerServer<R, F> {
@@ -88,7 +99,11 @@ enum Ending {
 impl<R: RaftDoor, F: Forwarded> PeerServer<R, F> {
     /// Serves until `stop`; then every connection is closed.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let shared = Arc::new(Shared { server: self, live: Live::default(), turn: Turn::default() });
+        let shared = Arc::new(Shared {
+            server: self,
+            live: Live::default(),
+            turn: Turn::default(),
+        });
         let handshakes = Arc::new(Semaphore::new(PEER_HANDSHAKES_MAX));
         let mut connections = JoinSet::new();
         loop {
@@ -128,8 +143,18 @@ struct Shared<R, F> {
 }
 
 impl<R: RaftDoor, F: Forwarded> Shared<R, F> {
-    async fn greet(&self, tcp: TcpStream, address: SocketAddr, full: bool) -> Option<(Conn, Caller)> {
-        match timeout(self.server.peers.options().handshake_timeout, self.handshake(tcp, full)).await {
+    async fn greet(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        full: bool,
+    ) -> Option<(Conn, Caller)> {
+        match timeout(
+            self.server.peers.options().handshake_timeout,
+            self.handshake(tcp, full),
+        )
+        .await
+        {
             Ok(Ok(greeted)) => Some(greeted),
             Ok(Err(error)) => {
                 tracing::warn!(%address, %error, "peer refused");
@@ -142,19 +167,29 @@ impl<R: RaftDoor, F: Forwarded> Shared<R, F> {
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream, full: bool) -> Result<(Conn, Caller), handshake::HandshakeError> {
+    async fn handshake(
+        &self,
+        tcp: TcpStream,
+        full: bool,
+    ) -> Result<(Conn, Caller), handshake::HandshakeError> {
         let io = |e: io::Error| FrameError::Io(e);
         tcp.set_nodelay(true).map_err(io)?;
         let peers = &self.server.peers;
         let acceptor = TlsAcceptor::from(Arc::clone(&peers.tls().current().server));
         let stream = acceptor.accept(tcp).await.map_err(io)?;
         let presented = stream.get_ref().1.peer_certificates().map(|chain| {
-            chain.iter().map(|certificate| certificate.clone().into_owned()).collect::<Vec<_>>()
+            chain
+                .iter()
+                .map(|certificate| certificate.clone().into_owned())
+                .collect::<Vec<_>>()
         });
         let mut conn = Conn::new(stream.into());
         if full {
             let reason = format!("{PEER_CONNECTIONS_MAX} connections are open");
-            let refuse = Refuse { cause: RefuseCause::Busy, reason };
+            let refuse = Refuse {
+                cause: RefuseCause::Busy,
+                reason,
+            };
             handshake::send_refuse(&mut conn, &refuse).await?;
             return Err(handshake::HandshakeError::RefusedPeer(refuse));
         }
@@ -183,7 +218,10 @@ impl<R: RaftDoor, F: Forwarded> Shared<R, F> {
         drop(conn);
         self.live.leave(key, &mine);
         if ending == Ending::Closed && caller.lane == Lane::Control {
-            self.server.peers.probe(caller.member_id, &caller.name).await;
+            self.server
+                .peers
+                .probe(caller.member_id, &caller.name)
+                .await;
         }
     }
 
@@ -194,8 +232,12 @@ impl<R: RaftDoor, F: Forwarded> Shared<R, F> {
         match caller.lane {
             Lane::Append => serve_append::serve(conn, &server.raft).await,
             Lane::Control => serve_calls::serve_control(conn, &server.raft, idle).await,
-            Lane::Forward => serve_calls::serve_forward(conn, caller.member_id, &server.forwarded, idle).await,
-            Lane::Snapshot => snapshot::receive(conn, server.raft.as_ref(), &self.turn, SNAPSHOT_IDLE).await,
+            Lane::Forward => {
+                serve_calls::serve_forward(conn, caller.member_id, &server.forwarded, idle).await
+            }
+            Lane::Snapshot => {
+                snapshot::receive(conn, server.raft.as_ref(), &self.turn, SNAPSHOT_IDLE).await
+            }
         }
     }
 }

@@ -56,7 +56,11 @@ pub(crate) async fn send_to<S: SnapshotSource>(
     source: Arc<S>,
     chunk_timeout: Duration,
 ) -> Result<Vote, SendError> {
-    let mut conn = peer.link.dial(Lane::Snapshot).await.inspect_err(|error| peer.link.report(error))?;
+    let mut conn = peer
+        .link
+        .dial(Lane::Snapshot)
+        .await
+        .inspect_err(|error| peer.link.report(error))?;
     send(&mut conn, vote, meta, source, chunk_timeout).await
 }
 
@@ -111,7 +115,11 @@ async fn send<S: SnapshotSource>(
     }
 }
 
-async fn read_chunk<S: SnapshotSource>(source: &Arc<S>, offset: u64, bytes: u64) -> Result<Vec<u8>, SendError> {
+async fn read_chunk<S: SnapshotSource>(
+    source: &Arc<S>,
+    offset: u64,
+    bytes: u64,
+) -> Result<Vec<u8>, SendError> {
     let source = Arc::clone(source);
     let length = (bytes - offset).min(SNAPSHOT_CHUNK_BYTES as u64);
     blocking(move || {
@@ -128,7 +136,9 @@ async fn exchange(conn: &mut Conn, chunk_timeout: Duration) -> Result<Frame, Sen
         conn.writer.drive().await?;
         conn.reader.expect().await
     };
-    Ok(timeout(chunk_timeout, turn).await.map_err(|_| SendError::Timeout(chunk_timeout))??)
+    Ok(timeout(chunk_timeout, turn)
+        .await
+        .map_err(|_| SendError::Timeout(chunk_timeout))??)
 }
 
 fn position(frame: Frame, offset_max: u64) -> Result<u64, SendError> {
@@ -137,7 +147,10 @@ fn position(frame: Frame, offset_max: u64) -> Result<u64, SendError> {
     }
     let at: SnapshotAt = decode_whole(frame.tag, frame.body)?;
     if at.offset > offset_max {
-        return Err(SendError::Refused(format!("it claims to hold {} of {offset_max} bytes", at.offset)));
+        return Err(SendError::Refused(format!(
+            "it claims to hold {} of {offset_max} bytes",
+            at.offset
+        )));
     }
     Ok(at.offset)
 }
@@ -160,7 +173,9 @@ pub(super) async fn receive<R: RaftDoor>(
     idle: Duration,
 ) -> Result<(), FrameError> {
     loop {
-        let Some(frame) = next_within(conn, idle).await? else { return Ok(()) };
+        let Some(frame) = next_within(conn, idle).await? else {
+            return Ok(());
+        };
         match frame.tag {
             Tag::SnapshotBegin => {}
             // On their way when the transfer was refused.
@@ -169,11 +184,17 @@ pub(super) async fn receive<R: RaftDoor>(
         }
         let begin: SnapshotBegin = decode_whole(frame.tag, frame.body)?;
         match take_one(conn, raft, turn, idle, begin).await {
-            Ok(vote) => conn.writer.push(Tag::SnapshotDone, &SnapshotDone { vote: (&vote).into() })?,
+            Ok(vote) => conn.writer.push(
+                Tag::SnapshotDone,
+                &SnapshotDone {
+                    vote: (&vote).into(),
+                },
+            )?,
             Err(NotTaken::Connection(error)) => return Err(error),
             Err(NotTaken::Here(reason)) => {
                 tracing::warn!(%reason, "snapshot not taken");
-                conn.writer.push(Tag::SnapshotFailed, &SnapshotFailed { reason })?;
+                conn.writer
+                    .push(Tag::SnapshotFailed, &SnapshotFailed { reason })?;
             }
         }
         conn.writer.drive().await?;
@@ -203,12 +224,22 @@ async fn take_one<R: RaftDoor>(
     idle: Duration,
     begin: SnapshotBegin,
 ) -> Result<Vote, NotTaken> {
-    let last_membership = wire::stored_membership(begin.membership_log_id, begin.membership).map_err(here)?;
-    let meta = SnapshotMeta { last_log_id: wire::log_id_in(begin.last), last_membership };
-    let arriving = Arriving::begin(raft.sink(), turn, begin.id, begin.bytes).await.map_err(here)?;
+    let last_membership =
+        wire::stored_membership(begin.membership_log_id, begin.membership).map_err(here)?;
+    let meta = SnapshotMeta {
+        last_log_id: wire::log_id_in(begin.last),
+        last_membership,
+    };
+    let arriving = Arriving::begin(raft.sink(), turn, begin.id, begin.bytes)
+        .await
+        .map_err(here)?;
     let arrived = take_chunks(conn, arriving, idle).await?;
-    let data = say_busy_until(conn, arrived.finish()).await?.map_err(here)?;
-    let answer = say_busy_until(conn, raft.install(begin.vote.into(), meta, data)).await?.map_err(here)?;
+    let data = say_busy_until(conn, arrived.finish())
+        .await?
+        .map_err(here)?;
+    let answer = say_busy_until(conn, raft.install(begin.vote.into(), meta, data))
+        .await?
+        .map_err(here)?;
     Ok(answer.vote)
 }
 
@@ -218,7 +249,12 @@ async fn take_chunks<K: SnapshotSink>(
     idle: Duration,
 ) -> Result<Arriving<K>, NotTaken> {
     loop {
-        conn.writer.push(Tag::SnapshotAt, &SnapshotAt { offset: arriving.received() })?;
+        conn.writer.push(
+            Tag::SnapshotAt,
+            &SnapshotAt {
+                offset: arriving.received(),
+            },
+        )?;
         conn.writer.drive().await.map_err(FrameError::from)?;
         let mut frame = next_within(conn, idle).await?.ok_or(FrameError::Half)?;
         match frame.tag {
@@ -238,7 +274,10 @@ async fn next_within(conn: &mut Conn, idle: Duration) -> Result<Option<Frame>, F
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
-async fn say_busy_until<T>(conn: &mut Conn, work: impl Future<Output = T>) -> Result<T, FrameError> {
+async fn say_busy_until<T>(
+    conn: &mut Conn,
+    work: impl Future<Output = T>,
+) -> Result<T, FrameError> {
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {

@@ -19,7 +19,11 @@ pub const KEY_FILE: &str = "peer.key";
 
 /// The name in the certificate of a member.
 pub fn member_name(cluster_id: &str, member_id: u64) -> String {
-    format!("m{}.i{}.{cluster_id}.taskstore", member_id & u64::from(u32::MAX), member_id >> 32)
+    format!(
+        "m{}.i{}.{cluster_id}.taskstore",
+        member_id & u64::from(u32::MAX),
+        member_id >> 32
+    )
 }
 
 /// The name in the certificate of a cluster's operator.
@@ -64,7 +68,9 @@ pub struct TlsStore {
 
 impl TlsStore {
     pub fn load(dir: &Path) -> Result<TlsStore, TlsError> {
-        Ok(TlsStore { current: RwLock::new(Arc::new(TlsMaterial::read(dir)?)) })
+        Ok(TlsStore {
+            current: RwLock::new(Arc::new(TlsMaterial::read(dir)?)),
+        })
     }
 
     pub fn current(&self) -> Arc<TlsMaterial> {
@@ -86,7 +92,10 @@ impl TlsStore {
 
 fn read_files(dir: &Path) -> Result<[Vec<u8>; 3], TlsError> {
     let read = |file: &'static str| {
-        std::fs::read(dir.join(file)).map_err(|e| TlsError::File { file, reason: e.to_string() })
+        std::fs::read(dir.join(file)).map_err(|e| TlsError::File {
+            file,
+            reason: e.to_string(),
+        })
     };
     Ok([read(CA_FILE)?, read(CERTIFICATE_FILE)?, read(KEY_FILE)?])
 }
@@ -94,9 +103,15 @@ fn read_files(dir: &Path) -> Result<[Vec<u8>; 3], TlsError> {
 fn certificates(file: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|e| TlsError::File { file, reason: e.to_string() })?;
+        .map_err(|e| TlsError::File {
+            file,
+            reason: e.to_string(),
+        })?;
     if certificates.is_empty() {
-        return Err(TlsError::File { file, reason: "holds no certificate".into() });
+        return Err(TlsError::File {
+            file,
+            reason: "holds no certificate".into(),
+        });
     }
     Ok(certificates)
 }
@@ -111,22 +126,32 @@ impl TlsMaterial {
         let [ca_pem, certificate_pem, key_pem] = &files;
         let bundle = certificates(CA_FILE, ca_pem)?;
         let chain = certificates(CERTIFICATE_FILE, certificate_pem)?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem)
-            .map_err(|e| TlsError::File { file: KEY_FILE, reason: e.to_string() })?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|e| TlsError::File {
+            file: KEY_FILE,
+            reason: e.to_string(),
+        })?;
 
         let mut roots = RootCertStore::empty();
         for ca in &bundle {
-            roots.add(ca.clone()).map_err(|e| TlsError::File { file: CA_FILE, reason: e.to_string() })?;
+            roots.add(ca.clone()).map_err(|e| TlsError::File {
+                file: CA_FILE,
+                reason: e.to_string(),
+            })?;
         }
         let roots = Arc::new(roots);
 
         let provider = Arc::new(ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-            .build()
-            .map_err(|e| refused(&e))?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .build()
+                .map_err(|e| refused(&e))?;
         verifier
             .verify_client_cert(&chain[0], &chain[1..], rustls::pki_types::UnixTime::now())
-            .map_err(|e| TlsError::Refused(format!("the bundle does not vouch for the certificate: {e}")))?;
+            .map_err(|e| {
+                TlsError::Refused(format!(
+                    "the bundle does not vouch for the certificate: {e}"
+                ))
+            })?;
 
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -162,7 +187,8 @@ impl TlsMaterial {
 
     /// The key of the leaf, for listeners with rules of their own.
     pub fn key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from_pem_slice(&self.files[2]).expect("it was parsed when the set was loaded")
+        PrivateKeyDer::from_pem_slice(&self.files[2])
+            .expect("it was parsed when the set was loaded")
     }
 
     /// The CA certificates as a root store, for listeners with rules of their own.
@@ -173,20 +199,33 @@ impl TlsMaterial {
 
 /// Checks that a peer's leaf is valid for exactly this name. The chain was checked by the handshake.
 pub fn verify_name(presented: Option<&[CertificateDer<'_>]>, name: &str) -> Result<(), TlsError> {
-    let wrong = |reason: String| TlsError::WrongName { name: name.to_owned(), reason };
-    let leaf = presented.and_then(|chain| chain.first()).ok_or_else(|| wrong("none was presented".into()))?;
+    let wrong = |reason: String| TlsError::WrongName {
+        name: name.to_owned(),
+        reason,
+    };
+    let leaf = presented
+        .and_then(|chain| chain.first())
+        .ok_or_else(|| wrong("none was presented".into()))?;
     let leaf = webpki::EndEntityCert::try_from(leaf).map_err(|e| wrong(e.to_string()))?;
-    leaf.verify_is_valid_for_subject_name(&server_name(name)?).map_err(|e| wrong(e.to_string()))
+    leaf.verify_is_valid_for_subject_name(&server_name(name)?)
+        .map_err(|e| wrong(e.to_string()))
 }
 
 pub fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
-    ServerName::try_from(name.to_owned())
-        .map_err(|e| TlsError::WrongName { name: name.to_owned(), reason: e.to_string() })
+    ServerName::try_from(name.to_owned()).map_err(|e| TlsError::WrongName {
+        name: name.to_owned(),
+        reason: e.to_string(),
+    })
 }
 
 /// The hash that the TLS library already holds, so that SHA-256 needs no crate of its own.
 fn sha256_hex(der: &[u8]) -> String {
     let suite = ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
-    let hash = suite.tls13().expect("a TLS 1.3 suite").common.hash_provider.hash(der);
+    let hash = suite
+        .tls13()
+        .expect("a TLS 1.3 suite")
+        .common
+        .hash_provider
+        .hash(der);
     hash.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -178,8 +178,14 @@ pub struct TransferAsk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TransferAnswer {
     Accepted,
-    VoteChanged { expected: Vote, actual: Vote },
-    LogNotFlushed { expected: Option<LogId>, actual: Option<LogId> },
+    VoteChanged {
+        expected: Vote,
+        actual: Vote,
+    },
+    LogNotFlushed {
+        expected: Option<LogId>,
+        actual: Option<LogId>,
+    },
 }
 
 /// In front of a forwarded request.
@@ -225,13 +231,19 @@ pub struct Impossible(String);
 
 impl From<&types::LogId> for LogId {
     fn from(id: &types::LogId) -> LogId {
-        LogId { term: id.leader_id.term, index: id.index }
+        LogId {
+            term: id.leader_id.term,
+            index: id.index,
+        }
     }
 }
 
 impl From<LogId> for types::LogId {
     fn from(id: LogId) -> types::LogId {
-        types::LogId { leader_id: LeaderId::new(id.term, 0).to_committed(), index: id.index }
+        types::LogId {
+            leader_id: LeaderId::new(id.term, 0).to_committed(),
+            index: id.index,
+        }
     }
 }
 
@@ -245,21 +257,38 @@ pub fn log_id_in(id: Option<LogId>) -> Option<types::LogId> {
 
 impl From<&types::Vote> for Vote {
     fn from(vote: &types::Vote) -> Vote {
-        Vote { term: vote.leader_id.term, voted_for: vote.leader_id.voted_for, committed: vote.committed }
+        Vote {
+            term: vote.leader_id.term,
+            voted_for: vote.leader_id.voted_for,
+            committed: vote.committed,
+        }
     }
 }
 
 impl From<Vote> for types::Vote {
     fn from(vote: Vote) -> types::Vote {
-        types::Vote { leader_id: LeaderId { term: vote.term, voted_for: vote.voted_for }, committed: vote.committed }
+        types::Vote {
+            leader_id: LeaderId {
+                term: vote.term,
+                voted_for: vote.voted_for,
+            },
+            committed: vote.committed,
+        }
     }
 }
 
 impl From<&types::Membership> for Membership {
     fn from(membership: &types::Membership) -> Membership {
         Membership {
-            configs: membership.get_joint_config().iter().map(|set| set.iter().copied().collect()).collect(),
-            members: membership.nodes().map(|(id, name)| (*id, name.0.clone())).collect(),
+            configs: membership
+                .get_joint_config()
+                .iter()
+                .map(|set| set.iter().copied().collect())
+                .collect(),
+            members: membership
+                .nodes()
+                .map(|(id, name)| (*id, name.0.clone()))
+                .collect(),
         }
     }
 }
@@ -268,15 +297,28 @@ impl TryFrom<Membership> for types::Membership {
     type Error = Impossible;
 
     fn try_from(membership: Membership) -> Result<types::Membership, Impossible> {
-        let configs: Vec<BTreeSet<u64>> = membership.configs.into_iter().map(BTreeSet::from_iter).collect();
-        let members: BTreeMap<u64, MemberName> =
-            membership.members.into_iter().map(|(id, name)| (id, MemberName(name))).collect();
+        let configs: Vec<BTreeSet<u64>> = membership
+            .configs
+            .into_iter()
+            .map(BTreeSet::from_iter)
+            .collect();
+        let members: BTreeMap<u64, MemberName> = membership
+            .members
+            .into_iter()
+            .map(|(id, name)| (id, MemberName(name)))
+            .collect();
         types::Membership::new(configs, members).map_err(|e| Impossible(e.to_string()))
     }
 }
 
-pub fn stored_membership(log_id: Option<LogId>, membership: Membership) -> Result<StoredMembership, Impossible> {
-    Ok(StoredMembership::new(log_id_in(log_id), membership.try_into()?))
+pub fn stored_membership(
+    log_id: Option<LogId>,
+    membership: Membership,
+) -> Result<StoredMembership, Impossible> {
+    Ok(StoredMembership::new(
+        log_id_in(log_id),
+        membership.try_into()?,
+    ))
 }
 
 impl EntryKind {
@@ -350,12 +392,17 @@ impl From<&Result<(), TransferLeaderError<TypeConfig>>> for TransferAnswer {
         match answer {
             Ok(()) => TransferAnswer::Accepted,
             Err(TransferLeaderError::VoteChanged { expected, actual }) => {
-                TransferAnswer::VoteChanged { expected: expected.into(), actual: actual.into() }
+                TransferAnswer::VoteChanged {
+                    expected: expected.into(),
+                    actual: actual.into(),
+                }
             }
-            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => TransferAnswer::LogNotFlushed {
-                expected: log_id_out(expected.as_ref()),
-                actual: log_id_out(actual.as_ref()),
-            },
+            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+                TransferAnswer::LogNotFlushed {
+                    expected: log_id_out(expected.as_ref()),
+                    actual: log_id_out(actual.as_ref()),
+                }
+            }
         }
     }
 }
@@ -365,12 +412,17 @@ impl From<TransferAnswer> for Result<(), TransferLeaderError<TypeConfig>> {
         match answer {
             TransferAnswer::Accepted => Ok(()),
             TransferAnswer::VoteChanged { expected, actual } => {
-                Err(TransferLeaderError::VoteChanged { expected: expected.into(), actual: actual.into() })
+                Err(TransferLeaderError::VoteChanged {
+                    expected: expected.into(),
+                    actual: actual.into(),
+                })
             }
-            TransferAnswer::LogNotFlushed { expected, actual } => Err(TransferLeaderError::LogNotFlushed {
-                expected: log_id_in(expected),
-                actual: log_id_in(actual),
-            }),
+            TransferAnswer::LogNotFlushed { expected, actual } => {
+                Err(TransferLeaderError::LogNotFlushed {
+                    expected: log_id_in(expected),
+                    actual: log_id_in(actual),
+                })
+            }
         }
     }
 }

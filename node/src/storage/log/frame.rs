@@ -41,7 +41,11 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         let mut out = &mut bytes[..];
         out.put_u8(LAYOUT);
-        out.put_u8(if self.truncate.is_some() { FLAG_TRUNCATE } else { 0 });
+        out.put_u8(if self.truncate.is_some() {
+            FLAG_TRUNCATE
+        } else {
+            0
+        });
         out.put_u32_le(self.body_bytes);
         out.put_u32_le(self.entries);
         out.put_u32_le(self.previous_checksum);
@@ -56,11 +60,16 @@ impl Header {
 
     pub fn decode(mut from: &[u8]) -> Result<Header, CodecError> {
         if from.len() < HEADER_BYTES {
-            return Err(CodecError::Short { what: "frame header" });
+            return Err(CodecError::Short {
+                what: "frame header",
+            });
         }
         let (layout, flags) = (from.get_u8(), from.get_u8());
         if layout != LAYOUT || flags > FLAG_TRUNCATE {
-            return Err(CodecError::Unknown { what: "frame header", tag: layout });
+            return Err(CodecError::Unknown {
+                what: "frame header",
+                tag: layout,
+            });
         }
         let from = &mut from;
         Ok(Header {
@@ -105,7 +114,9 @@ pub enum Found {
 /// Sectors of the frame that begins with this first sector, as far as it can be told.
 pub fn sectors_at(first: &[u8], salt: u32) -> usize {
     match classify(first, salt) {
-        Sector::Good { number: 0, .. } => Header::decode(first).map_or(1, |header| header.sectors()),
+        Sector::Good { number: 0, .. } => {
+            Header::decode(first).map_or(1, |header| header.sectors())
+        }
         _ => 1,
     }
 }
@@ -113,7 +124,11 @@ pub fn sectors_at(first: &[u8], salt: u32) -> usize {
 /// Checks the frame that lies at the start of `sectors`, which holds as many as `sectors_at` told.
 pub fn check(sectors: &[u8], salt: u32, generation: u32, sequence: u64) -> Found {
     for (number, sector) in sectors.chunks_exact(SECTOR_BYTES).enumerate() {
-        let expected = Sector::Good { generation, sequence, number: number as u32 };
+        let expected = Sector::Good {
+            generation,
+            sequence,
+            number: number as u32,
+        };
         match classify(sector, salt) {
             Sector::Zero => return Found::Gap,
             Sector::Bad => {
@@ -136,7 +151,10 @@ pub fn check(sectors: &[u8], salt: u32, generation: u32, sequence: u64) -> Found
     }
     match heads(&header, sectors).find_map(Result::err) {
         Some(e) => Found::Damage(format!("frame {sequence}: {e}")),
-        None => Found::Frame { header, checksum: frame_checksum(sectors) },
+        None => Found::Frame {
+            header,
+            checksum: frame_checksum(sectors),
+        },
     }
 }
 
@@ -150,7 +168,10 @@ pub fn heads<'a>(
     header: &Header,
     sectors: &'a [u8],
 ) -> impl Iterator<Item = Result<EntryHead, CodecError>> + 'a {
-    Heads { cursor: FrameCursor::new(sectors, HEADER_BYTES), left: header.entries as usize }
+    Heads {
+        cursor: FrameCursor::new(sectors, HEADER_BYTES),
+        left: header.entries as usize,
+    }
 }
 
 impl Iterator for Heads<'_> {
@@ -174,7 +195,11 @@ fn read_head(cursor: &mut FrameCursor<'_>) -> Result<EntryHead, CodecError> {
     let mut bytes = [0; ENTRY_HEAD_BYTES];
     cursor.read(&mut bytes);
     let head = EntryHead::decode(&bytes[..])?;
-    if cursor.left() < head.body_bytes { Err(short) } else { Ok(head) }
+    if cursor.left() < head.body_bytes {
+        Err(short)
+    } else {
+        Ok(head)
+    }
 }
 
 /// Adds the entries of a checked frame whose index is in `[start, end)`, until `bytes_left` is used up;
@@ -242,7 +267,10 @@ mod tests {
             "0101000000000000000600000000000000",
         );
         let bytes = header().encode();
-        assert_eq!(bytes.iter().map(|b| format!("{b:02x}")).collect::<String>(), golden);
+        assert_eq!(
+            bytes.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+            golden
+        );
         assert_eq!(Header::decode(&bytes).unwrap(), header());
     }
 
@@ -260,11 +288,20 @@ mod tests {
         let (sectors, sum) = buffer.seal(&header().encode(), 77, 4, 9);
         assert_eq!(sectors.len(), SECTOR_BYTES);
         let mut entries = Vec::new();
-        let Found::Frame { header: found, checksum } = check(sectors, 77, 4, 9) else { panic!("not good") };
+        let Found::Frame {
+            header: found,
+            checksum,
+        } = check(sectors, 77, 4, 9)
+        else {
+            panic!("not good")
+        };
         take_entries(&found, sectors, 0..100, &mut 1000, &mut entries).unwrap();
         assert_eq!((found, checksum, entries), (header(), sum, vec![entry]));
         assert_eq!(sum, GOLDEN_CHECKSUM, "{sum:#x}");
-        assert!(matches!(check(sectors, 78, 4, 9), Found::Damage(_)), "another volume's salt");
+        assert!(
+            matches!(check(sectors, 78, 4, 9), Found::Damage(_)),
+            "another volume's salt"
+        );
     }
 
     const GOLDEN_CHECKSUM: u32 = 0x378c_0a29;

@@ -90,18 +90,26 @@ pub struct Index {
 
 impl Index {
     pub fn enter_segment(&mut self, generation: u32) {
-        self.segments.push_back(SegmentInUse { generation, last_index: None });
+        self.segments.push_back(SegmentInUse {
+            generation,
+            last_index: None,
+        });
         self.anchor_next = true;
     }
 
     pub fn truncate(&mut self, next_index: u64) {
-        while self.anchors.back().is_some_and(|anchor| anchor.first_index >= next_index) {
+        while self
+            .anchors
+            .back()
+            .is_some_and(|anchor| anchor.first_index >= next_index)
+        {
             self.anchors.pop_back();
         }
         for segment in &mut self.segments {
-            segment.last_index = segment
-                .last_index
-                .and_then(|last| last.min(next_index).checked_sub(u64::from(last >= next_index)));
+            segment.last_index = segment.last_index.and_then(|last| {
+                last.min(next_index)
+                    .checked_sub(u64::from(last >= next_index))
+            });
         }
         self.anchor_next = true;
     }
@@ -109,21 +117,30 @@ impl Index {
     /// Drops what lies behind the purge point. The oldest generation that is still needed.
     pub fn purge(&mut self, purged: Option<LogId>) -> u32 {
         if let Some(purged) = purged {
-            while self.anchors.get(1).is_some_and(|second| second.first_index <= purged.index + 1) {
+            while self
+                .anchors
+                .get(1)
+                .is_some_and(|second| second.first_index <= purged.index + 1)
+            {
                 self.anchors.pop_front();
             }
             while self.segments.len() > 1
-                && self.segments[0].last_index.is_none_or(|last| last <= purged.index)
+                && self.segments[0]
+                    .last_index
+                    .is_none_or(|last| last <= purged.index)
             {
                 self.segments.pop_front();
             }
         }
-        self.segments.front().map_or(1, |segment| segment.generation)
+        self.segments
+            .front()
+            .map_or(1, |segment| segment.generation)
     }
 
     pub fn add_entries(&mut self, place: Place, first_index: u64, last_index: u64) {
         let far = self.anchors.back().is_none_or(|last| {
-            last.place.generation != place.generation || place.sector - last.place.sector >= ANCHOR_SECTORS
+            last.place.generation != place.generation
+                || place.sector - last.place.sector >= ANCHOR_SECTORS
         });
         if self.anchor_next || far {
             self.anchors.push_back(Anchor { first_index, place });
@@ -136,9 +153,16 @@ impl Index {
 
     /// The anchor to start at for an entry, and the index at which its stretch ends.
     pub fn find(&self, index: u64, next_index: u64) -> Option<(Anchor, u64)> {
-        let after = self.anchors.partition_point(|anchor| anchor.first_index <= index);
+        let after = self
+            .anchors
+            .partition_point(|anchor| anchor.first_index <= index);
         let anchor = self.anchors.get(after.checked_sub(1)?)?;
-        Some((*anchor, self.anchors.get(after).map_or(next_index, |next| next.first_index)))
+        Some((
+            *anchor,
+            self.anchors
+                .get(after)
+                .map_or(next_index, |next| next.first_index),
+        ))
     }
 }
 
@@ -148,7 +172,11 @@ mod tests {
     use crate::storage::codec::log_id;
 
     fn place(generation: u32, sector: usize) -> Place {
-        Place { generation, sector, sequence: sector as u64 }
+        Place {
+            generation,
+            sector,
+            sequence: sector as u64,
+        }
     }
 
     #[test]
@@ -163,11 +191,17 @@ mod tests {
         assert_eq!((range.first, range.next()), (0, 10));
         range.purge(log_id(1, 3));
         range.truncate(Some(log_id(1, 5)));
-        assert_eq!((range.first, range.next(), range.last), (4, 6, Some(log_id(1, 5))));
+        assert_eq!(
+            (range.first, range.next(), range.last),
+            (4, 6, Some(log_id(1, 5)))
+        );
         range.truncate(None);
         assert_eq!((range.is_empty(), range.last), (true, Some(log_id(1, 3))));
         range.purge(log_id(2, 50));
-        assert_eq!((range.first, range.last, range.is_empty()), (51, Some(log_id(2, 50)), true));
+        assert_eq!(
+            (range.first, range.last, range.is_empty()),
+            (51, Some(log_id(2, 50)), true)
+        );
         assert!(range.follows(51) && !range.follows(50));
     }
 
@@ -180,13 +214,25 @@ mod tests {
         index.add_entries(place(1, 200), 10, 20);
         index.enter_segment(2);
         index.add_entries(place(2, 0), 21, 30);
-        assert_eq!(index.find(9, 31).map(|(a, end)| (a.place.sector, end)), Some((0, 10)));
-        assert_eq!(index.find(25, 31).map(|(a, end)| (a.place.generation, end)), Some((2, 31)));
+        assert_eq!(
+            index.find(9, 31).map(|(a, end)| (a.place.sector, end)),
+            Some((0, 10))
+        );
+        assert_eq!(
+            index.find(25, 31).map(|(a, end)| (a.place.generation, end)),
+            Some((2, 31))
+        );
         index.truncate(15);
         index.add_entries(place(2, 3), 15, 16);
-        assert_eq!(index.find(14, 17).map(|(a, end)| (a.place.sector, end)), Some((200, 15)));
+        assert_eq!(
+            index.find(14, 17).map(|(a, end)| (a.place.sector, end)),
+            Some((200, 15))
+        );
         assert_eq!(index.purge(Some(log_id(1, 13))), 1);
         assert_eq!(index.purge(Some(log_id(1, 14))), 2);
-        assert_eq!(index.find(15, 17).map(|(a, end)| (a.place.sector, end)), Some((3, 17)));
+        assert_eq!(
+            index.find(15, 17).map(|(a, end)| (a.place.sector, end)),
+            Some((3, 17))
+        );
     }
 }

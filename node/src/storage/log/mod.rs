@@ -36,7 +36,10 @@ impl Geometry {
     pub fn for_budget(budget_bytes: u64) -> Geometry {
         let mib = ((budget_bytes / 8) >> 20).clamp(LOG_SEGMENT_MIB_MIN, LOG_SEGMENT_MIB_MAX);
         let segments = (budget_bytes / (mib << 20)).clamp(3, u64::from(u32::MAX));
-        Geometry { segment_bytes: (mib as u32) << 20, segments: segments as u32 }
+        Geometry {
+            segment_bytes: (mib as u32) << 20,
+            segments: segments as u32,
+        }
     }
 
     pub fn sectors(&self) -> usize {
@@ -53,7 +56,10 @@ impl Geometry {
         if self.segments >= 3 && segment_bytes > 0 && segment_bytes.is_multiple_of(SECTOR_BYTES) {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "a log needs at least 3 segments of whole sectors"))
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a log needs at least 3 segments of whole sectors",
+        ))
     }
 }
 
@@ -91,7 +97,11 @@ pub struct LogHooks {
 
 impl LogHooks {
     pub fn only_fatal(fatal: FatalHook) -> LogHooks {
-        LogHooks { first_frame: None, purged: None, fatal }
+        LogHooks {
+            first_frame: None,
+            purged: None,
+            fatal,
+        }
     }
 }
 

@@ -31,7 +31,11 @@ pub struct QueuedEntry {
 impl QueuedEntry {
     pub fn new(entry: &Entry) -> QueuedEntry {
         let (head, body) = entry_parts(entry);
-        QueuedEntry { id: entry.log_id, head, body }
+        QueuedEntry {
+            id: entry.log_id,
+            head,
+            body,
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -64,14 +68,21 @@ pub struct Batch {
 impl Batch {
     /// Nobody waits for it: it carries `synced_to` and committed forward.
     pub fn is_carry(&self) -> bool {
-        self.entries.is_empty() && self.vote.is_none() && self.truncate.is_none() && self.purge.is_none()
+        self.entries.is_empty()
+            && self.vote.is_none()
+            && self.truncate.is_none()
+            && self.purge.is_none()
     }
 
     /// Tells everyone who waits for this frame that it is not on the disk.
     pub fn fail(&mut self, reason: &str) {
         let error = || io::Error::other(reason.to_owned());
-        self.flushed.drain(..).for_each(|flushed| flushed.io_completed(Err(error())));
-        self.done.drain(..).for_each(|done| drop(done.send(Err(error()))));
+        self.flushed
+            .drain(..)
+            .for_each(|flushed| flushed.io_completed(Err(error())));
+        self.done
+            .drain(..)
+            .for_each(|done| drop(done.send(Err(error()))));
     }
 
     /// Takes what fits one frame, in order.
@@ -80,7 +91,8 @@ impl Batch {
         while let Some(item) = queue.pop_front() {
             match item {
                 Item::Entry(entry)
-                    if batch.entries.is_empty() || batch.entry_bytes + entry.bytes() <= room_bytes =>
+                    if batch.entries.is_empty()
+                        || batch.entry_bytes + entry.bytes() <= room_bytes =>
                 {
                     batch.entry_bytes += entry.bytes();
                     batch.entries.push(entry);
@@ -91,7 +103,9 @@ impl Batch {
                     batch.done.push(done);
                 }
                 Item::Truncate(to, done)
-                    if batch.entries.is_empty() && batch.truncate.is_none() && batch.purge.is_none() =>
+                    if batch.entries.is_empty()
+                        && batch.truncate.is_none()
+                        && batch.purge.is_none() =>
                 {
                     batch.truncate = Some(to);
                     batch.done.push(done);
@@ -175,11 +189,19 @@ impl Shared {
             head,
             phase: Phase::Open,
         };
-        Shared { state: Mutex::new(state), work: Condvar::new(), room: Notify::new(), ring_bytes_max, quiet }
+        Shared {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            room: Notify::new(),
+            ring_bytes_max,
+            quiet,
+        }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds the log's state")
+        self.state
+            .lock()
+            .expect("nothing panics while it holds the log's state")
     }
 
     /// Queues entries unless too many wait for the disk; then they are given back.
@@ -197,7 +219,10 @@ impl Shared {
         }
         for (entry, queued) in entries.into_iter().zip(queued) {
             if !state.range.follows(entry.log_id.index) {
-                let reason = format!("entry {} does not follow {:?}", entry.log_id, state.range.last);
+                let reason = format!(
+                    "entry {} does not follow {:?}",
+                    entry.log_id, state.range.last
+                );
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
             }
             state.range.append(entry.log_id);
@@ -229,7 +254,12 @@ impl Shared {
     }
 
     /// Waits for the next frame's contents; `None`: the log is closed. `left_bytes` fit this segment.
-    pub fn next_batch(&self, left_bytes: usize, whole_bytes: usize, mut is_carried: bool) -> Option<Batch> {
+    pub fn next_batch(
+        &self,
+        left_bytes: usize,
+        whole_bytes: usize,
+        mut is_carried: bool,
+    ) -> Option<Batch> {
         let mut state = self.lock();
         loop {
             if !state.queue.is_empty() {
@@ -238,11 +268,15 @@ impl Shared {
             is_carried = is_carried && state.committed == state.committed_written;
             match state.phase {
                 Phase::Open if is_carried => {
-                    state = self.work.wait(state).expect("nothing panics while it holds the log's state");
+                    state = self
+                        .work
+                        .wait(state)
+                        .expect("nothing panics while it holds the log's state");
                 }
                 Phase::Open => {
                     let waited = self.work.wait_timeout(state, self.quiet);
-                    let (next, waited) = waited.expect("nothing panics while it holds the log's state");
+                    let (next, waited) =
+                        waited.expect("nothing panics while it holds the log's state");
                     state = next;
                     if waited.timed_out() && state.queue.is_empty() {
                         break;
@@ -257,7 +291,10 @@ impl Shared {
             _ => None,
         });
         let fits_here = first_entry.is_none_or(|bytes| bytes <= left_bytes);
-        let mut batch = Batch::take(&mut state.queue, if fits_here { left_bytes } else { whole_bytes });
+        let mut batch = Batch::take(
+            &mut state.queue,
+            if fits_here { left_bytes } else { whole_bytes },
+        );
         batch.committed = state.committed;
         Some(batch)
     }
@@ -273,7 +310,9 @@ impl Shared {
     /// Forgets truncated and purged places; the oldest segment still needed.
     pub fn drop_before(&self, truncated_next: Option<u64>, purged: Option<LogId>) -> u32 {
         let mut state = self.lock();
-        truncated_next.into_iter().for_each(|next| state.index.truncate(next));
+        truncated_next
+            .into_iter()
+            .for_each(|next| state.index.truncate(next));
         state.index.purge(purged)
     }
 
@@ -306,9 +345,15 @@ impl Shared {
         if ends.is_some() {
             self.room.notify_waiters();
         }
-        batch.flushed.drain(..).for_each(|flushed| flushed.io_completed(Ok(())));
+        batch
+            .flushed
+            .drain(..)
+            .for_each(|flushed| flushed.io_completed(Ok(())));
         // Whoever stopped waiting does not need the answer.
-        batch.done.drain(..).for_each(|done| drop(done.send(Ok(()))));
+        batch
+            .done
+            .drain(..)
+            .for_each(|done| drop(done.send(Ok(()))));
     }
 
     /// Refuses everything from now on.
@@ -350,7 +395,11 @@ impl State {
     pub fn truncate(&mut self, to: Option<LogId>) {
         self.range.truncate(to);
         let next = self.range.next();
-        while self.ring.back().is_some_and(|entry| entry.log_id.index >= next) {
+        while self
+            .ring
+            .back()
+            .is_some_and(|entry| entry.log_id.index >= next)
+        {
             let gone = self.ring.pop_back();
             self.ring_bytes -= gone.as_ref().map_or(0, ring_entry_bytes);
         }
@@ -358,7 +407,11 @@ impl State {
 
     pub fn purge(&mut self, to: LogId) {
         self.range.purge(to);
-        while self.ring.front().is_some_and(|entry| entry.log_id.index <= to.index) {
+        while self
+            .ring
+            .front()
+            .is_some_and(|entry| entry.log_id.index <= to.index)
+        {
             let gone = self.ring.pop_front();
             self.ring_bytes -= gone.as_ref().map_or(0, ring_entry_bytes);
         }
@@ -366,14 +419,20 @@ impl State {
 
     /// The first index that the ring holds; all later ones are in it.
     fn ring_first(&self) -> u64 {
-        self.ring.front().map_or(self.range.next(), |entry| entry.log_id.index)
+        self.ring
+            .front()
+            .map_or(self.range.next(), |entry| entry.log_id.index)
     }
 
     /// What a read of these entries takes: stretches of the files, then entries of the ring.
     pub fn plan(&self, range: Range<u64>, bytes_max: usize) -> Result<ReadPlan, LogError> {
         let start = range.start.max(self.range.first);
         let end = range.end.min(self.range.next());
-        let mut plan = ReadPlan { start, stretches: Vec::new(), recent: Vec::new() };
+        let mut plan = ReadPlan {
+            start,
+            stretches: Vec::new(),
+            recent: Vec::new(),
+        };
         let ring_first = self.ring_first();
         let mut at = start;
         while at < end.min(ring_first) {
@@ -387,7 +446,12 @@ impl State {
         }
         let mut bytes_left = bytes_max;
         let skip = at.saturating_sub(ring_first) as usize;
-        for entry in self.ring.iter().skip(skip).take(end.saturating_sub(at) as usize) {
+        for entry in self
+            .ring
+            .iter()
+            .skip(skip)
+            .take(end.saturating_sub(at) as usize)
+        {
             let bytes = ring_entry_bytes(entry);
             if !plan.recent.is_empty() && bytes > bytes_left {
                 break;

@@ -24,7 +24,10 @@ pub fn read_plan<D: Disk>(
     for (anchor, range) in plan.stretches {
         let end = range.end;
         read_stretch(segments, anchor, range, &mut bytes_left, &mut entries)?;
-        if entries.last().is_none_or(|last| last.log_id.index + 1 < end) {
+        if entries
+            .last()
+            .is_none_or(|last| last.log_id.index + 1 < end)
+        {
             return Ok(entries);
         }
     }
@@ -50,7 +53,11 @@ fn read_stretch<D: Disk>(
     let place = anchor.place;
     let mut window = Window::new(segments, place.generation, READ_BYTES);
     let (mut at, mut sequence) = (place.sector, place.sequence);
-    while *bytes_left > 0 && into.last().is_none_or(|entry| entry.log_id.index + 1 < range.end) {
+    while *bytes_left > 0
+        && into
+            .last()
+            .is_none_or(|entry| entry.log_id.index + 1 < range.end)
+    {
         if at >= segments.geometry().sectors() {
             return Err(LogError::damage(format!(
                 "entries {range:?} are not in segment {}",

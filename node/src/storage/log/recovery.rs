@@ -48,7 +48,11 @@ pub struct Recovered<D> {
 
 impl<D> std::fmt::Debug for Recovered<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} frames, {} torn, {:?}, {:?}", self.frames, self.torn_frames, self.range, self.head)
+        write!(
+            f,
+            "{} frames, {} torn, {:?}, {:?}",
+            self.frames, self.torn_frames, self.range, self.head
+        )
     }
 }
 
@@ -80,10 +84,28 @@ pub fn recover<D: Disk>(
     if walk.frames == 0 {
         walk.index.enter_segment(1);
     }
-    let Walk { head, range, vote, committed, index, frames, torn_frames, .. } = walk;
+    let Walk {
+        head,
+        range,
+        vote,
+        committed,
+        index,
+        frames,
+        torn_frames,
+        ..
+    } = walk;
     segments.sync(head.generation)?;
     segments.sync_directory()?;
-    Ok(Recovered { segments, head, range, vote, committed, index, frames, torn_frames })
+    Ok(Recovered {
+        segments,
+        head,
+        range,
+        vote,
+        committed,
+        index,
+        frames,
+        torn_frames,
+    })
 }
 
 fn newest_generation<D: Disk>(segments: &Segments<D>) -> Result<Option<u32>, LogError> {
@@ -94,12 +116,18 @@ fn newest_generation<D: Disk>(segments: &Segments<D>) -> Result<Option<u32>, Log
         segments.read(slot + 1, 0, &mut first)?;
         match classify(&first, segments.salt) {
             Sector::Zero => {}
-            Sector::Good { generation, number: 0, .. }
-                if generation > 0 && segments.slot_of(generation) == slot =>
-            {
+            Sector::Good {
+                generation,
+                number: 0,
+                ..
+            } if generation > 0 && segments.slot_of(generation) == slot => {
                 newest = newest.max(Some(generation));
             }
-            found => return Err(LogError::damage(format!("segment {slot} begins with {found:?}"))),
+            found => {
+                return Err(LogError::damage(format!(
+                    "segment {slot} begins with {found:?}"
+                )));
+            }
         }
     }
     Ok(newest)
@@ -116,9 +144,16 @@ fn oldest_generation<D: Disk>(segments: &Segments<D>, newest: u32) -> Result<u32
         let (mut at, mut oldest) = (0, None);
         while at < segments.geometry().sectors() {
             let first = window.sectors(at, 1)?;
-            let Sector::Good { sequence, .. } = classify(first, segments.salt) else { break };
+            let Sector::Good { sequence, .. } = classify(first, segments.salt) else {
+                break;
+            };
             let count = frame::sectors_at(first, segments.salt);
-            match frame::check(window.sectors(at, count)?, segments.salt, generation, sequence) {
+            match frame::check(
+                window.sectors(at, count)?,
+                segments.salt,
+                generation,
+                sequence,
+            ) {
                 Found::Frame { header, .. } => oldest = Some(header.oldest),
                 _ => break,
             }
@@ -127,12 +162,16 @@ fn oldest_generation<D: Disk>(segments: &Segments<D>, newest: u32) -> Result<u32
         match oldest {
             Some(oldest) if (1..=generation).contains(&oldest) => return Ok(oldest),
             Some(oldest) => {
-                return Err(LogError::damage(format!("segment {generation} needs segment {oldest}")));
+                return Err(LogError::damage(format!(
+                    "segment {generation} needs segment {oldest}"
+                )));
             }
             None => {}
         }
     }
-    Err(LogError::damage(format!("segments {newest} and the one before hold no whole frame")))
+    Err(LogError::damage(format!(
+        "segments {newest} and the one before hold no whole frame"
+    )))
 }
 
 struct Walk<'a, D> {
@@ -154,7 +193,14 @@ impl<'a, D: Disk> Walk<'a, D> {
             segments,
             window: Window::new(segments, 1, READ_BYTES),
             oldest: 1,
-            head: Head { generation: 1, sector: 0, sequence: 0, checksum: 0, oldest: 1, is_carried: true },
+            head: Head {
+                generation: 1,
+                sector: 0,
+                sequence: 0,
+                checksum: 0,
+                oldest: 1,
+                is_carried: true,
+            },
             range: LogRange::default(),
             vote: None,
             committed: None,
@@ -178,7 +224,16 @@ impl<'a, D: Disk> Walk<'a, D> {
             let count = frame::sectors_at(first, salt);
             match frame::check(self.window.sectors(at, count)?, salt, generation, sequence) {
                 Found::Frame { header, checksum } => {
-                    self.frame(Place { generation, sector: at, sequence }, header, checksum, count)?;
+                    self.frame(
+                        Place {
+                            generation,
+                            sector: at,
+                            sequence,
+                        },
+                        header,
+                        checksum,
+                        count,
+                    )?;
                 }
                 Found::Gap => break,
                 Found::Damage(reason) => {
@@ -191,7 +246,9 @@ impl<'a, D: Disk> Walk<'a, D> {
             return Ok(());
         }
         if at == 0 {
-            return Err(LogError::damage(format!("segment {generation} holds no frame")));
+            return Err(LogError::damage(format!(
+                "segment {generation} holds no frame"
+            )));
         }
         while at < sectors {
             if classify(self.window.sectors(at, 1)?, salt) != Sector::Zero {
@@ -204,17 +261,35 @@ impl<'a, D: Disk> Walk<'a, D> {
         Ok(())
     }
 
-    fn frame(&mut self, place: Place, header: Header, checksum: u32, count: usize) -> Result<(), LogError> {
-        let damage = |reason: String| Err(LogError::damage(format!("frame {}: {reason}", place.sequence)));
+    fn frame(
+        &mut self,
+        place: Place,
+        header: Header,
+        checksum: u32,
+        count: usize,
+    ) -> Result<(), LogError> {
+        let damage = |reason: String| {
+            Err(LogError::damage(format!(
+                "frame {}: {reason}",
+                place.sequence
+            )))
+        };
         let begins = self.frames == 0;
         if begins && self.oldest > 1 {
             let first = header.synced_to.map_or(0, |id| id.index + 1);
-            self.range = LogRange { purged: None, last: header.synced_to, first };
+            self.range = LogRange {
+                purged: None,
+                last: header.synced_to,
+                first,
+            };
         } else if header.previous_checksum != self.head.checksum {
             return damage("does not follow the frame before".into());
         }
         if header.synced_to != self.range.last {
-            return damage(format!("follows {:?}, not {:?}", header.synced_to, self.range.last));
+            return damage(format!(
+                "follows {:?}, not {:?}",
+                header.synced_to, self.range.last
+            ));
         }
         if !(self.head.oldest..=place.generation).contains(&header.oldest) {
             return damage(format!("names segment {} as the oldest", header.oldest));
@@ -229,7 +304,10 @@ impl<'a, D: Disk> Walk<'a, D> {
         if header.purged < self.range.purged {
             return damage("its purge point went back".into());
         }
-        header.purged.into_iter().for_each(|purged| self.range.purge(purged));
+        header
+            .purged
+            .into_iter()
+            .for_each(|purged| self.range.purge(purged));
         let first = self.range.next();
         let mut entries = None;
         let sectors = self.window.sectors(place.sector, count)?;
@@ -261,11 +339,17 @@ impl<'a, D: Disk> Walk<'a, D> {
 
     fn check_coverage(&self) -> Result<(), LogError> {
         if self.head.oldest != self.oldest {
-            let reason =
-                format!("read from segment {}, but the last frame needs {}", self.oldest, self.head.oldest);
+            let reason = format!(
+                "read from segment {}, but the last frame needs {}",
+                self.oldest, self.head.oldest
+            );
             return Err(LogError::damage(reason));
         }
-        let LogRange { purged, last, first } = self.range;
+        let LogRange {
+            purged,
+            last,
+            first,
+        } = self.range;
         if last != purged
             && (purged.is_some() || self.oldest > 1)
             && purged.map(|id| id.index + 1) != Some(first)
@@ -278,13 +362,20 @@ impl<'a, D: Disk> Walk<'a, D> {
 
     /// Looks at everything behind the last good frame: the rest of its segment and the segment after.
     fn tail(&mut self, newest: Option<u32>) -> Result<(), LogError> {
-        let Head { generation, sector, .. } = self.head;
+        let Head {
+            generation, sector, ..
+        } = self.head;
         let torn = match newest {
             Some(newest) if newest == generation && self.frames > 0 => {
                 let here = self.torn(generation, sector)?;
-                let next_is_free =
-                    (generation + 1).saturating_sub(self.segments.geometry().segments) < self.head.oldest;
-                let next = if next_is_free { self.torn(generation + 1, 0)? } else { None };
+                let next_is_free = (generation + 1)
+                    .saturating_sub(self.segments.geometry().segments)
+                    < self.head.oldest;
+                let next = if next_is_free {
+                    self.torn(generation + 1, 0)?
+                } else {
+                    None
+                };
                 if here.is_some() && next.is_some() {
                     return Err(LogError::damage("the last frame is in two segments"));
                 }
@@ -295,7 +386,8 @@ impl<'a, D: Disk> Walk<'a, D> {
             None => self.torn(1, 0)?,
         };
         if let Some((generation, from, count)) = torn {
-            self.segments.write(generation, from, &vec![0; count * SECTOR_BYTES])?;
+            self.segments
+                .write(generation, from, &vec![0; count * SECTOR_BYTES])?;
             self.segments.sync(generation)?;
             self.torn_frames = 1;
         }
@@ -304,7 +396,11 @@ impl<'a, D: Disk> Walk<'a, D> {
 
     /// The sectors of a torn frame at `from`, if there are any. Everything but zeros and the sectors of
     /// the next frame is damage, and so is a next frame whose first sector does not fit the chain.
-    fn torn(&mut self, generation: u32, from: usize) -> Result<Option<(u32, usize, usize)>, LogError> {
+    fn torn(
+        &mut self,
+        generation: u32,
+        from: usize,
+    ) -> Result<Option<(u32, usize, usize)>, LogError> {
         let (salt, geometry) = (self.segments.salt, self.segments.geometry());
         let next = self.head.sequence + 1;
         let mut frame_sectors = usize::MAX;
@@ -321,11 +417,14 @@ impl<'a, D: Disk> Walk<'a, D> {
             let sector = &ahead[..SECTOR_BYTES];
             match classify(sector, salt) {
                 Sector::Zero => {}
-                Sector::Good { generation: found, sequence, number }
-                    if found == generation && sequence == next && from + number as usize == at =>
-                {
+                Sector::Good {
+                    generation: found,
+                    sequence,
+                    number,
+                } if found == generation && sequence == next && from + number as usize == at => {
                     if number == 0 {
-                        let header = Header::decode(sector).map_err(|e| LogError::damage(e.to_string()))?;
+                        let header =
+                            Header::decode(sector).map_err(|e| LogError::damage(e.to_string()))?;
                         if header.previous_checksum != self.head.checksum {
                             return Err(LogError::damage(format!(
                                 "torn frame {next} does not follow the frame before"
@@ -334,16 +433,23 @@ impl<'a, D: Disk> Walk<'a, D> {
                         frame_sectors = header.sectors();
                     }
                     if number as usize >= frame_sectors {
-                        return Err(LogError::damage(format!("torn frame {next} has too many sectors")));
+                        return Err(LogError::damage(format!(
+                            "torn frame {next} has too many sectors"
+                        )));
                     }
                     count = number as usize + 1;
                 }
                 // Left from the segment's last use, not yet zeroed.
-                Sector::Good { generation: found, .. }
-                    if from == 0 && found < self.head.oldest && found + geometry.segments == generation => {}
+                Sector::Good {
+                    generation: found, ..
+                } if from == 0
+                    && found < self.head.oldest
+                    && found + geometry.segments == generation => {}
                 found => {
-                    let reason =
-                        format!("segment {generation}, sector {at}: {found:?} behind frame {}", next - 1);
+                    let reason = format!(
+                        "segment {generation}, sector {at}: {found:?} behind frame {}",
+                        next - 1
+                    );
                     return Err(LogError::damage(reason));
                 }
             }

@@ -14,7 +14,11 @@ const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sector {
     Zero,
-    Good { generation: u32, sequence: u64, number: u32 },
+    Good {
+        generation: u32,
+        sequence: u64,
+        number: u32,
+    },
     Bad,
 }
 
@@ -27,19 +31,27 @@ pub fn classify(sector: &[u8], salt: u32) -> Sector {
     }
     let u32_at = |at: usize| u32::from_le_bytes(sector[at..at + 4].try_into().expect("four bytes"));
     let sequence = u64::from_le_bytes(sector[496..504].try_into().expect("eight bytes"));
-    Sector::Good { generation: u32_at(492), sequence, number: u32_at(504) }
+    Sector::Good {
+        generation: u32_at(492),
+        sequence,
+        number: u32_at(504),
+    }
 }
 
 /// The checksum stored in a sector's trailer.
 pub fn checksum(sector: &[u8]) -> u32 {
-    u32::from_le_bytes(sector[CHECKSUM_AT..SECTOR_BYTES].try_into().expect("four bytes"))
+    u32::from_le_bytes(
+        sector[CHECKSUM_AT..SECTOR_BYTES]
+            .try_into()
+            .expect("four bytes"),
+    )
 }
 
 /// The checksum of a whole frame: over its sectors' checksums, which cover everything else.
 pub fn frame_checksum(sectors: &[u8]) -> u32 {
-    sectors
-        .chunks_exact(SECTOR_BYTES)
-        .fold(0, |sum, sector| crc32c::crc32c_append(sum, &sector[CHECKSUM_AT..]))
+    sectors.chunks_exact(SECTOR_BYTES).fold(0, |sum, sector| {
+        crc32c::crc32c_append(sum, &sector[CHECKSUM_AT..])
+    })
 }
 
 /// Sectors that hold so many bytes of a frame.
@@ -69,16 +81,24 @@ impl FrameBuffer {
             self.bytes.extend_from_slice(now);
             self.data_bytes += now.len();
             if now.len() == room {
-                self.bytes.resize(self.bytes.len() + SECTOR_BYTES - SECTOR_DATA_BYTES, 0);
+                self.bytes
+                    .resize(self.bytes.len() + SECTOR_BYTES - SECTOR_DATA_BYTES, 0);
             }
             data = later;
         }
     }
 
     /// Writes header and trailers. The sectors, ready for the disk, and the frame's checksum.
-    pub fn seal(&mut self, header: &[u8], salt: u32, generation: u32, sequence: u64) -> (&[u8], u32) {
+    pub fn seal(
+        &mut self,
+        header: &[u8],
+        salt: u32,
+        generation: u32,
+        sequence: u64,
+    ) -> (&[u8], u32) {
         self.bytes[..header.len()].copy_from_slice(header);
-        self.bytes.resize(sectors_for(self.data_bytes) * SECTOR_BYTES, 0);
+        self.bytes
+            .resize(sectors_for(self.data_bytes) * SECTOR_BYTES, 0);
         for (number, sector) in self.bytes.chunks_exact_mut(SECTOR_BYTES).enumerate() {
             sector[492..496].copy_from_slice(&generation.to_le_bytes());
             sector[496..504].copy_from_slice(&sequence.to_le_bytes());

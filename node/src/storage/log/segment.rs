@@ -44,23 +44,40 @@ pub fn format(directory: &Path, geometry: Geometry) -> io::Result<()> {
     geometry.check()?;
     fs::create_dir_all(directory)?;
     for slot in 0..geometry.segments {
-        let file = OpenOptions::new().write(true).create_new(true).open(path_of(directory, slot))?;
-        let reserved = fallocate(&file, FallocateFlags::empty(), 0, geometry.segment_bytes.into());
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(path_of(directory, slot))?;
+        let reserved = fallocate(
+            &file,
+            FallocateFlags::empty(),
+            0,
+            geometry.segment_bytes.into(),
+        );
         // The first file is written now; one that cannot be reserved in another way, too.
         if slot == 0 || reserved == Err(rustix::io::Errno::OPNOTSUPP) {
-            zero_file(|zeros, at| file.write_all_at(zeros, at), geometry.segment_bytes)?;
+            zero_file(
+                |zeros, at| file.write_all_at(zeros, at),
+                geometry.segment_bytes,
+            )?;
         } else {
             reserved?;
         }
         file.sync_all()?;
     }
-    let mark = OpenOptions::new().write(true).create_new(true).open(mark_path_of(directory))?;
+    let mark = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(mark_path_of(directory))?;
     mark.write_all_at(&[0; MARK_BYTES as usize], 0)?;
     mark.sync_all()?;
     File::open(directory)?.sync_all()
 }
 
-fn zero_file(mut write: impl FnMut(&[u8], u64) -> io::Result<()>, segment_bytes: u32) -> io::Result<()> {
+fn zero_file(
+    mut write: impl FnMut(&[u8], u64) -> io::Result<()>,
+    segment_bytes: u32,
+) -> io::Result<()> {
     let zeros = vec![0; ZERO_CHUNK_BYTES.min(segment_bytes as usize)];
     for at in (0..segment_bytes as usize).step_by(zeros.len()) {
         let bytes = zeros.len().min(segment_bytes as usize - at);
@@ -71,32 +88,61 @@ fn zero_file(mut write: impl FnMut(&[u8], u64) -> io::Result<()>, segment_bytes:
 
 impl<D: Disk> Segments<D> {
     /// Opens all files; one that is missing, too many, or not of its size is damage.
-    pub fn open(directory: &Path, geometry: Geometry, salt: u32, disk: D) -> Result<Segments<D>, LogError> {
+    pub fn open(
+        directory: &Path,
+        geometry: Geometry,
+        salt: u32,
+        disk: D,
+    ) -> Result<Segments<D>, LogError> {
         geometry.check()?;
         let mut names = fs::read_dir(directory)?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<Vec<_>>>()?;
         names.sort();
-        let mut expected: Vec<_> = (0..geometry.segments).map(|slot| path_of(directory, slot)).collect();
+        let mut expected: Vec<_> = (0..geometry.segments)
+            .map(|slot| path_of(directory, slot))
+            .collect();
         expected.push(mark_path_of(directory));
         if let Some(missing) = expected.iter().find(|path| !names.contains(path)) {
-            return Err(LogError::damage(format!("{} is missing", missing.display())));
+            return Err(LogError::damage(format!(
+                "{} is missing",
+                missing.display()
+            )));
         }
         if let Some(extra) = names.iter().find(|path| !expected.contains(path)) {
-            return Err(LogError::damage(format!("{} does not belong there", extra.display())));
+            return Err(LogError::damage(format!(
+                "{} does not belong there",
+                extra.display()
+            )));
         }
         let mut files = Vec::with_capacity(expected.len());
         for (slot, path) in expected.iter().enumerate() {
             let file = OpenOptions::new().read(true).write(true).open(path)?;
             let bytes = file.metadata()?.len();
             let is_mark = slot == geometry.segments as usize;
-            let should = if is_mark { MARK_BYTES } else { geometry.segment_bytes.into() };
+            let should = if is_mark {
+                MARK_BYTES
+            } else {
+                geometry.segment_bytes.into()
+            };
             if bytes != should {
-                return Err(LogError::damage(format!("{} has {bytes} bytes, not {should}", path.display())));
+                return Err(LogError::damage(format!(
+                    "{} has {bytes} bytes, not {should}",
+                    path.display()
+                )));
             }
-            files.push(SegmentFile { slot: slot as u32, file });
+            files.push(SegmentFile {
+                slot: slot as u32,
+                file,
+            });
         }
-        Ok(Segments { files, directory: File::open(directory)?, geometry, salt, disk })
+        Ok(Segments {
+            files,
+            directory: File::open(directory)?,
+            geometry,
+            salt,
+            disk,
+        })
     }
 
     pub fn geometry(&self) -> Geometry {
@@ -112,7 +158,8 @@ impl<D: Disk> Segments<D> {
     }
 
     pub fn write(&self, generation: u32, sector: usize, bytes: &[u8]) -> io::Result<()> {
-        self.disk.write_at(self.file(generation), bytes, (sector * SECTOR_BYTES) as u64)
+        self.disk
+            .write_at(self.file(generation), bytes, (sector * SECTOR_BYTES) as u64)
     }
 
     pub fn sync(&self, generation: u32) -> io::Result<()> {
@@ -124,20 +171,26 @@ impl<D: Disk> Segments<D> {
     }
 
     pub fn read(&self, generation: u32, sector: usize, into: &mut [u8]) -> io::Result<()> {
-        self.file(generation).file.read_exact_at(into, (sector * SECTOR_BYTES) as u64)
+        self.file(generation)
+            .file
+            .read_exact_at(into, (sector * SECTOR_BYTES) as u64)
     }
 
     /// Makes a segment ready for its generation: zeros, on the disk.
     pub fn zero(&self, generation: u32) -> io::Result<()> {
         let file = self.file(generation);
-        zero_file(|zeros, at| self.disk.write_at(file, zeros, at), self.geometry.segment_bytes)?;
+        zero_file(
+            |zeros, at| self.disk.write_at(file, zeros, at),
+            self.geometry.segment_bytes,
+        )?;
         self.disk.sync(file)
     }
 
     /// Notes durably that this frame is on the disk. `mark` are the bytes of a frame of one sector.
     pub fn write_mark(&self, sequence: u64, mark: &[u8]) -> io::Result<()> {
         let file = &self.files[self.geometry.segments as usize];
-        self.disk.write_at(file, mark, sequence % 2 * (MARK_BYTES / 2))?;
+        self.disk
+            .write_at(file, mark, sequence % 2 * (MARK_BYTES / 2))?;
         self.disk.sync(file)
     }
 
@@ -152,7 +205,9 @@ impl<D: Disk> Segments<D> {
                 Sector::Zero => {}
                 Sector::Good { sequence, .. } => newest = newest.max(sequence),
                 Sector::Bad => {
-                    return Err(LogError::damage("the mark of the last frame does not match its checksum"));
+                    return Err(LogError::damage(
+                        "the mark of the last frame does not match its checksum",
+                    ));
                 }
             }
         }
@@ -178,7 +233,13 @@ pub struct Window<'a, D> {
 impl<'a, D: Disk> Window<'a, D> {
     pub fn new(segments: &'a Segments<D>, generation: u32, ahead_bytes: usize) -> Window<'a, D> {
         let ahead_sectors = (ahead_bytes / SECTOR_BYTES).max(1);
-        Window { segments, generation, ahead_sectors, first: 0, bytes: Vec::new() }
+        Window {
+            segments,
+            generation,
+            ahead_sectors,
+            first: 0,
+            bytes: Vec::new(),
+        }
     }
 
     /// Goes to another segment with the same memory.

@@ -41,7 +41,9 @@ pub struct Writer<D> {
 
 /// Bytes of entries that a frame of so many sectors can hold.
 fn room_bytes(sectors: usize) -> usize {
-    (sectors * SECTOR_DATA_BYTES).min(FRAME_BYTES_MAX).saturating_sub(HEADER_BYTES)
+    (sectors * SECTOR_DATA_BYTES)
+        .min(FRAME_BYTES_MAX)
+        .saturating_sub(HEADER_BYTES)
 }
 
 /// Bytes of the largest entry that such a segment can hold.
@@ -52,7 +54,10 @@ pub fn entry_bytes_max(sectors: usize) -> usize {
 type Failure = (&'static str, io::Error);
 
 fn full() -> Failure {
-    ("log budget", io::Error::new(io::ErrorKind::StorageFull, "the log's budget is used up"))
+    (
+        "log budget",
+        io::Error::new(io::ErrorKind::StorageFull, "the log's budget is used up"),
+    )
 }
 
 impl<D: Disk> Writer<D> {
@@ -82,7 +87,9 @@ impl<D: Disk> Writer<D> {
         let sectors = self.segments.geometry().sectors();
         loop {
             let (left, whole) = (room_bytes(sectors - self.head.sector), room_bytes(sectors));
-            let Some(mut batch) = self.shared.next_batch(left, whole, self.head.is_carried) else { break };
+            let Some(mut batch) = self.shared.next_batch(left, whole, self.head.is_carried) else {
+                break;
+            };
             if let Err((what, error)) = self.write(&mut batch) {
                 (self.hooks.fatal)(what, &error);
                 let reason = format!("{what}: {error}");
@@ -112,7 +119,9 @@ impl<D: Disk> Writer<D> {
             self.range.truncate(to);
         }
         batch.purge.into_iter().for_each(|to| self.range.purge(to));
-        let oldest = self.shared.drop_before(batch.truncate.map(|_| self.range.next()), self.range.purged);
+        let oldest = self
+            .shared
+            .drop_before(batch.truncate.map(|_| self.range.next()), self.range.purged);
         self.vote = batch.vote.or(self.vote);
         let header = Header {
             body_bytes: batch.entry_bytes as u32,
@@ -135,12 +144,23 @@ impl<D: Disk> Writer<D> {
             self.buffer.put(&entry.head);
             self.buffer.put(&entry.body);
         }
-        let (bytes, checksum) =
-            self.buffer.seal(&header.encode(), self.segments.salt, place.generation, place.sequence);
-        self.segments.write(place.generation, place.sector, bytes).map_err(|e| ("log write", e))?;
-        self.segments.sync(place.generation).map_err(|e| ("log fsync", e))?;
+        let (bytes, checksum) = self.buffer.seal(
+            &header.encode(),
+            self.segments.salt,
+            place.generation,
+            place.sequence,
+        );
+        self.segments
+            .write(place.generation, place.sector, bytes)
+            .map_err(|e| ("log write", e))?;
+        self.segments
+            .sync(place.generation)
+            .map_err(|e| ("log fsync", e))?;
 
-        batch.entries.iter().for_each(|entry| self.range.append(entry.id));
+        batch
+            .entries
+            .iter()
+            .for_each(|entry| self.range.append(entry.id));
         self.head = Head {
             generation: place.generation,
             sector: place.sector + sectors,
@@ -155,9 +175,13 @@ impl<D: Disk> Writer<D> {
         if let (Some(hook), Some(to)) = (&self.hooks.purged, batch.purge) {
             hook(to).map_err(|e| ("purge", e))?;
         }
-        let ends: Option<(LogId, LogId)> =
-            batch.entries.first().map(|e| e.id).zip(batch.entries.last().map(|e| e.id));
-        self.shared.flushed(batch, place, ends, &self.head, self.vote);
+        let ends: Option<(LogId, LogId)> = batch
+            .entries
+            .first()
+            .map(|e| e.id)
+            .zip(batch.entries.last().map(|e| e.id));
+        self.shared
+            .flushed(batch, place, ends, &self.head, self.vote);
         self.prepare_early();
         if (is_carried && self.shared.is_idle()) || self.marked.elapsed() >= self.mark_every {
             self.mark().map_err(|e| ("log mark", e))?;
@@ -166,9 +190,15 @@ impl<D: Disk> Writer<D> {
     }
 
     fn mark(&mut self) -> io::Result<()> {
-        let Head { generation, sequence, .. } = self.head;
+        let Head {
+            generation,
+            sequence,
+            ..
+        } = self.head;
         self.buffer.clear(1);
-        let (bytes, _) = self.buffer.seal(&[1], self.segments.salt, generation, sequence);
+        let (bytes, _) = self
+            .buffer
+            .seal(&[1], self.segments.salt, generation, sequence);
         self.segments.write_mark(sequence, bytes)?;
         self.marked = Instant::now();
         Ok(())
@@ -185,9 +215,11 @@ impl<D: Disk> Writer<D> {
         }
         let prepared = match std::mem::replace(&mut self.next, Next::Unprepared) {
             Next::Unprepared => self.segments.zero(self.head.generation + 1),
-            Next::Preparing(thread) => thread
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("the thread that prepares segments panicked"))),
+            Next::Preparing(thread) => thread.join().unwrap_or_else(|_| {
+                Err(io::Error::other(
+                    "the thread that prepares segments panicked",
+                ))
+            }),
         };
         prepared.map_err(|e| ("log segment", e))?;
         self.head.generation += 1;
@@ -199,12 +231,16 @@ impl<D: Disk> Writer<D> {
     /// Fills the next segment with zeros beside the writing, once a quarter of this one is used.
     fn prepare_early(&mut self) {
         let quarter = self.segments.geometry().sectors() / 4;
-        if !matches!(self.next, Next::Unprepared) || self.head.sector < quarter || self.free_segments() == 0 {
+        if !matches!(self.next, Next::Unprepared)
+            || self.head.sector < quarter
+            || self.free_segments() == 0
+        {
             return;
         }
         let (segments, generation) = (self.segments.clone(), self.head.generation + 1);
-        let thread =
-            std::thread::Builder::new().name("log-prepare".into()).spawn(move || segments.zero(generation));
+        let thread = std::thread::Builder::new()
+            .name("log-prepare".into())
+            .spawn(move || segments.zero(generation));
         // Without a thread the segment is filled when it is needed.
         self.next = thread.map_or(Next::Unprepared, Next::Preparing);
     }

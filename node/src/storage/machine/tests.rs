@@ -7,28 +7,50 @@ use bytes::Bytes;
 
 use super::*;
 use crate::storage::snapshot::{SnapshotIdentity, installing, list};
-use crate::storage::types::{EntryBytes, Membership, MemberName};
+use crate::storage::types::{EntryBytes, MemberName, Membership};
 use crate::task::command::{self, Command, Create, Outcome};
 use crate::task::state::Bounds;
 use crate::task::tests::{START_MS, claim_of, id, name, task};
 
 fn open(dir: &Path, from: Option<&Path>) -> (Machine, Arc<Store>) {
-    let identity = SnapshotIdentity { cluster_id: "c-1".into(), incarnation: 1 };
+    let identity = SnapshotIdentity {
+        cluster_id: "c-1".into(),
+        incarnation: 1,
+    };
     let store = Store::open(dir, identity, from, Bounds::default()).expect("opened");
     (Machine::new(store.clone()), store)
 }
 
 fn entry(index: u64, payload: EntryPayload<EntryBytes, u64, MemberName>) -> Entry {
-    Entry { log_id: LogId::new_term_index(1, index), payload }
+    Entry {
+        log_id: LogId::new_term_index(1, index),
+        payload,
+    }
 }
 
 fn commands(index: u64, commands: Vec<Command>) -> Entry {
-    let content = command::Entry { lease_time_ms: 0, wall_time_ms: START_MS, commands };
-    entry(index, EntryPayload::Normal(EntryBytes(postcard::to_stdvec(&content).expect("plain values").into())))
+    let content = command::Entry {
+        lease_time_ms: 0,
+        wall_time_ms: START_MS,
+        commands,
+    };
+    entry(
+        index,
+        EntryPayload::Normal(EntryBytes(
+            postcard::to_stdvec(&content).expect("plain values").into(),
+        )),
+    )
 }
 
 fn create(index: u64, text: &str) -> Entry {
-    commands(index, vec![Command::Create(Create { namespace: name("ns"), queue: name("q"), tasks: vec![task(text)] })])
+    commands(
+        index,
+        vec![Command::Create(Create {
+            namespace: name("ns"),
+            queue: name("q"),
+            tasks: vec![task(text)],
+        })],
+    )
 }
 
 fn members() -> Membership {
@@ -37,7 +59,11 @@ fn members() -> Membership {
 }
 
 async fn apply(machine: &mut Machine, entries: Vec<Entry>) -> io::Result<()> {
-    machine.apply(futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))))).await
+    machine
+        .apply(futures::stream::iter(
+            entries.into_iter().map(|entry| Ok((entry, None))),
+        ))
+        .await
 }
 
 #[tokio::test]
@@ -45,33 +71,52 @@ async fn applied_entries_are_read_with_their_log_id_and_payload() {
     let dir = tempfile::tempdir().expect("a folder");
     let (mut machine, store) = open(dir.path(), None);
     let mut progress = store.progress();
-    let mut entries = vec![entry(0, EntryPayload::Membership(members())), entry(1, EntryPayload::Blank)];
+    let mut entries = vec![
+        entry(0, EntryPayload::Membership(members())),
+        entry(1, EntryPayload::Blank),
+    ];
     entries.extend((2..200).map(|n| create(n, &format!("t{n}"))));
     apply(&mut machine, entries).await.expect("applied");
     let (applied, membership) = machine.applied_state().await.expect("state");
     assert_eq!(applied, Some(LogId::new_term_index(1, 199)));
-    assert_eq!((membership.log_id(), membership.membership()), (&Some(LogId::new_term_index(1, 0)), &members()));
+    assert_eq!(
+        (membership.log_id(), membership.membership()),
+        (&Some(LogId::new_term_index(1, 0)), &members())
+    );
     assert_eq!(progress.borrow_and_update().applied, applied);
     let payload = store.read(|state, payloads| {
         let view = state.get(&name("ns"), &id("t7")).expect("it is there");
         payloads.get(view.seq)
     });
     assert_eq!(payload, Some(Bytes::from_static(b"t7")));
-    assert_eq!(store.next_gained().await, BTreeSet::from([(name("ns"), name("q"))]));
+    assert_eq!(
+        store.next_gained().await,
+        BTreeSet::from([(name("ns"), name("q"))])
+    );
 }
 
 #[tokio::test]
 async fn an_entry_that_cannot_be_read_or_needs_a_higher_level_is_never_skipped() {
     let dir = tempfile::tempdir().expect("a folder");
     let (mut machine, _store) = open(dir.path(), None);
-    let garbage = entry(1, EntryPayload::Normal(EntryBytes(Bytes::from_static(&[0, 0, 1, 99]))));
-    let error = apply(&mut machine, vec![garbage]).await.expect_err("an unknown command");
+    let garbage = entry(
+        1,
+        EntryPayload::Normal(EntryBytes(Bytes::from_static(&[0, 0, 1, 99]))),
+    );
+    let error = apply(&mut machine, vec![garbage])
+        .await
+        .expect_err("an unknown command");
     assert!(error.to_string().contains("cannot be read"), "{error}");
     let mut longer = postcard::to_stdvec(&(0u64, 0u64, 0u64)).expect("plain values");
     longer.push(0);
     let longer = entry(1, EntryPayload::Normal(EntryBytes(longer.into())));
-    assert!(apply(&mut machine, vec![longer]).await.is_err(), "bytes are left over");
-    let error = apply(&mut machine, vec![commands(1, vec![Command::SetLevel(2)])]).await.expect_err("an unknown level");
+    assert!(
+        apply(&mut machine, vec![longer]).await.is_err(),
+        "bytes are left over"
+    );
+    let error = apply(&mut machine, vec![commands(1, vec![Command::SetLevel(2)])])
+        .await
+        .expect_err("an unknown level");
     assert!(error.to_string().contains("feature level 2"), "{error}");
 }
 
@@ -79,62 +124,143 @@ async fn an_entry_that_cannot_be_read_or_needs_a_higher_level_is_never_skipped()
 async fn a_cut_waits_for_the_log_and_is_then_openrafts_snapshot() {
     let dir = tempfile::tempdir().expect("a folder");
     let (mut machine, store) = open(dir.path(), None);
-    assert!(store.cut_snapshot(async |_| Ok(())).await.expect("nothing to cut").is_none());
-    assert!(machine.try_create_snapshot_builder(false).await.is_none(), "nothing is finished yet");
-    apply(&mut machine, vec![entry(0, EntryPayload::Membership(members())), create(1, "a")]).await.expect("applied");
-    let not_flushed = store.cut_snapshot(async |_| Err(io::Error::other("the log is gone"))).await;
+    assert!(
+        store
+            .cut_snapshot(async |_| Ok(()))
+            .await
+            .expect("nothing to cut")
+            .is_none()
+    );
+    assert!(
+        machine.try_create_snapshot_builder(false).await.is_none(),
+        "nothing is finished yet"
+    );
+    apply(
+        &mut machine,
+        vec![
+            entry(0, EntryPayload::Membership(members())),
+            create(1, "a"),
+        ],
+    )
+    .await
+    .expect("applied");
+    let not_flushed = store
+        .cut_snapshot(async |_| Err(io::Error::other("the log is gone")))
+        .await;
     assert!(not_flushed.is_err());
-    assert!(machine.get_current_snapshot().await.expect("no error").is_none());
+    assert!(
+        machine
+            .get_current_snapshot()
+            .await
+            .expect("no error")
+            .is_none()
+    );
     let cut = store.cut_snapshot(async |index| {
         assert_eq!(index, 1);
         Ok(())
     });
     let cut = cut.await.expect("cut").expect("there is something new");
-    assert!(store.cut_snapshot(async |_| Ok(())).await.expect("no error").is_none(), "nothing new since");
-    let mut builder = machine.try_create_snapshot_builder(false).await.expect("one is finished");
+    assert!(
+        store
+            .cut_snapshot(async |_| Ok(()))
+            .await
+            .expect("no error")
+            .is_none(),
+        "nothing new since"
+    );
+    let mut builder = machine
+        .try_create_snapshot_builder(false)
+        .await
+        .expect("one is finished");
     let built = builder.build_snapshot().await.expect("built");
-    assert_eq!((built.snapshot.id, built.meta.last_log_id), (cut.id, Some(LogId::new_term_index(1, 1))));
+    assert_eq!(
+        (built.snapshot.id, built.meta.last_log_id),
+        (cut.id, Some(LogId::new_term_index(1, 1)))
+    );
     assert_eq!(built.meta.last_membership.membership(), &members());
 }
 
 #[tokio::test]
 async fn a_snapshot_moves_to_another_member_and_survives_its_restart() {
-    let (leader_dir, follower_dir) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (leader_dir, follower_dir) = (
+        tempfile::tempdir().expect("a folder"),
+        tempfile::tempdir().expect("a folder"),
+    );
     let (mut leader, leader_store) = open(leader_dir.path(), None);
-    apply(&mut leader, vec![entry(0, EntryPayload::Membership(members())), create(1, "a"), create(2, "b")])
+    apply(
+        &mut leader,
+        vec![
+            entry(0, EntryPayload::Membership(members())),
+            create(1, "a"),
+            create(2, "b"),
+        ],
+    )
+    .await
+    .expect("applied");
+    let cut = leader_store
+        .cut_snapshot(async |_| Ok(()))
         .await
-        .expect("applied");
-    let cut = leader_store.cut_snapshot(async |_| Ok(())).await.expect("cut").expect("something");
+        .expect("cut")
+        .expect("something");
     let snapshot = with_meta(cut).expect("a membership of ours");
 
     let (mut follower, follower_store) = open(follower_dir.path(), None);
-    apply(&mut follower, vec![create(1, "stale")]).await.expect("applied");
-    follower.install_snapshot(&snapshot.meta, snapshot.snapshot).await.expect("installed");
+    apply(&mut follower, vec![create(1, "stale")])
+        .await
+        .expect("applied");
+    follower
+        .install_snapshot(&snapshot.meta, snapshot.snapshot)
+        .await
+        .expect("installed");
     let hash = |store: &Store| store.read(|state, _| state.hash());
     assert_eq!(hash(&follower_store), hash(&leader_store));
-    assert!(follower_store.read(|state, _| state.get(&name("ns"), &id("stale"))).is_none());
-    assert_eq!(follower.applied_state().await.expect("state"), leader.applied_state().await.expect("state"));
-    let marker = installing(follower_dir.path()).expect("read").expect("the log is not purged yet");
+    assert!(
+        follower_store
+            .read(|state, _| state.get(&name("ns"), &id("stale")))
+            .is_none()
+    );
+    assert_eq!(
+        follower.applied_state().await.expect("state"),
+        leader.applied_state().await.expect("state")
+    );
+    let marker = installing(follower_dir.path())
+        .expect("read")
+        .expect("the log is not purged yet");
     assert_eq!(marker.index, 2);
 
     let newest = list(follower_dir.path()).expect("listed").remove(0);
     let (mut again, store) = open(follower_dir.path(), Some(&newest.path));
-    assert_eq!(again.applied_state().await.expect("state"), leader.applied_state().await.expect("state"));
+    assert_eq!(
+        again.applied_state().await.expect("state"),
+        leader.applied_state().await.expect("state")
+    );
     let claim = commands(3, vec![Command::Claim(claim_of(&["q"], "c", 9))]);
-    apply(&mut again, vec![claim.clone()]).await.expect("applied");
+    apply(&mut again, vec![claim.clone()])
+        .await
+        .expect("applied");
     apply(&mut leader, vec![claim]).await.expect("applied");
     assert_eq!(hash(&store), hash(&leader_store));
-    assert_eq!(store.progress().borrow().deadlines.lease_time_ms, Some(30_000));
+    assert_eq!(
+        store.progress().borrow().deadlines.lease_time_ms,
+        Some(30_000)
+    );
 }
 
 #[tokio::test]
 async fn outcomes_come_one_a_command_in_order() {
     let dir = tempfile::tempdir().expect("a folder");
     let (_machine, store) = open(dir.path(), None);
-    let step = decode(commands(1, vec![Command::Tick, Command::Claim(claim_of(&["q"], "c", 1))])).expect("decoded");
+    let step = decode(commands(
+        1,
+        vec![Command::Tick, Command::Claim(claim_of(&["q"], "c", 1))],
+    ))
+    .expect("decoded");
     let blank = decode(entry(2, EntryPayload::Blank)).expect("decoded");
     let outcomes = store.apply(vec![step, blank]).expect("applied");
-    assert_eq!(outcomes, [vec![Outcome::Done, Outcome::Claimed(vec![])], vec![]]);
+    assert_eq!(
+        outcomes,
+        [vec![Outcome::Done, Outcome::Claimed(vec![])], vec![]]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,7 +269,10 @@ async fn a_snapshot_cut_while_entries_are_applied_is_the_state_of_one_of_them() 
     let (mut machine, store) = open(dir.path(), None);
     let entries: Vec<Entry> = (1..400u64)
         .map(|n| match n % 3 {
-            0 => commands(n, vec![Command::Claim(claim_of(&["q"], &format!("c{n}"), 2))]),
+            0 => commands(
+                n,
+                vec![Command::Claim(claim_of(&["q"], &format!("c{n}"), 2))],
+            ),
             _ => create(n, &format!("t{n}")),
         })
         .collect();
@@ -168,7 +297,11 @@ async fn a_snapshot_cut_while_entries_are_applied_is_the_state_of_one_of_them() 
         let index = entry.log_id.index();
         apply(&mut replayed, vec![entry]).await.expect("applied");
         if let Some(hash) = hashes.remove(&index) {
-            assert_eq!(replayed_store.read(|state, _| state.hash()), hash, "at {index}");
+            assert_eq!(
+                replayed_store.read(|state, _| state.hash()),
+                hash,
+                "at {index}"
+            );
         }
     }
     assert!(hashes.is_empty());

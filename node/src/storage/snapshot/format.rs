@@ -39,7 +39,9 @@ pub struct SnapshotIdentity {
 }
 
 /// Of the last log entry in the snapshot. Later terms are newer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Position {
     pub term: u64,
     pub index: u64,
@@ -63,9 +65,15 @@ pub struct Header {
 /// Namespaces, then queues, then tasks, each by its number.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Record<'a> {
-    Namespace { id: u32, name: Name },
+    Namespace {
+        id: u32,
+        name: Name,
+    },
     Queue(Cow<'a, QueueRow>),
-    Task { row: Cow<'a, TaskRow>, payload: Option<Bytes> },
+    Task {
+        row: Cow<'a, TaskRow>,
+        payload: Option<Bytes>,
+    },
 }
 
 impl Header {
@@ -73,7 +81,10 @@ impl Header {
         if self.identity == *expected {
             return Ok(());
         }
-        let SnapshotIdentity { cluster_id, incarnation } = &self.identity;
+        let SnapshotIdentity {
+            cluster_id,
+            incarnation,
+        } = &self.identity;
         Err(bad(format!(
             "the snapshot belongs to cluster {cluster_id} incarnation {incarnation}, not to {} incarnation {}",
             expected.cluster_id, expected.incarnation
@@ -90,5 +101,8 @@ pub fn chained(previous: &[u8; HASH_BYTES], bytes: &[u8]) -> [u8; HASH_BYTES] {
 
 /// 128 bits of it name a file's content.
 pub fn id_of(last_hash: &[u8; HASH_BYTES]) -> String {
-    last_hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    last_hash[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -6,7 +6,8 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 
 use super::format::{
-    BLOCK_BYTES, BLOCK_BYTES_MAX, FORMAT, HASH_BYTES, HEADER_BYTES_MAX, Header, MAGIC, Record, chained, id_of,
+    BLOCK_BYTES, BLOCK_BYTES_MAX, FORMAT, HASH_BYTES, HEADER_BYTES_MAX, Header, MAGIC, Record,
+    chained, id_of,
 };
 use super::{SnapshotHandle, bad};
 use crate::storage::payloads::Payloads;
@@ -43,7 +44,10 @@ pub fn verify(file: &File) -> io::Result<Checked> {
     let mut blocks = Blocks::begin(file)?;
     while blocks.next()? {}
     let id = blocks.end(None)?;
-    Ok(Checked { header: blocks.header, id })
+    Ok(Checked {
+        header: blocks.header,
+        id,
+    })
 }
 
 pub struct Loaded {
@@ -56,7 +60,9 @@ pub fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Loaded> {
     let mut blocks = Blocks::begin(&handle.file)?;
     let level = blocks.header.meta.feature_level;
     if level > FEATURE_LEVEL_KNOWN {
-        return Err(bad(format!("the snapshot needs feature level {level}, known is {FEATURE_LEVEL_KNOWN}")));
+        return Err(bad(format!(
+            "the snapshot needs feature level {level}, known is {FEATURE_LEVEL_KNOWN}"
+        )));
     }
     let mut loader = Loader::new(blocks.header.meta.clone(), bounds);
     let mut payloads = Payloads::default();
@@ -64,18 +70,35 @@ pub fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Loaded> {
     while blocks.next()? {
         let mut rest: &[u8] = &blocks.block;
         while !rest.is_empty() {
-            let (record, after) = postcard::take_from_bytes(rest).map_err(|error| bad(format!("a record: {error}")))?;
+            let (record, after) = postcard::take_from_bytes(rest)
+                .map_err(|error| bad(format!("a record: {error}")))?;
             counts.records += 1;
             load_record(record, &mut loader, &mut payloads, &mut counts)?;
             rest = after;
         }
     }
     let header = &blocks.header;
-    let found = (counts.namespaces, counts.queues, counts.tasks, counts.payload_bytes);
-    if found != (header.namespaces, header.queues, header.tasks, header.payload_bytes) {
-        return Err(bad(format!("the counts are {found:?} and not those of the header")));
+    let found = (
+        counts.namespaces,
+        counts.queues,
+        counts.tasks,
+        counts.payload_bytes,
+    );
+    if found
+        != (
+            header.namespaces,
+            header.queues,
+            header.tasks,
+            header.payload_bytes,
+        )
+    {
+        return Err(bad(format!(
+            "the counts are {found:?} and not those of the header"
+        )));
     }
-    let state = loader.finish(header.state_hash).map_err(|unfit| bad(unfit.to_string()))?;
+    let state = loader
+        .finish(header.state_hash)
+        .map_err(|unfit| bad(unfit.to_string()))?;
     blocks.end(Some(counts.records))?;
     Ok(Loaded { state, payloads })
 }
@@ -106,8 +129,13 @@ fn load_record(
         }
         Record::Task { row, payload } => {
             counts.tasks += 1;
-            let (seq, payload_bytes, finished) = (row.seq, row.payload_bytes as usize, row.finished_ms().is_some());
-            if payload.as_ref().map(|payload| payload.len()) != (!finished).then_some(payload_bytes) {
+            let (seq, payload_bytes, finished) = (
+                row.seq,
+                row.payload_bytes as usize,
+                row.finished_ms().is_some(),
+            );
+            if payload.as_ref().map(|payload| payload.len()) != (!finished).then_some(payload_bytes)
+            {
                 return Err(bad(format!("the payload of task {seq} is not the row's")));
             }
             if let Some(payload) = payload {
@@ -148,7 +176,13 @@ impl Blocks<'_> {
         start.resize(16 + length, 0);
         input.read_exact(&mut start[16..])?;
         let chain = chained(&[0; HASH_BYTES], &start);
-        let mut blocks = Blocks { input, header: decode_header(&start[16..])?, block: Vec::new(), chain, blocks: 0 };
+        let mut blocks = Blocks {
+            input,
+            header: decode_header(&start[16..])?,
+            block: Vec::new(),
+            chain,
+            blocks: 0,
+        };
         blocks.check_hash("the header")?;
         Ok(blocks)
     }
@@ -179,7 +213,9 @@ impl Blocks<'_> {
         self.chain = chained(&self.chain, &counts);
         self.check_hash("the end")?;
         let (blocks_written, records_written) = (u64_of(&counts[..8]), u64_of(&counts[8..]));
-        if blocks_written != self.blocks || records.is_some_and(|records| records != records_written) {
+        if blocks_written != self.blocks
+            || records.is_some_and(|records| records != records_written)
+        {
             return Err(bad("the counts at the end are not those of the file"));
         }
         if self.input.read(&mut [0])? != 0 {
@@ -191,7 +227,11 @@ impl Blocks<'_> {
     fn check_hash(&mut self, of: &str) -> io::Result<()> {
         let mut hash = [0; HASH_BYTES];
         self.input.read_exact(&mut hash)?;
-        if hash != self.chain { Err(bad(format!("{of} does not have its hash"))) } else { Ok(()) }
+        if hash != self.chain {
+            Err(bad(format!("{of} does not have its hash")))
+        } else {
+            Ok(())
+        }
     }
 }
 

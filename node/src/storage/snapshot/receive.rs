@@ -19,21 +19,42 @@ pub struct SnapshotReceiver {
 
 impl SnapshotReceiver {
     /// What was received of another snapshot is dropped.
-    pub fn begin(snapshots: &Snapshots, id: &str, bytes_total: u64) -> io::Result<SnapshotReceiver> {
+    pub fn begin(
+        snapshots: &Snapshots,
+        id: &str,
+        bytes_total: u64,
+    ) -> io::Result<SnapshotReceiver> {
         if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a snapshot id has 32 hexadecimal digits"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a snapshot id has 32 hexadecimal digits",
+            ));
         }
         let path = snapshots.dir().join(format!("receive-{id}.tmp"));
         for entry in fs::read_dir(snapshots.dir())? {
             let other = entry?.path();
-            let name = other.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = other
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             if name.starts_with("receive-") && other != path {
                 remove_if_there(&other)?;
             }
         }
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
         let received = file.metadata()?.len();
-        let mut receiver = SnapshotReceiver { file, path, id: id.to_owned(), bytes_total, received };
+        let mut receiver = SnapshotReceiver {
+            file,
+            path,
+            id: id.to_owned(),
+            bytes_total,
+            received,
+        };
         if received > bytes_total {
             receiver.restart()?;
         }
@@ -51,7 +72,11 @@ impl SnapshotReceiver {
             let expected = self.received;
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("a chunk of {} bytes at {offset}, expected at {expected} of {}", chunk.len(), self.bytes_total),
+                format!(
+                    "a chunk of {} bytes at {offset}, expected at {expected} of {}",
+                    chunk.len(),
+                    self.bytes_total
+                ),
             ));
         }
         self.file.write_all_at(chunk, offset)?;
@@ -62,7 +87,10 @@ impl SnapshotReceiver {
     /// Verifies the whole. A file that does not verify is dropped: the next try starts from nothing.
     pub fn finish(mut self, snapshots: &Snapshots) -> io::Result<SnapshotHandle> {
         if self.received != self.bytes_total {
-            return Err(bad(format!("{} of {} bytes received", self.received, self.bytes_total)));
+            return Err(bad(format!(
+                "{} of {} bytes received",
+                self.received, self.bytes_total
+            )));
         }
         self.file.sync_all()?;
         let checked = SnapshotHandle::open(&self.path, snapshots.identity());
@@ -70,7 +98,10 @@ impl SnapshotReceiver {
             Ok(handle) if handle.id == self.id => Ok(handle),
             Ok(handle) => {
                 self.restart()?;
-                Err(bad(format!("received snapshot {}, announced was {}", handle.id, self.id)))
+                Err(bad(format!(
+                    "received snapshot {}, announced was {}",
+                    handle.id, self.id
+                )))
             }
             Err(error) => {
                 self.restart()?;

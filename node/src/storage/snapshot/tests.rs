@@ -11,29 +11,55 @@ use crate::task::state::{Bounds, PayloadEffect};
 use crate::task::tests::{START_MS, World, claim_of, complete, discard, fail, name, task};
 
 fn identity() -> SnapshotIdentity {
-    SnapshotIdentity { cluster_id: "c-1".into(), incarnation: 1 }
+    SnapshotIdentity {
+        cluster_id: "c-1".into(),
+        incarnation: 1,
+    }
 }
 
 /// Every state, more than one block, a membership of some bytes.
 fn world() -> World {
     let mut world = World::new();
     world.create("q", (0..40).map(|n| task(&format!("t{n}"))).collect());
-    world.create("p", vec![NewTask { payload: Bytes::from(vec![7; 300 << 10]), ..task("large") }]);
-    world.create("p", vec![NewTask { not_before_ms: START_MS + 5_000, ..task("later") }]);
+    world.create(
+        "p",
+        vec![NewTask {
+            payload: Bytes::from(vec![7; 300 << 10]),
+            ..task("large")
+        }],
+    );
+    world.create(
+        "p",
+        vec![NewTask {
+            not_before_ms: START_MS + 5_000,
+            ..task("later")
+        }],
+    );
     let claimed = world.claim(claim_of(&["q"], "c1", 8));
     let settles = [complete(), complete(), fail(), discard()];
     for (claimed, action) in claimed.iter().zip(settles) {
-        world.settle(claimed.task.id.as_str(), claimed.token, action).expect("settled");
+        world
+            .settle(claimed.task.id.as_str(), claimed.token, action)
+            .expect("settled");
     }
     world
 }
 
 fn frozen(world: &World) -> Frozen {
     let mut payloads = Payloads::default();
-    let kept = world.payloads.iter().map(|(seq, payload)| PayloadEffect::Keep { seq: *seq, payload: payload.clone() });
+    let kept = world
+        .payloads
+        .iter()
+        .map(|(seq, payload)| PayloadEffect::Keep {
+            seq: *seq,
+            payload: payload.clone(),
+        });
     payloads.apply(kept);
     Frozen {
-        position: Position { term: 3, index: world.index },
+        position: Position {
+            term: 3,
+            index: world.index,
+        },
         membership: b"members".to_vec(),
         tables: world.state.tables().clone(),
         payloads,
@@ -62,10 +88,21 @@ fn a_loaded_snapshot_is_the_state_it_was_cut_from_and_goes_on_like_it() {
     for (seq, payload) in &before.payloads {
         assert_eq!(loaded.payloads.get(*seq).as_ref(), Some(payload));
     }
-    let mut after = World { state: loaded.state, payloads: before.payloads.clone(), ..world() };
+    let mut after = World {
+        state: loaded.state,
+        payloads: before.payloads.clone(),
+        ..world()
+    };
     for round in 0..30u64 {
-        let create = Create { namespace: name("ns"), queue: name("q"), tasks: vec![task(&format!("n{round}"))] };
-        let commands = vec![Command::Claim(claim_of(&["q", "p"], &format!("r{round}"), 3)), Command::Create(create)];
+        let create = Create {
+            namespace: name("ns"),
+            queue: name("q"),
+            tasks: vec![task(&format!("n{round}"))],
+        };
+        let commands = vec![
+            Command::Claim(claim_of(&["q", "p"], &format!("r{round}"), 3)),
+            Command::Create(create),
+        ];
         for world in [&mut before, &mut after] {
             world.lease_time_ms += round * 1_000;
             world.wall_time_ms += round * 400_000;
@@ -82,9 +119,17 @@ fn the_same_state_gives_the_same_bytes_also_after_a_load() {
     let (second_dir, second) = folder();
     let one = cut(&first, &world());
     let loaded = load(&one, Bounds::default()).expect("loaded");
-    let two = cut(&second, &World { state: loaded.state, ..world() });
+    let two = cut(
+        &second,
+        &World {
+            state: loaded.state,
+            ..world()
+        },
+    );
     assert_eq!(one.id, two.id);
-    let bytes = |dir: &tempfile::TempDir| fs::read(&list(dir.path()).expect("listed")[0].path).expect("read");
+    let bytes = |dir: &tempfile::TempDir| {
+        fs::read(&list(dir.path()).expect("listed")[0].path).expect("read")
+    };
     assert_eq!(bytes(&first_dir), bytes(&second_dir));
 }
 
@@ -92,7 +137,10 @@ fn the_same_state_gives_the_same_bytes_also_after_a_load() {
 fn the_format_is_the_one_agreed_on() {
     let (_dir, snapshots) = folder();
     // A change here is a new format number or a higher feature level, never only a new line.
-    assert_eq!(cut(&snapshots, &world()).id, "8036bc4c2ea3a26294c257e4961b18bb");
+    assert_eq!(
+        cut(&snapshots, &world()).id,
+        "8036bc4c2ea3a26294c257e4961b18bb"
+    );
 }
 
 #[test]
@@ -126,14 +174,23 @@ fn rows_that_do_not_belong_together_are_refused_even_when_their_bytes_are_whole(
     let mut lying = frozen(&whole);
     lying.tables.meta.feature_level = 2;
     let handle = snapshots.write(&lying).expect("its bytes are whole");
-    assert!(load(&handle, Bounds::default()).is_err(), "a level that is not known");
+    assert!(
+        load(&handle, Bounds::default()).is_err(),
+        "a level that is not known"
+    );
     let mut lying = frozen(&whole);
     lying.tables.namespaces.clear();
     let handle = snapshots.write(&lying).expect("its bytes are whole");
-    assert!(load(&handle, Bounds::default()).is_err(), "queues without their namespace");
+    assert!(
+        load(&handle, Bounds::default()).is_err(),
+        "queues without their namespace"
+    );
     let mut lying = frozen(&whole);
     lying.payloads = Payloads::default();
-    assert!(snapshots.write(&lying).is_err(), "a payload that is not in memory");
+    assert!(
+        snapshots.write(&lying).is_err(),
+        "a payload that is not in memory"
+    );
     assert!(!snapshots.dir().join(CUT_TEMPORARY).exists());
 }
 
@@ -143,11 +200,22 @@ fn a_snapshot_of_another_cluster_or_incarnation_is_refused() {
     cut(&snapshots, &world());
     let path = &list(dir.path()).expect("listed")[0].path;
     for other in [
-        SnapshotIdentity { cluster_id: "c-2".into(), ..identity() },
-        SnapshotIdentity { incarnation: 2, ..identity() },
+        SnapshotIdentity {
+            cluster_id: "c-2".into(),
+            ..identity()
+        },
+        SnapshotIdentity {
+            incarnation: 2,
+            ..identity()
+        },
     ] {
         let error = SnapshotHandle::open(path, &other).expect_err("refused");
-        assert!(error.to_string().contains("belongs to cluster c-1 incarnation 1"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("belongs to cluster c-1 incarnation 1"),
+            "{error}"
+        );
     }
 }
 
@@ -167,7 +235,10 @@ fn the_newest_two_are_kept_and_a_bad_newest_leaves_the_older_one() {
     fs::write(&files[0].path, bytes).expect("written");
     fs::write(dir.path().join(CUT_TEMPORARY), b"half").expect("written");
     let again = Snapshots::open(dir.path(), identity()).expect("opened");
-    assert_eq!(again.newest().map(|handle| handle.position().index), Some(world.index - 2));
+    assert_eq!(
+        again.newest().map(|handle| handle.position().index),
+        Some(world.index - 2)
+    );
     assert!(!dir.path().join(CUT_TEMPORARY).exists());
 }
 
@@ -197,11 +268,15 @@ fn a_full_disk_is_an_error_wherever_it_happens_and_leaves_the_older_snapshot() {
     world.tick();
     let frozen = frozen(&world);
     for budget in (0..older.bytes as usize).step_by(8_000) {
-        let error = write::encode(&frozen, &identity(), Full(budget)).expect_err("the disk is full");
+        let error =
+            write::encode(&frozen, &identity(), Full(budget)).expect_err("the disk is full");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
     fs::create_dir(dir.path().join(CUT_TEMPORARY)).expect("made");
-    assert!(snapshots.write(&frozen).is_err(), "a folder is in the way of the file");
+    assert!(
+        snapshots.write(&frozen).is_err(),
+        "a folder is in the way of the file"
+    );
     assert_eq!(snapshots.newest().map(|handle| handle.id), Some(older.id));
 }
 
@@ -211,19 +286,37 @@ fn a_broken_transfer_goes_on_where_it_stopped_also_after_a_restart() {
     let handle = cut(&leader, &world());
     let (dir, follower) = folder();
     let mut receiver = SnapshotReceiver::begin(&follower, &handle.id, handle.bytes).expect("begun");
-    receiver.write(0, &handle.read_at(0, 1_000).expect("read")).expect("written");
-    assert!(receiver.write(0, b"again").is_err(), "only the next chunk fits");
-    assert!(receiver.write(1_000, &vec![0; handle.bytes as usize]).is_err(), "more than announced");
+    receiver
+        .write(0, &handle.read_at(0, 1_000).expect("read"))
+        .expect("written");
+    assert!(
+        receiver.write(0, b"again").is_err(),
+        "only the next chunk fits"
+    );
+    assert!(
+        receiver
+            .write(1_000, &vec![0; handle.bytes as usize])
+            .is_err(),
+        "more than announced"
+    );
     drop(receiver);
-    let follower = Snapshots::open(dir.path(), identity()).map(|reopened| (reopened, drop(follower))).expect("opened").0;
+    let follower = Snapshots::open(dir.path(), identity())
+        .map(|reopened| (reopened, drop(follower)))
+        .expect("opened")
+        .0;
     let mut receiver = SnapshotReceiver::begin(&follower, &handle.id, handle.bytes).expect("begun");
     while receiver.received() < handle.bytes {
         let offset = receiver.received();
-        receiver.write(offset, &handle.read_at(offset, 70_000).expect("read")).expect("written");
+        receiver
+            .write(offset, &handle.read_at(offset, 70_000).expect("read"))
+            .expect("written");
     }
     let received = receiver.finish(&follower).expect("whole");
     let published = follower.publish(received).expect("published");
-    assert_eq!((published.id.as_str(), published.position()), (handle.id.as_str(), handle.position()));
+    assert_eq!(
+        (published.id.as_str(), published.position()),
+        (handle.id.as_str(), handle.position())
+    );
     assert!(load(&published, Bounds::default()).is_ok());
 }
 
@@ -237,11 +330,21 @@ fn a_damaged_transfer_is_refused_and_starts_again_from_nothing() {
     let mut receiver = SnapshotReceiver::begin(&follower, &handle.id, handle.bytes).expect("begun");
     receiver.write(0, &bytes).expect("written");
     assert!(receiver.finish(&follower).is_err());
-    assert_eq!(SnapshotReceiver::begin(&follower, &handle.id, handle.bytes).expect("begun").received(), 0);
+    assert_eq!(
+        SnapshotReceiver::begin(&follower, &handle.id, handle.bytes)
+            .expect("begun")
+            .received(),
+        0
+    );
     let other_id = "0123456789abcdef0123456789abcdef";
     let mut receiver = SnapshotReceiver::begin(&follower, other_id, handle.bytes).expect("begun");
-    receiver.write(0, &handle.read_at(0, usize::MAX).expect("read")).expect("written");
-    assert!(receiver.finish(&follower).is_err(), "whole, but not the one that was announced");
+    receiver
+        .write(0, &handle.read_at(0, usize::MAX).expect("read"))
+        .expect("written");
+    assert!(
+        receiver.finish(&follower).is_err(),
+        "whole, but not the one that was announced"
+    );
     assert!(SnapshotReceiver::begin(&follower, "../../etc/passwd", 1).is_err());
 }
 
@@ -264,9 +367,14 @@ fn a_copy_for_a_snapshot_does_not_change_with_the_state() {
     let hash = copy.tables.rehash();
     let running = world.claim(claim_of(&["q"], "x", 20));
     for claimed in running {
-        world.settle(claimed.task.id.as_str(), claimed.token, complete()).expect("settled");
+        world
+            .settle(claimed.task.id.as_str(), claimed.token, complete())
+            .expect("settled");
     }
     assert_eq!(copy.tables.rehash(), hash);
     assert_ne!(world.state.hash(), hash);
-    assert_eq!(world.get("t20").map(|view| view.state), Some(TaskState::Completed));
+    assert_eq!(
+        world.get("t20").map(|view| view.state),
+        Some(TaskState::Completed)
+    );
 }

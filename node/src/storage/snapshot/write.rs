@@ -25,9 +25,15 @@ pub fn encode(frozen: &Frozen, identity: &SnapshotIdentity, file: impl Write) ->
     // From the rows themselves: a state that has drifted from its kept hash is never written down as good.
     let state_hash = tables.rehash();
     if state_hash != tables.hash() {
-        return Err(bad(format!("the rows hash to {state_hash:032x}, the state says {:032x}", tables.hash())));
+        return Err(bad(format!(
+            "the rows hash to {state_hash:032x}, the state says {:032x}",
+            tables.hash()
+        )));
     }
-    let unfinished = tables.tasks.values().filter(|row| row.finished_ms().is_none());
+    let unfinished = tables
+        .tasks
+        .values()
+        .filter(|row| row.finished_ms().is_none());
     let header = Header {
         identity: identity.clone(),
         position: frozen.position,
@@ -41,7 +47,10 @@ pub fn encode(frozen: &Frozen, identity: &SnapshotIdentity, file: impl Write) ->
     };
     let mut out = Blocks::begin(BufWriter::with_capacity(BLOCK_BYTES, file), &header)?;
     for (id, name) in tables.namespaces.iter() {
-        out.record(&Record::Namespace { id: *id, name: name.clone() })?;
+        out.record(&Record::Namespace {
+            id: *id,
+            name: name.clone(),
+        })?;
     }
     for queue in tables.queues.values() {
         out.record(&Record::Queue(Cow::Borrowed(queue)))?;
@@ -49,11 +58,17 @@ pub fn encode(frozen: &Frozen, identity: &SnapshotIdentity, file: impl Write) ->
     for row in tables.tasks.values() {
         let payload = match row.finished_ms() {
             Some(_) => None,
-            None => Some(frozen.payloads.get(row.seq).ok_or_else(|| {
-                bad(format!("task {} has no payload in memory", row.seq))
-            })?),
+            None => Some(
+                frozen
+                    .payloads
+                    .get(row.seq)
+                    .ok_or_else(|| bad(format!("task {} has no payload in memory", row.seq)))?,
+            ),
         };
-        out.record(&Record::Task { row: Cow::Borrowed(row), payload })?;
+        out.record(&Record::Task {
+            row: Cow::Borrowed(row),
+            payload,
+        })?;
     }
     out.end()
 }
@@ -77,14 +92,24 @@ impl<W: Write> Blocks<W> {
         let chain = chained(&[0; HASH_BYTES], &start);
         out.write_all(&start)?;
         out.write_all(&chain)?;
-        Ok(Blocks { out, block: Vec::with_capacity(BLOCK_BYTES), chain, blocks: 0, records: 0 })
+        Ok(Blocks {
+            out,
+            block: Vec::with_capacity(BLOCK_BYTES),
+            chain,
+            blocks: 0,
+            records: 0,
+        })
     }
 
     fn record(&mut self, record: &Record<'_>) -> io::Result<()> {
         let block = std::mem::take(&mut self.block);
         self.block = postcard::to_extend(record, block).map_err(io::Error::other)?;
         self.records += 1;
-        if self.block.len() >= BLOCK_BYTES { self.flush() } else { Ok(()) }
+        if self.block.len() >= BLOCK_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -92,7 +117,8 @@ impl<W: Write> Blocks<W> {
             return Ok(());
         }
         self.chain = chained(&self.chain, &self.block);
-        self.out.write_all(&(self.block.len() as u32).to_le_bytes())?;
+        self.out
+            .write_all(&(self.block.len() as u32).to_le_bytes())?;
         self.out.write_all(&self.block)?;
         self.out.write_all(&self.chain)?;
         self.blocks += 1;

@@ -13,11 +13,19 @@ fn hex<T: serde::Serialize>(value: &T) -> String {
 }
 
 fn new_task() -> NewTask {
-    NewTask { not_before_ms: 300, payload_hash: [7; 16], ..task("t1") }
+    NewTask {
+        not_before_ms: 300,
+        payload_hash: [7; 16],
+        ..task("t1")
+    }
 }
 
 fn lease() -> Lease {
-    Lease { namespace: name("ns"), id: id("t1"), token: Token::new(1, 9) }
+    Lease {
+        namespace: name("ns"),
+        id: id("t1"),
+        token: Token::new(1, 9),
+    }
 }
 
 fn view() -> TaskView {
@@ -68,7 +76,10 @@ fn row(phase: Phase) -> TaskRow {
         last_settle: Some(Box::new(LastSettle {
             token: 14,
             kind: SettleKind::Fail,
-            settled: Settled { state: TaskState::Retryable, revision: 15 },
+            settled: Settled {
+                state: TaskState::Retryable,
+                revision: 15,
+            },
         })),
         error: Some("e".into()),
         hash: 99,
@@ -78,23 +89,68 @@ fn row(phase: Phase) -> TaskRow {
 fn written() -> String {
     let mut lines = Vec::new();
     let mut line = |what: &str, bytes: String| lines.push(format!("{what} {bytes}"));
-    let settle = |action: SettleAction| Command::Settle(vec![Settle { lease: lease(), action }]);
+    let settle = |action: SettleAction| {
+        Command::Settle(vec![Settle {
+            lease: lease(),
+            action,
+        }])
+    };
     let commands = [
         ("tick", Command::Tick),
-        ("create", Command::Create(Create { namespace: name("ns"), queue: name("q"), tasks: vec![new_task()] })),
-        ("claim", Command::Claim(Claim { lease_ms: 77, ..claim_of(&["q", "p"], "c1", 5) })),
+        (
+            "create",
+            Command::Create(Create {
+                namespace: name("ns"),
+                queue: name("q"),
+                tasks: vec![new_task()],
+            }),
+        ),
+        (
+            "claim",
+            Command::Claim(Claim {
+                lease_ms: 77,
+                ..claim_of(&["q", "p"], "c1", 5)
+            }),
+        ),
         ("complete", settle(complete())),
         ("fail", settle(fail())),
-        ("fail-after", settle(SettleAction::Fail { error: "x".into(), retry_after_ms: Some(9), discard: true })),
+        (
+            "fail-after",
+            settle(SettleAction::Fail {
+                error: "x".into(),
+                retry_after_ms: Some(9),
+                discard: true,
+            }),
+        ),
         ("release", settle(SettleAction::Release)),
-        ("extend", Command::Extend(Extend { lease: lease(), lease_ms: 5 })),
-        ("reserve", Command::ReserveMembers(ReserveMembers { operation_id: "op".into(), count: 2, above: 3 })),
+        (
+            "extend",
+            Command::Extend(Extend {
+                lease: lease(),
+                lease_ms: 5,
+            }),
+        ),
+        (
+            "reserve",
+            Command::ReserveMembers(ReserveMembers {
+                operation_id: "op".into(),
+                count: 2,
+                above: 3,
+            }),
+        ),
         ("level", Command::SetLevel(1)),
     ];
     for (what, command) in commands {
         line(&format!("command/{what}"), hex(&command));
     }
-    line("entry", hex(&Entry { lease_time_ms: 1, wall_time_ms: START_MS, commands: vec![Command::Tick] }));
+    line(
+        "entry",
+        hex(&Entry {
+            lease_time_ms: 1,
+            wall_time_ms: START_MS,
+            commands: vec![Command::Tick],
+        }),
+    );
     let rejections = [
         ("duplicate", Rejection::Duplicate { id: id("t1") }),
         ("not-found", Rejection::TaskNotFound { id: id("t1") }),
@@ -105,12 +161,35 @@ fn written() -> String {
     ];
     let outcomes = [
         ("done", Outcome::Done),
-        ("created", Outcome::Created(vec![Ok(Created { id: id("t1"), revision: 1, existed: true })])),
-        ("claimed", Outcome::Claimed(vec![Claimed { task: view(), token: Token(2), lease_ms: 3 }])),
-        ("settled", Outcome::Settled(vec![Ok(Settled { state: TaskState::Completed, revision: 1 })])),
+        (
+            "created",
+            Outcome::Created(vec![Ok(Created {
+                id: id("t1"),
+                revision: 1,
+                existed: true,
+            })]),
+        ),
+        (
+            "claimed",
+            Outcome::Claimed(vec![Claimed {
+                task: view(),
+                token: Token(2),
+                lease_ms: 3,
+            }]),
+        ),
+        (
+            "settled",
+            Outcome::Settled(vec![Ok(Settled {
+                state: TaskState::Completed,
+                revision: 1,
+            })]),
+        ),
         ("extended", Outcome::Extended(Ok(5))),
         ("reserved", Outcome::Reserved(Ok(vec![4, 5]))),
-        ("rejected", Outcome::Created(rejections.iter().map(|(_, why)| Err(why.clone())).collect())),
+        (
+            "rejected",
+            Outcome::Created(rejections.iter().map(|(_, why)| Err(why.clone())).collect()),
+        ),
     ];
     for (what, outcome) in outcomes {
         line(&format!("outcome/{what}"), hex(&outcome));
@@ -119,10 +198,31 @@ fn written() -> String {
         line(&format!("rejection/{what}"), hex(&rejection));
     }
     use TaskState::{Available, Completed, Discarded, Retryable, Running, Scheduled};
-    line("states", hex(&[Scheduled, Available, Running, Retryable, Completed, Discarded]));
-    line("stats", hex(&QueueStats { scheduled: 1, available: 2, oldest_available_ms: 3, ..QueueStats::default() }));
-    let running = row::Running { deadline_ms: 1, claim_id: "c".into(), worker: "w".into(), place: 3 };
-    let completed = row::Completed { finished_ms: 1, result: Bytes::from_static(b"r") };
+    line(
+        "states",
+        hex(&[
+            Scheduled, Available, Running, Retryable, Completed, Discarded,
+        ]),
+    );
+    line(
+        "stats",
+        hex(&QueueStats {
+            scheduled: 1,
+            available: 2,
+            oldest_available_ms: 3,
+            ..QueueStats::default()
+        }),
+    );
+    let running = row::Running {
+        deadline_ms: 1,
+        claim_id: "c".into(),
+        worker: "w".into(),
+        place: 3,
+    };
+    let completed = row::Completed {
+        finished_ms: 1,
+        result: Bytes::from_static(b"r"),
+    };
     let phases = [
         ("scheduled", Phase::Scheduled),
         ("available", Phase::Available),
@@ -134,9 +234,26 @@ fn written() -> String {
     for (what, phase) in phases {
         line(&format!("row/{what}"), hex(&row(phase)));
     }
-    let totals = Totals { created: 1, completed: 2, failed: 3, abandoned: 4, discarded: 5 };
-    line("queue", hex(&QueueRow { id: 1, namespace: 2, name: name("q"), totals }));
-    let reservations = vec![Reservation { operation_id: "op".into(), members: vec![4, 5] }];
+    let totals = Totals {
+        created: 1,
+        completed: 2,
+        failed: 3,
+        abandoned: 4,
+        discarded: 5,
+    };
+    line(
+        "queue",
+        hex(&QueueRow {
+            id: 1,
+            namespace: 2,
+            name: name("q"),
+            totals,
+        }),
+    );
+    let reservations = vec![Reservation {
+        operation_id: "op".into(),
+        members: vec![4, 5],
+    }];
     let meta = Meta {
         lease_time_ms: 1,
         wall_time_ms: 2,
@@ -163,13 +280,23 @@ fn every_command_is_read_back_as_it_was() {
         lease_time_ms: 1,
         wall_time_ms: 2,
         commands: vec![
-            Command::Create(Create { namespace: name("ns"), queue: name("q"), tasks: vec![new_task()] }),
-            Command::Settle(vec![Settle { lease: lease(), action: fail() }]),
+            Command::Create(Create {
+                namespace: name("ns"),
+                queue: name("q"),
+                tasks: vec![new_task()],
+            }),
+            Command::Settle(vec![Settle {
+                lease: lease(),
+                action: fail(),
+            }]),
         ],
     };
     let bytes = postcard::to_stdvec(&entry).expect("plain values");
     assert_eq!(postcard::from_bytes::<Entry>(&bytes), Ok(entry));
     for cut in 0..bytes.len() {
-        assert!(postcard::from_bytes::<Entry>(&bytes[..cut]).is_err(), "a half entry is no entry");
+        assert!(
+            postcard::from_bytes::<Entry>(&bytes[..cut]).is_err(),
+            "a half entry is no entry"
+        );
     }
 }

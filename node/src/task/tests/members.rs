@@ -3,9 +3,21 @@
 use super::super::command::{Rejection, ReserveMembers};
 use super::*;
 
-fn reserve(world: &mut World, operation: &str, count: u32, above: u64) -> Result<Vec<u64>, Rejection> {
-    let reserve = ReserveMembers { operation_id: operation.into(), count, above };
-    match world.apply(vec![Command::ReserveMembers(reserve)]).remove(0) {
+fn reserve(
+    world: &mut World,
+    operation: &str,
+    count: u32,
+    above: u64,
+) -> Result<Vec<u64>, Rejection> {
+    let reserve = ReserveMembers {
+        operation_id: operation.into(),
+        count,
+        above,
+    };
+    match world
+        .apply(vec![Command::ReserveMembers(reserve)])
+        .remove(0)
+    {
         Outcome::Reserved(result) => result,
         other => panic!("{other:?}"),
     }
@@ -18,8 +30,14 @@ fn numbers_only_grow_and_the_same_operation_gets_the_same() {
     assert_eq!(reserve(&mut world, "b", 1, 0), Ok(vec![6]));
     assert_eq!(reserve(&mut world, "a", 2, 9), Ok(vec![4, 5]));
     assert_eq!(reserve(&mut world, "c", 1, 9), Ok(vec![10]));
-    assert!(matches!(reserve(&mut world, "d", 65, 0), Err(Rejection::Full { .. })));
-    assert!(matches!(reserve(&mut world, "e", 1, u64::MAX), Err(Rejection::Full { .. })));
+    assert!(matches!(
+        reserve(&mut world, "d", 65, 0),
+        Err(Rejection::Full { .. })
+    ));
+    assert!(matches!(
+        reserve(&mut world, "e", 1, u64::MAX),
+        Err(Rejection::Full { .. })
+    ));
     world.check();
 }
 
@@ -30,5 +48,9 @@ fn the_last_sixty_four_operations_are_remembered() {
         reserve(&mut world, &format!("o{n}"), 1, 0).expect("reserved");
     }
     assert_eq!(reserve(&mut world, "o1", 1, 0), Ok(vec![2]));
-    assert_eq!(reserve(&mut world, "o0", 1, 0), Ok(vec![66]), "forgotten, so new numbers: never old ones");
+    assert_eq!(
+        reserve(&mut world, "o0", 1, 0),
+        Ok(vec![66]),
+        "forgotten, so new numbers: never old ones"
+    );
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::command::{
-    Claim, Claimed, Command, Create, Created, Entry, Extend, Lease, NewTask, Outcome, Rejection, Settle,
-    SettleAction, Settled, TaskView,
+    Claim, Claimed, Command, Create, Created, Entry, Extend, Lease, NewTask, Outcome, Rejection,
+    Settle, SettleAction, Settled, TaskView,
 };
 use super::id::{Name, TaskId, Token};
 use super::load::Loader;
@@ -58,15 +58,25 @@ pub fn claim_of(queues: &[&str], claim_id: &str, tasks_max: u32) -> Claim {
 }
 
 pub fn complete() -> SettleAction {
-    SettleAction::Complete { result: Bytes::from_static(b"fine") }
+    SettleAction::Complete {
+        result: Bytes::from_static(b"fine"),
+    }
 }
 
 pub fn fail() -> SettleAction {
-    SettleAction::Fail { error: "no".into(), retry_after_ms: None, discard: false }
+    SettleAction::Fail {
+        error: "no".into(),
+        retry_after_ms: None,
+        discard: false,
+    }
 }
 
 pub fn discard() -> SettleAction {
-    SettleAction::Fail { error: "never".into(), retry_after_ms: None, discard: true }
+    SettleAction::Fail {
+        error: "never".into(),
+        retry_after_ms: None,
+        discard: true,
+    }
 }
 
 /// A state with clocks that a test moves, and the payloads it says are held.
@@ -100,13 +110,25 @@ impl World {
 
     pub fn apply(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
         self.index += 1;
-        let at = At { index: self.index, incarnation: self.incarnation };
-        let entry = Entry { lease_time_ms: self.lease_time_ms, wall_time_ms: self.wall_time_ms, commands };
+        let at = At {
+            index: self.index,
+            incarnation: self.incarnation,
+        };
+        let entry = Entry {
+            lease_time_ms: self.lease_time_ms,
+            wall_time_ms: self.wall_time_ms,
+            commands,
+        };
         let mut effects = Vec::new();
-        let outcomes = self.state.apply(at, entry, &mut effects).expect("a known level");
+        let outcomes = self
+            .state
+            .apply(at, entry, &mut effects)
+            .expect("a known level");
         for effect in effects {
             match effect {
-                PayloadEffect::Keep { seq, payload } => assert_eq!(self.payloads.insert(seq, payload), None),
+                PayloadEffect::Keep { seq, payload } => {
+                    assert_eq!(self.payloads.insert(seq, payload), None)
+                }
                 PayloadEffect::Drop { seq } => assert!(self.payloads.remove(&seq).is_some()),
             }
         }
@@ -129,7 +151,11 @@ impl World {
     }
 
     pub fn create(&mut self, queue: &str, tasks: Vec<NewTask>) -> Vec<Result<Created, Rejection>> {
-        match self.one(Command::Create(Create { namespace: name("ns"), queue: name(queue), tasks })) {
+        match self.one(Command::Create(Create {
+            namespace: name("ns"),
+            queue: name(queue),
+            tasks,
+        })) {
             Outcome::Created(results) => results,
             other => panic!("{other:?}"),
         }
@@ -142,8 +168,17 @@ impl World {
         }
     }
 
-    pub fn settle(&mut self, text: &str, token: Token, action: SettleAction) -> Result<Settled, Rejection> {
-        let lease = Lease { namespace: name("ns"), id: id(text), token };
+    pub fn settle(
+        &mut self,
+        text: &str,
+        token: Token,
+        action: SettleAction,
+    ) -> Result<Settled, Rejection> {
+        let lease = Lease {
+            namespace: name("ns"),
+            id: id(text),
+            token,
+        };
         match self.one(Command::Settle(vec![Settle { lease, action }])) {
             Outcome::Settled(mut results) => results.remove(0),
             other => panic!("{other:?}"),
@@ -151,7 +186,11 @@ impl World {
     }
 
     pub fn extend(&mut self, text: &str, token: Token, lease_ms: u64) -> Result<u64, Rejection> {
-        let lease = Lease { namespace: name("ns"), id: id(text), token };
+        let lease = Lease {
+            namespace: name("ns"),
+            id: id(text),
+            token,
+        };
         match self.one(Command::Extend(Extend { lease, lease_ms })) {
             Outcome::Extended(result) => result,
             other => panic!("{other:?}"),
@@ -169,9 +208,21 @@ impl World {
         let rebuilt = reload(&self.state);
         assert_eq!(self.state.index.facts(), rebuilt.index.facts());
         assert_eq!(self.state.next_deadlines(), rebuilt.next_deadlines());
-        let unfinished = self.state.tables().tasks.values().filter(|row| row.finished_ms().is_none());
-        assert!(unfinished.map(|row| row.seq).eq(self.payloads.keys().copied()));
-        assert_eq!(self.state.payload_bytes(), self.payloads.values().map(|p| p.len() as u64).sum::<u64>());
+        let unfinished = self
+            .state
+            .tables()
+            .tasks
+            .values()
+            .filter(|row| row.finished_ms().is_none());
+        assert!(
+            unfinished
+                .map(|row| row.seq)
+                .eq(self.payloads.keys().copied())
+        );
+        assert_eq!(
+            self.state.payload_bytes(),
+            self.payloads.values().map(|p| p.len() as u64).sum::<u64>()
+        );
     }
 }
 

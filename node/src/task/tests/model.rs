@@ -1,6 +1,8 @@
 //! What the rules say, written as plainly as possible: one list of tasks, searched from end to end.
 
-use super::super::command::{Claim, Command, Create, Entry, Extend, Outcome, Settle, SettleAction, TaskState};
+use super::super::command::{
+    Claim, Command, Create, Entry, Extend, Outcome, Settle, SettleAction, TaskState,
+};
 use super::super::settle::back_off_ms;
 use super::super::state::{At, Bounds};
 use TaskState::*;
@@ -34,7 +36,13 @@ pub struct Model {
 
 impl Model {
     pub fn new(bounds: Bounds) -> Model {
-        Model { tasks: Vec::new(), bounds, lease: 0, wall: 0, seq: 0 }
+        Model {
+            tasks: Vec::new(),
+            bounds,
+            lease: 0,
+            wall: 0,
+            seq: 0,
+        }
     }
 
     pub fn apply(&mut self, at: At, entry: &Entry) -> Vec<String> {
@@ -43,25 +51,41 @@ impl Model {
         for task in &mut self.tasks {
             if task.state == Running && task.until <= self.lease {
                 task.abandonments += 1;
-                (task.state, task.until) = if task.abandonments == 5 { (Discarded, self.wall) } else { (Available, 0) };
+                (task.state, task.until) = if task.abandonments == 5 {
+                    (Discarded, self.wall)
+                } else {
+                    (Available, 0)
+                };
             }
             if matches!(task.state, Scheduled | Retryable) && task.until <= self.wall {
                 task.state = Available;
             }
         }
         self.forget();
-        entry.commands.iter().map(|command| self.command(at, command)).collect()
+        entry
+            .commands
+            .iter()
+            .map(|command| self.command(at, command))
+            .collect()
     }
 
     fn forget(&mut self) {
         let done = |task: &Task| matches!(task.state, Completed | Discarded);
         let (age, wall) = (self.bounds.finished_age_ms_max, self.wall);
-        self.tasks.retain(|task| !done(task) || task.until + age > wall);
-        let mut finished: Vec<(u64, u64, String)> =
-            self.tasks.iter().filter(|t| done(t)).map(|t| (t.until, t.order.2, t.queue.clone())).collect();
+        self.tasks
+            .retain(|task| !done(task) || task.until + age > wall);
+        let mut finished: Vec<(u64, u64, String)> = self
+            .tasks
+            .iter()
+            .filter(|t| done(t))
+            .map(|t| (t.until, t.order.2, t.queue.clone()))
+            .collect();
         finished.sort();
         for (at, (_, seq, queue)) in finished.iter().enumerate() {
-            let newer = finished[at + 1..].iter().filter(|other| other.2 == *queue).count() as u64;
+            let newer = finished[at + 1..]
+                .iter()
+                .filter(|other| other.2 == *queue)
+                .count() as u64;
             if newer >= self.bounds.finished_rows_max {
                 self.tasks.retain(|task| task.order.2 != *seq);
             }
@@ -73,7 +97,13 @@ impl Model {
             Command::Create(create) => format!("{:?}", self.create(create)),
             Command::Claim(claim) => format!("{:?}", self.claim(at, claim)),
             Command::Settle(settles) => {
-                format!("{:?}", settles.iter().map(|settle| self.settle(at, settle)).collect::<Vec<_>>())
+                format!(
+                    "{:?}",
+                    settles
+                        .iter()
+                        .map(|settle| self.settle(at, settle))
+                        .collect::<Vec<_>>()
+                )
             }
             Command::Extend(extend) => format!("{:?}", self.extend(at, extend)),
             _ => String::new(),
@@ -85,11 +115,19 @@ impl Model {
         for new in &create.tasks {
             let body = format!("{} {new:?}", create.queue);
             if let Some(task) = self.tasks.iter().find(|task| task.id == new.id.as_str()) {
-                answers.push(if task.body == body { "existed" } else { "duplicate" });
+                answers.push(if task.body == body {
+                    "existed"
+                } else {
+                    "duplicate"
+                });
                 continue;
             }
             self.seq += 1;
-            let since = if new.not_before_ms == 0 { self.wall } else { new.not_before_ms };
+            let since = if new.not_before_ms == 0 {
+                self.wall
+            } else {
+                new.not_before_ms
+            };
             self.tasks.push(Task {
                 queue: create.queue.to_string(),
                 id: new.id.to_string(),
@@ -98,7 +136,11 @@ impl Model {
                 bytes: new.payload.len() as u64,
                 lease_ms: new.lease_ms,
                 attempts_max: new.attempts_max,
-                state: if new.not_before_ms > self.wall { Scheduled } else { Available },
+                state: if new.not_before_ms > self.wall {
+                    Scheduled
+                } else {
+                    Available
+                },
                 token: 0,
                 failures: 0,
                 abandonments: 0,
@@ -112,34 +154,57 @@ impl Model {
     }
 
     fn claim(&mut self, at: At, claim: &Claim) -> Vec<(String, u64, u64)> {
-        let mut held: Vec<&Task> =
-            self.tasks.iter().filter(|t| t.state == Running && t.held.0 == claim.claim_id).collect();
+        let mut held: Vec<&Task> = self
+            .tasks
+            .iter()
+            .filter(|t| t.state == Running && t.held.0 == claim.claim_id)
+            .collect();
         if held.is_empty() {
             let (mut bytes, mut place) = (0, 0);
             'queues: for queue in &claim.queues {
                 loop {
-                    let mut open: Vec<&mut Task> =
-                        self.tasks.iter_mut().filter(|t| t.state == Available && t.queue == queue.as_str()).collect();
+                    let mut open: Vec<&mut Task> = self
+                        .tasks
+                        .iter_mut()
+                        .filter(|t| t.state == Available && t.queue == queue.as_str())
+                        .collect();
                     open.sort_by_key(|task| task.order);
-                    let Some(task) = open.into_iter().next() else { break };
+                    let Some(task) = open.into_iter().next() else {
+                        break;
+                    };
                     bytes += task.bytes;
                     if place == claim.tasks_max as usize || place > 0 && bytes > claim.bytes_max {
                         break 'queues;
                     }
-                    let lease_ms = if claim.lease_ms == 0 { task.lease_ms } else { claim.lease_ms };
-                    (task.state, task.token, task.until) = (Running, at.token().0, self.lease + lease_ms);
+                    let lease_ms = if claim.lease_ms == 0 {
+                        task.lease_ms
+                    } else {
+                        claim.lease_ms
+                    };
+                    (task.state, task.token, task.until) =
+                        (Running, at.token().0, self.lease + lease_ms);
                     task.held = (claim.claim_id.clone(), place);
                     place += 1;
                 }
             }
-            held = self.tasks.iter().filter(|t| t.state == Running && t.held.0 == claim.claim_id).collect();
+            held = self
+                .tasks
+                .iter()
+                .filter(|t| t.state == Running && t.held.0 == claim.claim_id)
+                .collect();
         }
         held.sort_by_key(|task| task.held.1);
-        held.into_iter().map(|task| (task.id.clone(), task.token, task.until - self.lease)).collect()
+        held.into_iter()
+            .map(|task| (task.id.clone(), task.token, task.until - self.lease))
+            .collect()
     }
 
     fn settle(&mut self, at: At, settle: &Settle) -> Result<TaskState, &'static str> {
-        let Some(task) = self.tasks.iter_mut().find(|t| t.id == settle.lease.id.as_str()) else {
+        let Some(task) = self
+            .tasks
+            .iter_mut()
+            .find(|t| t.id == settle.lease.id.as_str())
+        else {
             return Err("not found");
         };
         let token = settle.lease.token;
@@ -157,7 +222,11 @@ impl Model {
         (task.state, task.until) = match &settle.action {
             SettleAction::Complete { .. } => (Completed, self.wall),
             SettleAction::Release => (Available, 0),
-            SettleAction::Fail { retry_after_ms, discard, .. } => {
+            SettleAction::Fail {
+                retry_after_ms,
+                discard,
+                ..
+            } => {
                 task.failures += 1;
                 let wait = retry_after_ms.unwrap_or(back_off_ms(task.failures, task.order.2));
                 match (*discard || task.failures >= task.attempts_max, wait) {
@@ -172,14 +241,22 @@ impl Model {
     }
 
     fn extend(&mut self, at: At, extend: &Extend) -> Result<u64, &'static str> {
-        let Some(task) = self.tasks.iter_mut().find(|t| t.id == extend.lease.id.as_str()) else {
+        let Some(task) = self
+            .tasks
+            .iter_mut()
+            .find(|t| t.id == extend.lease.id.as_str())
+        else {
             return Err("not found");
         };
         let token = extend.lease.token;
         if task.state != Running || task.token != token.0 || token == at.token() {
             return Err("lost");
         }
-        let lease_ms = if extend.lease_ms == 0 { task.lease_ms } else { extend.lease_ms };
+        let lease_ms = if extend.lease_ms == 0 {
+            task.lease_ms
+        } else {
+            extend.lease_ms
+        };
         task.until = self.lease + lease_ms;
         Ok(lease_ms)
     }
@@ -207,14 +284,21 @@ pub fn said(outcome: &Outcome) -> String {
             format!("{answers:?}")
         }
         Outcome::Claimed(claimed) => {
-            let tasks = claimed.iter().map(|c| (c.task.id.to_string(), c.token.0, c.lease_ms));
+            let tasks = claimed
+                .iter()
+                .map(|c| (c.task.id.to_string(), c.token.0, c.lease_ms));
             format!("{:?}", tasks.collect::<Vec<_>>())
         }
         Outcome::Settled(results) => {
-            let states = results.iter().map(|result| result.as_ref().map(|settled| settled.state).map_err(why));
+            let states = results
+                .iter()
+                .map(|result| result.as_ref().map(|settled| settled.state).map_err(why));
             format!("{:?}", states.collect::<Vec<_>>())
         }
-        Outcome::Extended(result) => format!("{:?}", result.as_ref().map(|lease_ms| *lease_ms).map_err(why)),
+        Outcome::Extended(result) => format!(
+            "{:?}",
+            result.as_ref().map(|lease_ms| *lease_ms).map_err(why)
+        ),
         _ => String::new(),
     }
 }

@@ -9,11 +9,31 @@ use super::*;
 /// One step of a history; tokens are named by which claim gave them, counted back from the newest.
 #[derive(Debug, Clone)]
 enum Play {
-    Create { queue: u8, ids: Vec<(u8, u8, u8)> },
-    Claim { queues: Vec<u8>, claim_id: u8, tasks_max: u32, bytes_max: u64, lease_ms: u64 },
-    Settle { id: u8, back: u8, how: u8 },
-    Extend { id: u8, back: u8, lease_ms: u64 },
-    Pass { lease_ms: u64, wall_ms: u64 },
+    Create {
+        queue: u8,
+        ids: Vec<(u8, u8, u8)>,
+    },
+    Claim {
+        queues: Vec<u8>,
+        claim_id: u8,
+        tasks_max: u32,
+        bytes_max: u64,
+        lease_ms: u64,
+    },
+    Settle {
+        id: u8,
+        back: u8,
+        how: u8,
+    },
+    Extend {
+        id: u8,
+        back: u8,
+        lease_ms: u64,
+    },
+    Pass {
+        lease_ms: u64,
+        wall_ms: u64,
+    },
     Reload,
 }
 
@@ -39,7 +59,11 @@ fn command(play: &Play, index: u64, wall: u64) -> Command {
     let queue = |n: u8| name(["p", "q", "none"][n as usize]);
     let lease = |n: u8, back: u8| {
         let token = Token::new(1, index.saturating_sub(u64::from(back)));
-        Lease { namespace: name("ns"), id: id(&format!("t{n}")), token }
+        Lease {
+            namespace: name("ns"),
+            id: id(&format!("t{n}")),
+            token,
+        }
     };
     match play {
         Play::Create { queue: n, ids } => {
@@ -53,9 +77,19 @@ fn command(play: &Play, index: u64, wall: u64) -> Command {
                     ..task(&format!("t{n}"))
                 })
                 .collect();
-            Command::Create(Create { namespace: name("ns"), queue: queue(*n), tasks })
+            Command::Create(Create {
+                namespace: name("ns"),
+                queue: queue(*n),
+                tasks,
+            })
         }
-        Play::Claim { queues, claim_id, tasks_max, bytes_max, lease_ms } => Command::Claim(Claim {
+        Play::Claim {
+            queues,
+            claim_id,
+            tasks_max,
+            bytes_max,
+            lease_ms,
+        } => Command::Claim(Claim {
             queues: queues.iter().map(|n| queue(*n)).collect(),
             bytes_max: *bytes_max,
             lease_ms: *lease_ms,
@@ -65,21 +99,33 @@ fn command(play: &Play, index: u64, wall: u64) -> Command {
             let action = match how {
                 0 | 1 => complete(),
                 2 => fail(),
-                3 => SettleAction::Fail { error: "at once".into(), retry_after_ms: Some(0), discard: false },
+                3 => SettleAction::Fail {
+                    error: "at once".into(),
+                    retry_after_ms: Some(0),
+                    discard: false,
+                },
                 4 => discard(),
                 _ => SettleAction::Release,
             };
-            Command::Settle(vec![Settle { lease: lease(*id, *back), action }])
+            Command::Settle(vec![Settle {
+                lease: lease(*id, *back),
+                action,
+            }])
         }
-        Play::Extend { id, back, lease_ms } => {
-            Command::Extend(Extend { lease: lease(*id, *back), lease_ms: *lease_ms })
-        }
+        Play::Extend { id, back, lease_ms } => Command::Extend(Extend {
+            lease: lease(*id, *back),
+            lease_ms: *lease_ms,
+        }),
         Play::Pass { .. } | Play::Reload => Command::Tick,
     }
 }
 
 fn run(entries: Vec<Vec<Play>>) -> Result<(), TestCaseError> {
-    let bounds = Bounds { finished_rows_max: 3, finished_age_ms_max: 40_000, ..Bounds::default() };
+    let bounds = Bounds {
+        finished_rows_max: 3,
+        finished_age_ms_max: 40_000,
+        ..Bounds::default()
+    };
     let mut world = World::with(bounds);
     let mut model = Model::new(bounds);
     let mut tokens = std::collections::BTreeMap::new();
@@ -96,16 +142,28 @@ fn run(entries: Vec<Vec<Play>>) -> Result<(), TestCaseError> {
                 _ => {}
             }
         }
-        let commands: Vec<Command> = plays.iter().map(|play| command(play, last_claim, world.wall_time_ms)).collect();
+        let commands: Vec<Command> = plays
+            .iter()
+            .map(|play| command(play, last_claim, world.wall_time_ms))
+            .collect();
         let entry = Entry {
             lease_time_ms: world.lease_time_ms,
             wall_time_ms: world.wall_time_ms,
             commands: commands.clone(),
         };
-        let expected = model.apply(At { index: world.index + 1, incarnation: 1 }, &entry);
+        let expected = model.apply(
+            At {
+                index: world.index + 1,
+                incarnation: 1,
+            },
+            &entry,
+        );
         let outcomes = world.apply(commands);
         prop_assert_eq!(outcomes.iter().map(said).collect::<Vec<_>>(), expected);
-        if outcomes.iter().any(|o| matches!(o, Outcome::Claimed(claimed) if !claimed.is_empty())) {
+        if outcomes
+            .iter()
+            .any(|o| matches!(o, Outcome::Claimed(claimed) if !claimed.is_empty()))
+        {
             last_claim = world.index;
         }
         world.check();
@@ -121,11 +179,26 @@ fn run(entries: Vec<Vec<Play>>) -> Result<(), TestCaseError> {
 fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(world.state.task_rows(), model.tasks.len() as u64);
     for task in &model.tasks {
-        let Some(view) = world.get(&task.id) else { return Err(TestCaseError::fail(format!("no {}", task.id))) };
-        let attempts = task.failures + u32::from(task.state == super::super::command::TaskState::Running);
+        let Some(view) = world.get(&task.id) else {
+            return Err(TestCaseError::fail(format!("no {}", task.id)));
+        };
+        let attempts =
+            task.failures + u32::from(task.state == super::super::command::TaskState::Running);
         prop_assert_eq!(
-            (view.seq, view.state, view.token, view.attempts, view.abandonments),
-            (task.order.2, task.state, task.token, attempts, task.abandonments)
+            (
+                view.seq,
+                view.state,
+                view.token,
+                view.attempts,
+                view.abandonments
+            ),
+            (
+                task.order.2,
+                task.state,
+                task.token,
+                attempts,
+                task.abandonments
+            )
         );
     }
     Ok(())

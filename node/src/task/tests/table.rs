@@ -46,7 +46,10 @@ fn world(from: From) -> (World, Token) {
     if from != From::Absent {
         world.create("q", vec![new]).remove(0).expect("created");
     }
-    if matches!(from, From::Running | From::Retryable | From::Completed | From::Discarded) {
+    if matches!(
+        from,
+        From::Running | From::Retryable | From::Completed | From::Discarded
+    ) {
         token = world.claim(claim_of(&["q"], "c", 1)).remove(0).token;
     }
     match from {
@@ -70,13 +73,20 @@ fn short(result: Result<TaskState, Rejection>) -> String {
 
 fn act(from: From, what: Do) -> (String, String) {
     let (mut world, token) = world(from);
-    let mut settle = |action: SettleAction, token: Token| short(world.settle("t", token, action).map(|s| s.state));
+    let mut settle = |action: SettleAction, token: Token| {
+        short(world.settle("t", token, action).map(|s| s.state))
+    };
     let answer = match what {
         Do::Complete => settle(complete(), token),
         Do::Fail => settle(fail(), token),
-        Do::FailAtOnce => {
-            settle(SettleAction::Fail { error: String::new(), retry_after_ms: Some(0), discard: false }, token)
-        }
+        Do::FailAtOnce => settle(
+            SettleAction::Fail {
+                error: String::new(),
+                retry_after_ms: Some(0),
+                discard: false,
+            },
+            token,
+        ),
         Do::Discard => settle(discard(), token),
         Do::Release => settle(SettleAction::Release, token),
         Do::StaleComplete => settle(complete(), Token(token.0 + 99)),
@@ -116,138 +126,185 @@ fn act(from: From, what: Do) -> (String, String) {
         }
     };
     world.check();
-    (answer, world.get("t").map_or("absent".into(), |view| format!("{:?}", view.state)))
+    (
+        answer,
+        world
+            .get("t")
+            .map_or("absent".into(), |view| format!("{:?}", view.state)),
+    )
 }
 
 #[test]
 fn every_command_in_every_state_does_what_the_table_says() {
-    use Do::*;
     use self::From::*;
+    use Do::*;
     let table: &[(Do, [Row; 7])] = &[
-        (CreateSame, [
-            (Absent, "created", "Available"),
-            (Scheduled, "existed", "Scheduled"),
-            (Available, "existed", "Available"),
-            (Running, "existed", "Running"),
-            (Retryable, "existed", "Retryable"),
-            (Completed, "existed", "Completed"),
-            (Discarded, "existed", "Discarded"),
-        ]),
-        (CreateOther, [
-            (Absent, "created", "Available"),
-            (Scheduled, "duplicate", "Scheduled"),
-            (Available, "duplicate", "Available"),
-            (Running, "duplicate", "Running"),
-            (Retryable, "duplicate", "Retryable"),
-            (Completed, "duplicate", "Completed"),
-            (Discarded, "duplicate", "Discarded"),
-        ]),
-        (Claim, [
-            (Absent, "0 tasks", "absent"),
-            (Scheduled, "0 tasks", "Scheduled"),
-            (Available, "1 tasks", "Running"),
-            (Running, "0 tasks", "Running"),
-            (Retryable, "0 tasks", "Retryable"),
-            (Completed, "0 tasks", "Completed"),
-            (Discarded, "0 tasks", "Discarded"),
-        ]),
-        (Complete, [
-            (Absent, "not found", "absent"),
-            (Scheduled, "lost", "Scheduled"),
-            (Available, "lost", "Available"),
-            (Running, "Completed", "Completed"),
-            (Retryable, "lost", "Retryable"),
-            (Completed, "Completed", "Completed"),
-            (Discarded, "lost", "Discarded"),
-        ]),
-        (Fail, [
-            (Absent, "not found", "absent"),
-            (Scheduled, "lost", "Scheduled"),
-            (Available, "lost", "Available"),
-            (Running, "Retryable", "Retryable"),
-            (Retryable, "Retryable", "Retryable"),
-            (Completed, "lost", "Completed"),
-            (Discarded, "Discarded", "Discarded"),
-        ]),
-        (FailAtOnce, [
-            (Absent, "not found", "absent"),
-            (Scheduled, "lost", "Scheduled"),
-            (Available, "lost", "Available"),
-            (Running, "Available", "Available"),
-            (Retryable, "Retryable", "Retryable"),
-            (Completed, "lost", "Completed"),
-            (Discarded, "Discarded", "Discarded"),
-        ]),
-        (Discard, [
-            (Absent, "not found", "absent"),
-            (Scheduled, "lost", "Scheduled"),
-            (Available, "lost", "Available"),
-            (Running, "Discarded", "Discarded"),
-            (Retryable, "Retryable", "Retryable"),
-            (Completed, "lost", "Completed"),
-            (Discarded, "Discarded", "Discarded"),
-        ]),
-        (Release, [
-            (Absent, "not found", "absent"),
-            (Scheduled, "lost", "Scheduled"),
-            (Available, "lost", "Available"),
-            (Running, "Available", "Available"),
-            (Retryable, "lost", "Retryable"),
-            (Completed, "lost", "Completed"),
-            (Discarded, "lost", "Discarded"),
-        ]),
-        (Extend, [
-            (Absent, "not found", "absent"),
-            (Scheduled, "lost", "Scheduled"),
-            (Available, "lost", "Available"),
-            (Running, "5000 ms", "Running"),
-            (Retryable, "lost", "Retryable"),
-            (Completed, "lost", "Completed"),
-            (Discarded, "lost", "Discarded"),
-        ]),
-        (StaleComplete, [
-            (Absent, "not found", "absent"),
-            (Scheduled, "lost", "Scheduled"),
-            (Available, "lost", "Available"),
-            (Running, "lost", "Running"),
-            (Retryable, "lost", "Retryable"),
-            (Completed, "lost", "Completed"),
-            (Discarded, "lost", "Discarded"),
-        ]),
-        (LeaseRunsOut, [
-            (Absent, "", "absent"),
-            (Scheduled, "", "Scheduled"),
-            (Available, "", "Available"),
-            (Running, "", "Available"),
-            (Retryable, "", "Retryable"),
-            (Completed, "", "Completed"),
-            (Discarded, "", "Discarded"),
-        ]),
-        (HourPasses, [
-            (Absent, "", "absent"),
-            (Scheduled, "", "Available"),
-            (Available, "", "Available"),
-            (Running, "", "Running"),
-            (Retryable, "", "Available"),
-            (Completed, "", "Completed"),
-            (Discarded, "", "Discarded"),
-        ]),
-        (DayPasses, [
-            (Absent, "", "absent"),
-            (Scheduled, "", "Available"),
-            (Available, "", "Available"),
-            (Running, "", "Running"),
-            (Retryable, "", "Available"),
-            (Completed, "", "absent"),
-            (Discarded, "", "absent"),
-        ]),
+        (
+            CreateSame,
+            [
+                (Absent, "created", "Available"),
+                (Scheduled, "existed", "Scheduled"),
+                (Available, "existed", "Available"),
+                (Running, "existed", "Running"),
+                (Retryable, "existed", "Retryable"),
+                (Completed, "existed", "Completed"),
+                (Discarded, "existed", "Discarded"),
+            ],
+        ),
+        (
+            CreateOther,
+            [
+                (Absent, "created", "Available"),
+                (Scheduled, "duplicate", "Scheduled"),
+                (Available, "duplicate", "Available"),
+                (Running, "duplicate", "Running"),
+                (Retryable, "duplicate", "Retryable"),
+                (Completed, "duplicate", "Completed"),
+                (Discarded, "duplicate", "Discarded"),
+            ],
+        ),
+        (
+            Claim,
+            [
+                (Absent, "0 tasks", "absent"),
+                (Scheduled, "0 tasks", "Scheduled"),
+                (Available, "1 tasks", "Running"),
+                (Running, "0 tasks", "Running"),
+                (Retryable, "0 tasks", "Retryable"),
+                (Completed, "0 tasks", "Completed"),
+                (Discarded, "0 tasks", "Discarded"),
+            ],
+        ),
+        (
+            Complete,
+            [
+                (Absent, "not found", "absent"),
+                (Scheduled, "lost", "Scheduled"),
+                (Available, "lost", "Available"),
+                (Running, "Completed", "Completed"),
+                (Retryable, "lost", "Retryable"),
+                (Completed, "Completed", "Completed"),
+                (Discarded, "lost", "Discarded"),
+            ],
+        ),
+        (
+            Fail,
+            [
+                (Absent, "not found", "absent"),
+                (Scheduled, "lost", "Scheduled"),
+                (Available, "lost", "Available"),
+                (Running, "Retryable", "Retryable"),
+                (Retryable, "Retryable", "Retryable"),
+                (Completed, "lost", "Completed"),
+                (Discarded, "Discarded", "Discarded"),
+            ],
+        ),
+        (
+            FailAtOnce,
+            [
+                (Absent, "not found", "absent"),
+                (Scheduled, "lost", "Scheduled"),
+                (Available, "lost", "Available"),
+                (Running, "Available", "Available"),
+                (Retryable, "Retryable", "Retryable"),
+                (Completed, "lost", "Completed"),
+                (Discarded, "Discarded", "Discarded"),
+            ],
+        ),
+        (
+            Discard,
+            [
+                (Absent, "not found", "absent"),
+                (Scheduled, "lost", "Scheduled"),
+                (Available, "lost", "Available"),
+                (Running, "Discarded", "Discarded"),
+                (Retryable, "Retryable", "Retryable"),
+                (Completed, "lost", "Completed"),
+                (Discarded, "Discarded", "Discarded"),
+            ],
+        ),
+        (
+            Release,
+            [
+                (Absent, "not found", "absent"),
+                (Scheduled, "lost", "Scheduled"),
+                (Available, "lost", "Available"),
+                (Running, "Available", "Available"),
+                (Retryable, "lost", "Retryable"),
+                (Completed, "lost", "Completed"),
+                (Discarded, "lost", "Discarded"),
+            ],
+        ),
+        (
+            Extend,
+            [
+                (Absent, "not found", "absent"),
+                (Scheduled, "lost", "Scheduled"),
+                (Available, "lost", "Available"),
+                (Running, "5000 ms", "Running"),
+                (Retryable, "lost", "Retryable"),
+                (Completed, "lost", "Completed"),
+                (Discarded, "lost", "Discarded"),
+            ],
+        ),
+        (
+            StaleComplete,
+            [
+                (Absent, "not found", "absent"),
+                (Scheduled, "lost", "Scheduled"),
+                (Available, "lost", "Available"),
+                (Running, "lost", "Running"),
+                (Retryable, "lost", "Retryable"),
+                (Completed, "lost", "Completed"),
+                (Discarded, "lost", "Discarded"),
+            ],
+        ),
+        (
+            LeaseRunsOut,
+            [
+                (Absent, "", "absent"),
+                (Scheduled, "", "Scheduled"),
+                (Available, "", "Available"),
+                (Running, "", "Available"),
+                (Retryable, "", "Retryable"),
+                (Completed, "", "Completed"),
+                (Discarded, "", "Discarded"),
+            ],
+        ),
+        (
+            HourPasses,
+            [
+                (Absent, "", "absent"),
+                (Scheduled, "", "Available"),
+                (Available, "", "Available"),
+                (Running, "", "Running"),
+                (Retryable, "", "Available"),
+                (Completed, "", "Completed"),
+                (Discarded, "", "Discarded"),
+            ],
+        ),
+        (
+            DayPasses,
+            [
+                (Absent, "", "absent"),
+                (Scheduled, "", "Available"),
+                (Available, "", "Available"),
+                (Running, "", "Running"),
+                (Retryable, "", "Available"),
+                (Completed, "", "absent"),
+                (Discarded, "", "absent"),
+            ],
+        ),
     ];
     let mut wrong = Vec::new();
     for (what, rows) in table {
         for (from, answer, then) in rows {
             let got = act(*from, *what);
             if (got.0.as_str(), got.1.as_str()) != (*answer, *then) {
-                wrong.push(format!("{what:?} from {from:?}: {got:?}, the table says {:?}", (answer, then)));
+                wrong.push(format!(
+                    "{what:?} from {from:?}: {got:?}, the table says {:?}",
+                    (answer, then)
+                ));
             }
         }
     }

@@ -13,7 +13,10 @@ use crate::storage::types::{MemberName, TypeConfig};
 
 async fn pair() -> (Member, Member) {
     let authority = Authority::new(CLUSTER).unwrap();
-    (Member::start(&authority, 1).await, Member::start(&authority, 2).await)
+    (
+        Member::start(&authority, 1).await,
+        Member::start(&authority, 2).await,
+    )
 }
 
 fn option() -> RPCOption {
@@ -35,12 +38,22 @@ async fn many_appends_are_in_flight_before_the_first_is_answered() {
     }
     follower.raft.gate.add_permits(32);
     for index in 0..32 {
-        let answer = timeout(SOON, answers.next()).await.unwrap().unwrap().unwrap();
+        let answer = timeout(SOON, answers.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         assert_eq!(answer, Ok(Some(log_id(1, index))));
     }
     assert!(answers.next().await.is_none());
-    let indexes: Vec<u64> =
-        follower.raft.appended.lock().unwrap().iter().map(|r| r.entries[0].log_id.index).collect();
+    let indexes: Vec<u64> = follower
+        .raft
+        .appended
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|r| r.entries[0].log_id.index)
+        .collect();
     assert_eq!(indexes, (0..32).collect::<Vec<_>>());
 }
 
@@ -54,13 +67,19 @@ async fn a_conflict_ends_the_stream_and_the_next_one_starts_clean() {
         futures::stream::iter((first..first + 10).map(move |index| append(index, &payload)))
     };
     {
-        let answers = client.stream_append(from(0, payload.clone()), option()).await.unwrap();
+        let answers = client
+            .stream_append(from(0, payload.clone()), option())
+            .await
+            .unwrap();
         let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
         assert_eq!(answers.len(), 4);
         assert_eq!(answers[3], Err(StreamAppendError::Conflict(log_id(1, 2))));
     }
     *follower.raft.conflicts_at.lock().unwrap() = None;
-    let answers = client.stream_append(from(3, payload), option()).await.unwrap();
+    let answers = client
+        .stream_append(from(3, payload), option())
+        .await
+        .unwrap();
     let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
     let expected: Vec<_> = (3..13).map(|index| Ok(Some(log_id(1, index)))).collect();
     assert_eq!(answers, expected);
@@ -83,9 +102,19 @@ async fn answers_to_an_abandoned_stream_are_not_taken_for_answers_to_the_next() 
     }
     follower.raft.gate.add_permits(100);
     let input = futures::stream::iter((20..25).map(move |index| append(index, &payload)));
-    let answers: Vec<_> =
-        client.stream_append(input, option()).await.unwrap().map(Result::unwrap).collect().await;
-    assert_eq!(answers, (20..25).map(|index| Ok(Some(log_id(1, index)))).collect::<Vec<_>>());
+    let answers: Vec<_> = client
+        .stream_append(input, option())
+        .await
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
+        .await;
+    assert_eq!(
+        answers,
+        (20..25)
+            .map(|index| Ok(Some(log_id(1, index))))
+            .collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -94,14 +123,27 @@ async fn a_large_entry_passes_and_one_over_the_frame_is_an_error_here() {
     let mut client = leader.factory().new_client(id(2), &follower.name).await;
     let largest = Bytes::from(vec![7; crate::limits::ENTRY_BYTES_MAX]);
     let input = futures::stream::iter([append(0, &largest)]);
-    let answers: Vec<_> = client.stream_append(input, option()).await.unwrap().collect().await;
+    let answers: Vec<_> = client
+        .stream_append(input, option())
+        .await
+        .unwrap()
+        .collect()
+        .await;
     assert!(matches!(answers[..], [Ok(Ok(_))]));
     let arrived = follower.raft.appended.lock().unwrap().pop().unwrap();
-    assert_eq!(format!("{:?}", arrived.entries[0].payload), format!("{:?}", append(0, &largest).entries[0].payload));
+    assert_eq!(
+        format!("{:?}", arrived.entries[0].payload),
+        format!("{:?}", append(0, &largest).entries[0].payload)
+    );
 
     let giant = Bytes::from(vec![7; crate::limits::FRAME_BYTES_MAX]);
     let input = futures::stream::iter([append(1, &giant)]);
-    let answers: Vec<_> = client.stream_append(input, option()).await.unwrap().collect().await;
+    let answers: Vec<_> = client
+        .stream_append(input, option())
+        .await
+        .unwrap()
+        .collect()
+        .await;
     assert!(matches!(answers[..], [Err(_)]));
 }
 
@@ -118,7 +160,13 @@ async fn a_follower_that_dies_ends_the_stream_with_an_error() {
         () = follower.raft.appends(1) => {}
     }
     follower.stop.cancel();
-    assert!(timeout(SOON, answers.next()).await.unwrap().unwrap().is_err());
+    assert!(
+        timeout(SOON, answers.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .is_err()
+    );
     assert!(answers.next().await.is_none());
 }
 
@@ -134,5 +182,9 @@ async fn a_peer_that_is_away_is_not_dialled_in_a_spin() {
         assert!(client.stream_append(input, option()).await.is_err());
     }
     let doubled = options().retry_first * (1 + 2 + 4);
-    assert!(begun.elapsed() >= doubled / 2, "six attempts took {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= doubled / 2,
+        "six attempts took {:?}",
+        begun.elapsed()
+    );
 }

@@ -19,7 +19,10 @@ use crate::storage::types::{MemberName, Vote};
 
 async fn pair() -> (Member, Member) {
     let authority = Authority::new(CLUSTER).unwrap();
-    (Member::start(&authority, 1).await, Member::start(&authority, 2).await)
+    (
+        Member::start(&authority, 1).await,
+        Member::start(&authority, 2).await,
+    )
 }
 
 fn soon() -> Instant {
@@ -29,12 +32,18 @@ fn soon() -> Instant {
 #[tokio::test]
 async fn many_forwarded_requests_share_a_connection_and_are_answered_in_any_order() {
     let (follower, leader) = pair().await;
-    let parked = follower.peers.forward(id(2), &leader.name, "park".into(), soon());
+    let parked = follower
+        .peers
+        .forward(id(2), &leader.name, "park".into(), soon());
     let others = async {
         leader.service.parked(1).await;
         for n in 0..100 {
             let request = Bytes::from(format!("request {n}"));
-            let answer = follower.peers.forward(id(2), &leader.name, request, soon()).await.unwrap();
+            let answer = follower
+                .peers
+                .forward(id(2), &leader.name, request, soon())
+                .await
+                .unwrap();
             assert_eq!(answer, format!("request {n} from 1"));
         }
         leader.service.gate.add_permits(1);
@@ -49,32 +58,64 @@ async fn a_request_to_a_member_that_is_not_there_was_not_sent() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let name = MemberName(nobody.local_addr().unwrap().to_string());
     drop(nobody);
-    let outcome = timeout(SOON, follower.peers.forward(id(3), &name, "x".into(), soon() + SOON)).await.unwrap();
-    assert!(matches!(outcome, Err(ForwardError::NotSent(_))), "{outcome:?}");
+    let outcome = timeout(
+        SOON,
+        follower
+            .peers
+            .forward(id(3), &name, "x".into(), soon() + SOON),
+    )
+    .await
+    .unwrap();
+    assert!(
+        matches!(outcome, Err(ForwardError::NotSent(_))),
+        "{outcome:?}"
+    );
     let too_long = Bytes::from(vec![0; crate::limits::FRAME_BYTES_MAX]);
-    let outcome = follower.peers.forward(id(2), &leader.name, too_long, soon()).await;
-    assert!(matches!(outcome, Err(ForwardError::NotSent(_))), "{outcome:?}");
-    assert!(follower.peers.forward(id(2), &leader.name, "still works".into(), soon()).await.is_ok());
+    let outcome = follower
+        .peers
+        .forward(id(2), &leader.name, too_long, soon())
+        .await;
+    assert!(
+        matches!(outcome, Err(ForwardError::NotSent(_))),
+        "{outcome:?}"
+    );
+    assert!(
+        follower
+            .peers
+            .forward(id(2), &leader.name, "still works".into(), soon())
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
 async fn a_lost_connection_makes_the_outcome_unknown_and_ends_what_ran() {
     let (follower, leader) = pair().await;
-    let parked = follower.peers.forward(id(2), &leader.name, "park".into(), soon());
+    let parked = follower
+        .peers
+        .forward(id(2), &leader.name, "park".into(), soon());
     let lose = async {
         leader.service.parked(1).await;
         leader.stop.cancel();
         leader.service.parked(0).await;
     };
     let (outcome, ()) = tokio::join!(parked, lose);
-    assert!(matches!(outcome, Err(ForwardError::Unknown(_))), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(ForwardError::Unknown(_))),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_caller_that_goes_away_ends_its_request() {
     let (follower, leader) = pair().await;
     {
-        let mut parked = Box::pin(follower.peers.forward(id(2), &leader.name, "park".into(), soon()));
+        let mut parked = Box::pin(follower.peers.forward(
+            id(2),
+            &leader.name,
+            "park".into(),
+            soon(),
+        ));
         tokio::select! {
             _ = &mut parked => panic!("parked"),
             () = leader.service.parked(1) => {}
@@ -86,10 +127,20 @@ async fn a_caller_that_goes_away_ends_its_request() {
 #[tokio::test]
 async fn a_deadline_that_passes_while_the_request_runs_leaves_it_unknown() {
     let (follower, leader) = pair().await;
-    follower.peers.forward(id(2), &leader.name, "connect".into(), soon()).await.unwrap();
+    follower
+        .peers
+        .forward(id(2), &leader.name, "connect".into(), soon())
+        .await
+        .unwrap();
     let deadline = Instant::now() + Duration::from_millis(300);
-    let outcome = follower.peers.forward(id(2), &leader.name, "park".into(), deadline).await;
-    assert!(matches!(outcome, Err(ForwardError::Unknown(_))), "{outcome:?}");
+    let outcome = follower
+        .peers
+        .forward(id(2), &leader.name, "park".into(), deadline)
+        .await;
+    assert!(
+        matches!(outcome, Err(ForwardError::Unknown(_))),
+        "{outcome:?}"
+    );
     leader.service.parked(0).await;
 }
 
@@ -118,14 +169,21 @@ async fn cable(to: MemberName) -> (MemberName, Arc<tokio::sync::Semaphore>) {
 async fn silence_is_noticed_on_a_parked_request_at_both_ends() {
     let (follower, leader) = pair().await;
     let (name, pulled) = cable(leader.name.clone()).await;
-    let parked = follower.peers.forward(id(2), &name, "park".into(), soon() + SOON);
+    let parked = follower
+        .peers
+        .forward(id(2), &name, "park".into(), soon() + SOON);
     let pull = async {
         leader.service.parked(1).await;
         pulled.add_permits(1);
         leader.service.parked(0).await;
     };
-    let (outcome, ()) = timeout(SOON, async { tokio::join!(parked, pull) }).await.expect("noticed");
-    assert!(matches!(outcome, Err(ForwardError::Unknown(_))), "{outcome:?}");
+    let (outcome, ()) = timeout(SOON, async { tokio::join!(parked, pull) })
+        .await
+        .expect("noticed");
+    assert!(
+        matches!(outcome, Err(ForwardError::Unknown(_))),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
@@ -134,12 +192,33 @@ async fn a_pre_vote_asks_the_peer_and_is_never_granted_on_its_behalf() {
     let mut client = candidate.factory().new_client(id(2), &peer.name).await;
     let ask = VoteRequest::new(Vote::new(2, id(1)), Some(log_id(1, 5)));
     let option = || RPCOption::new(SOON);
-    assert!(!client.pre_vote(ask.clone(), option()).await.unwrap().vote_granted);
-    assert!(!client.vote(ask.clone(), option()).await.unwrap().vote_granted);
+    assert!(
+        !client
+            .pre_vote(ask.clone(), option())
+            .await
+            .unwrap()
+            .vote_granted
+    );
+    assert!(
+        !client
+            .vote(ask.clone(), option())
+            .await
+            .unwrap()
+            .vote_granted
+    );
     *peer.raft.grants.lock().unwrap() = true;
-    assert!(client.pre_vote(ask.clone(), option()).await.unwrap().vote_granted);
+    assert!(
+        client
+            .pre_vote(ask.clone(), option())
+            .await
+            .unwrap()
+            .vote_granted
+    );
     let granted = client.vote(ask.clone(), option()).await.unwrap();
-    assert_eq!((granted.vote, granted.last_log_id), (ask.vote, ask.last_log_id));
+    assert_eq!(
+        (granted.vote, granted.last_log_id),
+        (ask.vote, ask.last_log_id)
+    );
 }
 
 #[tokio::test]
@@ -148,7 +227,12 @@ async fn a_peer_that_cannot_be_reached_grants_nothing() {
     peer.stop.cancel();
     let mut client = candidate.factory().new_client(id(2), &peer.name).await;
     let ask = VoteRequest::new(Vote::new(2, id(1)), None);
-    assert!(client.pre_vote(ask, RPCOption::new(Duration::from_millis(200))).await.is_err());
+    assert!(
+        client
+            .pre_vote(ask, RPCOption::new(Duration::from_millis(200)))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -156,7 +240,11 @@ async fn a_hand_over_reaches_the_peer_and_is_answered() {
     let (leader, target) = pair().await;
     let mut client = leader.factory().new_client(id(2), &target.name).await;
     let ask = TransferLeaderRequest::new(vote(1, 1), id(2), Some(log_id(1, 9)));
-    client.transfer_leader(ask, RPCOption::new(SOON)).await.unwrap().unwrap();
+    client
+        .transfer_leader(ask, RPCOption::new(SOON))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(*target.raft.transfers.lock().unwrap(), [id(2)]);
 }
 
@@ -169,17 +257,27 @@ async fn heartbeats_pass_while_appends_stand_still_and_bring_the_peers_facts() {
     let payload = Bytes::from(vec![1; 1 << 20]);
     let appends = futures::stream::iter((0..64).map(move |index| append(index, &payload)));
     let stuck = tokio::spawn(async move {
-        let mut answers = replication.stream_append(appends, RPCOption::new(SOON)).await.unwrap();
+        let mut answers = replication
+            .stream_append(appends, RPCOption::new(SOON))
+            .await
+            .unwrap();
         answers.next().await;
     });
     follower.raft.appends(1).await;
 
     let mut heart = factory.new_heartbeat_client(id(2), &follower.name).await;
     for _ in 0..3 {
-        let beat =
-            AppendEntriesRequest { vote: vote(1, 1), prev_log_id: None, entries: Vec::new(), leader_commit: None };
+        let beat = AppendEntriesRequest {
+            vote: vote(1, 1),
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
         let beats = futures::stream::iter([beat]);
-        let mut answers = heart.stream_append(beats, RPCOption::new(SOON)).await.unwrap();
+        let mut answers = heart
+            .stream_append(beats, RPCOption::new(SOON))
+            .await
+            .unwrap();
         assert!(matches!(answers.next().await, Some(Ok(Ok(None)))));
         assert!(answers.next().await.is_none());
     }
@@ -192,9 +290,20 @@ async fn heartbeats_pass_while_appends_stand_still_and_bring_the_peers_facts() {
 async fn a_dead_process_is_told_apart_from_silence() {
     let (survivor, leader) = pair().await;
     let mut events = survivor.peers.events();
-    let mut heart = leader.factory().new_heartbeat_client(id(1), &survivor.name).await;
-    let beat = AppendEntriesRequest { vote: vote(1, 2), prev_log_id: None, entries: Vec::new(), leader_commit: None };
-    let mut answers = heart.stream_append(futures::stream::iter([beat]), RPCOption::new(SOON)).await.unwrap();
+    let mut heart = leader
+        .factory()
+        .new_heartbeat_client(id(1), &survivor.name)
+        .await;
+    let beat = AppendEntriesRequest {
+        vote: vote(1, 2),
+        prev_log_id: None,
+        entries: Vec::new(),
+        leader_commit: None,
+    };
+    let mut answers = heart
+        .stream_append(futures::stream::iter([beat]), RPCOption::new(SOON))
+        .await
+        .unwrap();
     assert!(answers.next().await.unwrap().is_ok());
     drop(answers);
     drop(heart);
@@ -205,16 +314,26 @@ async fn a_dead_process_is_told_apart_from_silence() {
         tokio::task::yield_now().await;
     }
     leader.peers.retain(|_| false);
-    let event = timeout(SOON, events.recv()).await.expect("an event").unwrap();
+    let event = timeout(SOON, events.recv())
+        .await
+        .expect("an event")
+        .unwrap();
     assert_eq!(event, PeerEvent::PeerDown(id(2)));
 }
 
 #[tokio::test]
 async fn a_member_that_comes_back_is_reached_again_at_once() {
     let authority = Authority::new(CLUSTER).unwrap();
-    let (caller, mut server) = (Member::start(&authority, 1).await, Member::start(&authority, 2).await);
+    let (caller, mut server) = (
+        Member::start(&authority, 1).await,
+        Member::start(&authority, 2).await,
+    );
     let name = server.name.clone();
-    caller.peers.forward(id(2), &name, "first".into(), soon()).await.unwrap();
+    caller
+        .peers
+        .forward(id(2), &name, "first".into(), soon())
+        .await
+        .unwrap();
     server.stop.cancel();
     let listener = loop {
         match TcpListener::bind(&name.0).await {
@@ -224,7 +343,12 @@ async fn a_member_that_comes_back_is_reached_again_at_once() {
     };
     server = Member::start_on(listener, &authority, 2, super::rig::options());
     let back = timeout(SOON, async {
-        while caller.peers.forward(id(2), &name, "again".into(), soon()).await.is_err() {}
+        while caller
+            .peers
+            .forward(id(2), &name, "again".into(), soon())
+            .await
+            .is_err()
+        {}
     });
     back.await.expect("reached again");
     drop(server);
@@ -234,9 +358,19 @@ async fn a_member_that_comes_back_is_reached_again_at_once() {
 async fn half_a_frame_from_a_member_that_dies_is_no_answer() {
     let (follower, leader) = pair().await;
     let (name, _pulled) = cable(leader.name.clone()).await;
-    follower.peers.forward(id(2), &name, "through the cable".into(), soon()).await.unwrap();
+    follower
+        .peers
+        .forward(id(2), &name, "through the cable".into(), soon())
+        .await
+        .unwrap();
     let mut plain = TcpStream::connect(&leader.name.0).await.unwrap();
     plain.write_all(&[0x16, 3, 1]).await.unwrap();
     drop(plain);
-    assert!(follower.peers.forward(id(2), &name, "undisturbed".into(), soon()).await.is_ok());
+    assert!(
+        follower
+            .peers
+            .forward(id(2), &name, "undisturbed".into(), soon())
+            .await
+            .is_ok()
+    );
 }

@@ -23,11 +23,21 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: 
     assert_eq!(postcard::from_bytes::<T>(&encoded).unwrap(), value);
 }
 
-const LOG_ID: LogId = LogId { term: 3, index: 300 };
-const VOTE: Vote = Vote { term: 3, voted_for: 2, committed: true };
+const LOG_ID: LogId = LogId {
+    term: 3,
+    index: 300,
+};
+const VOTE: Vote = Vote {
+    term: 3,
+    voted_for: 2,
+    committed: true,
+};
 
 fn membership() -> Membership {
-    Membership { configs: vec![vec![1], vec![1, 2]], members: vec![(1, "a".into()), (2, "b".into())] }
+    Membership {
+        configs: vec![vec![1], vec![1, 2]],
+        members: vec![(1, "a".into()), (2, "b".into())],
+    }
 }
 
 #[test]
@@ -43,9 +53,26 @@ fn the_handshake_keeps_its_bytes() {
         lane: Lane::Snapshot,
     };
     golden(hello, "01010163010101610202");
-    golden(Welcome { version: 1, cluster_id: "c".into(), incarnation: 1, from: 2 }, "0101630102");
-    golden(Refuse { cause: RefuseCause::Certificate, reason: "no".into() }, "04026e6f");
-    golden(vec![Lane::Control, Lane::Append, Lane::Snapshot, Lane::Forward], "0400010203");
+    golden(
+        Welcome {
+            version: 1,
+            cluster_id: "c".into(),
+            incarnation: 1,
+            from: 2,
+        },
+        "0101630102",
+    );
+    golden(
+        Refuse {
+            cause: RefuseCause::Certificate,
+            reason: "no".into(),
+        },
+        "04026e6f",
+    );
+    golden(
+        vec![Lane::Control, Lane::Append, Lane::Snapshot, Lane::Forward],
+        "0400010203",
+    );
     let causes = vec![
         RefuseCause::Version,
         RefuseCause::ClusterId,
@@ -63,27 +90,118 @@ fn raft_messages_keep_their_bytes() {
     golden(VOTE, "030201");
     golden(id(2), "8280808010");
     golden(membership(), "02010102010202010161020162");
-    let head = AppendHead { session: 7, vote: VOTE, prev: Some(LOG_ID), leader_commit: None, entries: 2 };
+    let head = AppendHead {
+        session: 7,
+        vote: VOTE,
+        prev: Some(LOG_ID),
+        leader_commit: None,
+        entries: 2,
+    };
     golden(head, "070302010103ac020002");
-    golden(EntryHead { log_id: LOG_ID, kind: EntryKind::Normal, bytes: 5 }, "03ac020105");
-    golden(vec![EntryKind::Blank, EntryKind::Normal, EntryKind::Membership], "03000102");
-    golden(AppendAnswer { session: 7, outcome: AppendOutcome::Matched(Some(LOG_ID)) }, "07000103ac02");
-    golden(AppendAnswer { session: 7, outcome: AppendOutcome::Conflict(LOG_ID) }, "070103ac02");
-    golden(AppendAnswer { session: 7, outcome: AppendOutcome::HigherVote(VOTE) }, "0702030201");
-    golden(Heartbeat { vote: VOTE, prev: None, leader_commit: Some(LOG_ID) }, "030201000103ac02");
-    let facts = Facts { ready: true, disk_high_water: false, feature_level_max: 1, version: "v".into() };
-    golden(HeartbeatAnswer { outcome: AppendOutcome::Matched(None), facts }, "00000100010176");
-    golden(VoteAsk { vote: VOTE, last: Some(LOG_ID), leadership_transfer: true }, "0302010103ac0201");
-    golden(VoteAnswer { vote: VOTE, granted: true, last: None }, "0302010100");
-    golden(TransferAsk { from_leader: VOTE, to: 1, last: Some(LOG_ID) }, "030201010103ac02");
+    golden(
+        EntryHead {
+            log_id: LOG_ID,
+            kind: EntryKind::Normal,
+            bytes: 5,
+        },
+        "03ac020105",
+    );
+    golden(
+        vec![EntryKind::Blank, EntryKind::Normal, EntryKind::Membership],
+        "03000102",
+    );
+    golden(
+        AppendAnswer {
+            session: 7,
+            outcome: AppendOutcome::Matched(Some(LOG_ID)),
+        },
+        "07000103ac02",
+    );
+    golden(
+        AppendAnswer {
+            session: 7,
+            outcome: AppendOutcome::Conflict(LOG_ID),
+        },
+        "070103ac02",
+    );
+    golden(
+        AppendAnswer {
+            session: 7,
+            outcome: AppendOutcome::HigherVote(VOTE),
+        },
+        "0702030201",
+    );
+    golden(
+        Heartbeat {
+            vote: VOTE,
+            prev: None,
+            leader_commit: Some(LOG_ID),
+        },
+        "030201000103ac02",
+    );
+    let facts = Facts {
+        ready: true,
+        disk_high_water: false,
+        feature_level_max: 1,
+        version: "v".into(),
+    };
+    golden(
+        HeartbeatAnswer {
+            outcome: AppendOutcome::Matched(None),
+            facts,
+        },
+        "00000100010176",
+    );
+    golden(
+        VoteAsk {
+            vote: VOTE,
+            last: Some(LOG_ID),
+            leadership_transfer: true,
+        },
+        "0302010103ac0201",
+    );
+    golden(
+        VoteAnswer {
+            vote: VOTE,
+            granted: true,
+            last: None,
+        },
+        "0302010100",
+    );
+    golden(
+        TransferAsk {
+            from_leader: VOTE,
+            to: 1,
+            last: Some(LOG_ID),
+        },
+        "030201010103ac02",
+    );
     golden(TransferAnswer::Accepted, "00");
-    golden(TransferAnswer::VoteChanged { expected: VOTE, actual: VOTE }, "01030201030201");
-    golden(TransferAnswer::LogNotFlushed { expected: Some(LOG_ID), actual: None }, "020103ac0200");
+    golden(
+        TransferAnswer::VoteChanged {
+            expected: VOTE,
+            actual: VOTE,
+        },
+        "01030201030201",
+    );
+    golden(
+        TransferAnswer::LogNotFlushed {
+            expected: Some(LOG_ID),
+            actual: None,
+        },
+        "020103ac0200",
+    );
 }
 
 #[test]
 fn the_other_messages_keep_their_bytes() {
-    golden(ForwardHead { deadline_ms: 300, hop: 1 }, "ac0201");
+    golden(
+        ForwardHead {
+            deadline_ms: 300,
+            hop: 1,
+        },
+        "ac0201",
+    );
     let begin = SnapshotBegin {
         vote: VOTE,
         last: Some(LOG_ID),
@@ -95,7 +213,12 @@ fn the_other_messages_keep_their_bytes() {
     golden(begin, "0302010103ac0200020101020102020101610201620173ac02");
     golden(SnapshotAt { offset: 300 }, "ac02");
     golden(SnapshotDone { vote: VOTE }, "030201");
-    golden(SnapshotFailed { reason: "no".into() }, "026e6f");
+    golden(
+        SnapshotFailed {
+            reason: "no".into(),
+        },
+        "026e6f",
+    );
 }
 
 #[test]
@@ -130,15 +253,24 @@ fn tags_keep_their_numbers() {
 }
 
 fn whole_append() -> AppendEntriesRequest<types::TypeConfig> {
-    let entry = |index, payload| Entry { log_id: log_id(3, index), payload };
+    let entry = |index, payload| Entry {
+        log_id: log_id(3, index),
+        payload,
+    };
     AppendEntriesRequest {
         vote: VOTE.into(),
         prev_log_id: Some(log_id(3, 300)),
         leader_commit: Some(log_id(3, 299)),
         entries: vec![
             entry(301, EntryPayload::Blank),
-            entry(302, EntryPayload::Normal(EntryBytes(Bytes::from_static(b"work")))),
-            entry(303, EntryPayload::Membership(membership().try_into().unwrap())),
+            entry(
+                302,
+                EntryPayload::Normal(EntryBytes(Bytes::from_static(b"work"))),
+            ),
+            entry(
+                303,
+                EntryPayload::Membership(membership().try_into().unwrap()),
+            ),
         ],
     }
 }
@@ -147,7 +279,9 @@ fn whole_append() -> AppendEntriesRequest<types::TypeConfig> {
 async fn an_append_frame_keeps_its_bytes_and_reads_back() {
     let mut out = Vec::new();
     let mut writer = FrameWriter::new(&mut out, 1 << 20);
-    writer.push_with(Tag::Append, |buffer| put_append(7, &whole_append(), buffer)).unwrap();
+    writer
+        .push_with(Tag::Append, |buffer| put_append(7, &whole_append(), buffer))
+        .unwrap();
     writer.drive().await.unwrap();
     let expected = "0000002e 14 07 030201 01 03ac02 01 03ab02 03\
                     03ad02 00 00\
@@ -166,7 +300,9 @@ fn a_payload_that_arrives_is_a_slice_of_its_frame() {
     put_append(1, &append(5, &Bytes::from(vec![7; 4096])), &mut buffer).unwrap();
     let frame = buffer.freeze();
     let (_, read) = read_append(frame.clone()).unwrap();
-    let EntryPayload::Normal(EntryBytes(payload)) = &read.entries[0].payload else { panic!("a normal entry") };
+    let EntryPayload::Normal(EntryBytes(payload)) = &read.entries[0].payload else {
+        panic!("a normal entry")
+    };
     assert!(frame.as_ptr_range().contains(&payload.as_ptr()));
 }
 
@@ -177,7 +313,10 @@ fn an_append_that_lies_about_its_entries_is_malformed() {
     let whole = buffer.freeze();
     for cut in 0..whole.len() {
         let error = read_append(whole.slice(..cut)).err();
-        assert!(matches!(error, Some(FrameError::Malformed { .. })), "cut at {cut}");
+        assert!(
+            matches!(error, Some(FrameError::Malformed { .. })),
+            "cut at {cut}"
+        );
     }
     let mut longer = whole.to_vec();
     longer.push(0);

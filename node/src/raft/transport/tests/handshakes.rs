@@ -22,12 +22,17 @@ use crate::storage::types::MemberName;
 
 async fn try_dial(me: &Me, issued: &Issued, to: u64, name: &MemberName) -> Result<(), DialError> {
     let (_dir, tls) = store(issued);
-    dial(me, &tls, &options(), to, name, Lane::Control).await.map(drop)
+    dial(me, &tls, &options(), to, name, Lane::Control)
+        .await
+        .map(drop)
 }
 
 fn cause(outcome: Result<(), DialError>) -> RefuseCause {
     match outcome {
-        Err(DialError::Handshake { source: HandshakeError::RefusedByPeer(refuse), .. }) => refuse.cause,
+        Err(DialError::Handshake {
+            source: HandshakeError::RefusedByPeer(refuse),
+            ..
+        }) => refuse.cause,
         other => panic!("refused by the peer, not {other:?}"),
     }
 }
@@ -35,7 +40,11 @@ fn cause(outcome: Result<(), DialError>) -> RefuseCause {
 async fn still_serves(server: &Member, authority: &Authority) {
     let caller = Member::start(authority, 9).await;
     let deadline = Instant::now() + SOON;
-    let answer = caller.peers.forward(id(1), &server.name, "hello".into(), deadline).await.unwrap();
+    let answer = caller
+        .peers
+        .forward(id(1), &server.name, "hello".into(), deadline)
+        .await
+        .unwrap();
     assert_eq!(answer, "hello from 9");
 }
 
@@ -44,7 +53,9 @@ async fn raw(server: &Member, issued: &Issued) -> std::io::Result<TlsStream<TcpS
     let (_dir, tls) = store(issued);
     let tcp = TcpStream::connect(&server.name.0).await?;
     let name = ServerName::try_from(member_name(CLUSTER, id(1))).unwrap();
-    TlsConnector::from(Arc::clone(&tls.current().client)).connect(name, tcp).await
+    TlsConnector::from(Arc::clone(&tls.current().client))
+        .connect(name, tcp)
+        .await
 }
 
 fn hello(from: u64) -> Hello {
@@ -76,7 +87,14 @@ async fn a_member_of_the_same_cluster_gets_in() {
     let authority = Authority::new(CLUSTER).unwrap();
     let server = Member::start(&authority, 1).await;
     let name = MemberName("127.0.0.1:1".into());
-    try_dial(&me(2, &name), &authority.member(id(2)).unwrap(), id(1), &server.name).await.unwrap();
+    try_dial(
+        &me(2, &name),
+        &authority.member(id(2)).unwrap(),
+        id(1),
+        &server.name,
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -85,15 +103,34 @@ async fn strangers_are_refused_with_the_reason() {
     let server = Member::start(&authority, 1).await;
     let two = authority.member(id(2)).unwrap();
 
-    let foreign = Hello { cluster_id: "another".into(), ..hello(id(2)) };
-    assert_eq!(refused(&server, &two, &foreign).await, RefuseCause::ClusterId);
-    let old = Hello { incarnation: 0, ..hello(2) };
+    let foreign = Hello {
+        cluster_id: "another".into(),
+        ..hello(id(2))
+    };
+    assert_eq!(
+        refused(&server, &two, &foreign).await,
+        RefuseCause::ClusterId
+    );
+    let old = Hello {
+        incarnation: 0,
+        ..hello(2)
+    };
     assert_eq!(refused(&server, &two, &old).await, RefuseCause::Incarnation);
-    let not_here = Hello { to: id(5), ..hello(id(2)) };
-    assert_eq!(refused(&server, &two, &not_here).await, RefuseCause::MemberId);
+    let not_here = Hello {
+        to: id(5),
+        ..hello(id(2))
+    };
+    assert_eq!(
+        refused(&server, &two, &not_here).await,
+        RefuseCause::MemberId
+    );
     let myself = hello(id(1));
     assert_eq!(refused(&server, &two, &myself).await, RefuseCause::MemberId);
-    let future = Hello { version_min: VERSION_MAX + 1, version_max: VERSION_MAX + 2, ..hello(id(2)) };
+    let future = Hello {
+        version_min: VERSION_MAX + 1,
+        version_max: VERSION_MAX + 2,
+        ..hello(id(2))
+    };
     assert_eq!(refused(&server, &two, &future).await, RefuseCause::Version);
     still_serves(&server, &authority).await;
 }
@@ -108,7 +145,10 @@ async fn a_certificate_counts_for_its_own_member_only() {
         // The same number in the incarnation before.
         authority.member(2).unwrap(),
     ] {
-        assert_eq!(refused(&server, &issued, &hello(id(2))).await, RefuseCause::Certificate);
+        assert_eq!(
+            refused(&server, &issued, &hello(id(2))).await,
+            RefuseCause::Certificate
+        );
     }
 }
 
@@ -118,21 +158,37 @@ async fn an_old_incarnation_is_refused_by_certificate_and_by_handshake() {
     let server = Member::start(&authority, 1).await;
     let name = MemberName("127.0.0.1:1".into());
     // It asks for the member it knew: the server's certificate says another name.
-    let old = Me { incarnation: 0, member_id: 2, ..me(2, &name) };
+    let old = Me {
+        incarnation: 0,
+        member_id: 2,
+        ..me(2, &name)
+    };
     let outcome = try_dial(&old, &authority.member(2).unwrap(), 1, &server.name).await;
     assert!(matches!(outcome, Err(DialError::Io { .. })), "{outcome:?}");
     // It knows whom to ask for, but not that the world has moved on.
-    let old = Me { incarnation: 0, ..me(2, &name) };
+    let old = Me {
+        incarnation: 0,
+        ..me(2, &name)
+    };
     let outcome = try_dial(&old, &authority.member(id(2)).unwrap(), id(1), &server.name).await;
     assert_eq!(cause(outcome), RefuseCause::Incarnation);
 }
 
 #[tokio::test]
 async fn another_clusters_ca_opens_nothing_in_either_direction() {
-    let (ours, theirs) = (Authority::new(CLUSTER).unwrap(), Authority::new(CLUSTER).unwrap());
+    let (ours, theirs) = (
+        Authority::new(CLUSTER).unwrap(),
+        Authority::new(CLUSTER).unwrap(),
+    );
     let server = Member::start(&ours, 1).await;
     let name = MemberName("127.0.0.1:1".into());
-    let outcome = try_dial(&me(2, &name), &theirs.member(id(2)).unwrap(), id(1), &server.name).await;
+    let outcome = try_dial(
+        &me(2, &name),
+        &theirs.member(id(2)).unwrap(),
+        id(1),
+        &server.name,
+    )
+    .await;
     assert!(matches!(outcome, Err(DialError::Io { .. })), "{outcome:?}");
     // A client that trusts the server but holds a foreign certificate.
     let mut issued = theirs.member(id(2)).unwrap();
@@ -147,20 +203,31 @@ async fn the_dialer_checks_whom_it_met_whatever_the_address() {
     let authority = Authority::new(CLUSTER).unwrap();
     let server = Member::start(&authority, 1).await;
     let name = MemberName("127.0.0.1:1".into());
-    let outcome = try_dial(&me(2, &name), &authority.member(id(2)).unwrap(), id(3), &server.name).await;
+    let outcome = try_dial(
+        &me(2, &name),
+        &authority.member(id(2)).unwrap(),
+        id(3),
+        &server.name,
+    )
+    .await;
     assert!(matches!(outcome, Err(DialError::Io { .. })), "{outcome:?}");
 }
 
 async fn closed(stream: &mut (impl AsyncReadExt + Unpin)) {
     let mut rest = Vec::new();
     // A reset is as good as an end.
-    let _ = timeout(SOON, stream.read_to_end(&mut rest)).await.expect("the server closes");
+    let _ = timeout(SOON, stream.read_to_end(&mut rest))
+        .await
+        .expect("the server closes");
 }
 
 #[tokio::test]
 async fn garbage_half_frames_and_giant_lengths_close_their_connection_only() {
     let authority = Authority::new(CLUSTER).unwrap();
-    let options = crate::raft::transport::Options { handshake_timeout: Duration::from_millis(300), ..options() };
+    let options = crate::raft::transport::Options {
+        handshake_timeout: Duration::from_millis(300),
+        ..options()
+    };
     let server = Member::start_with(&authority, 1, options).await;
     let two = authority.member(id(2)).unwrap();
 
@@ -196,13 +263,25 @@ async fn garbage_behind_a_good_handshake_closes_its_connection_only() {
     let authority = Authority::new(CLUSTER).unwrap();
     let server = Member::start(&authority, 1).await;
     let two = authority.member(id(2)).unwrap();
-    let garbage: [&[u8]; 4] =
-        [b"\xff\xff\xff\xff\x0a", b"\x00\x00\x00\x05\x0aabcd", b"\x00\x00\x00\x0c\x0a\0\0\0\0\0\0\0\x01\xff\xff\xff", b"\x00\x00\x00\x09\x14"];
+    let garbage: [&[u8]; 4] = [
+        b"\xff\xff\xff\xff\x0a",
+        b"\x00\x00\x00\x05\x0aabcd",
+        b"\x00\x00\x00\x0c\x0a\0\0\0\0\0\0\0\x01\xff\xff\xff",
+        b"\x00\x00\x00\x09\x14",
+    ];
     for lane in [Lane::Control, Lane::Append, Lane::Snapshot, Lane::Forward] {
         for bytes in garbage {
             let (read, write) = tokio::io::split(raw(&server, &two).await.unwrap());
             let mut writer = FrameWriter::new(write, 4096);
-            writer.push(Tag::Hello, &Hello { lane, ..hello(id(2)) }).unwrap();
+            writer
+                .push(
+                    Tag::Hello,
+                    &Hello {
+                        lane,
+                        ..hello(id(2))
+                    },
+                )
+                .unwrap();
             writer.drive().await.unwrap();
             let mut reader = FrameReader::new(read, 4096);
             assert_eq!(reader.expect().await.unwrap().tag, Tag::Welcome);
@@ -217,6 +296,12 @@ async fn garbage_behind_a_good_handshake_closes_its_connection_only() {
 
 #[test]
 fn a_name_without_a_port_means_the_peer_port() {
-    assert_eq!(address(&MemberName("m-1.c-peers.ns.svc".into())), "m-1.c-peers.ns.svc:7402");
-    assert_eq!(address(&MemberName("127.0.0.1:4711".into())), "127.0.0.1:4711");
+    assert_eq!(
+        address(&MemberName("m-1.c-peers.ns.svc".into())),
+        "m-1.c-peers.ns.svc:7402"
+    );
+    assert_eq!(
+        address(&MemberName("127.0.0.1:4711".into())),
+        "127.0.0.1:4711"
+    );
 }

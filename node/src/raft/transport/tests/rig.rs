@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::alias::SnapshotOf;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -37,12 +37,20 @@ pub fn id(n: u64) -> u64 {
 }
 
 pub fn me(n: u64, name: &MemberName) -> Me {
-    Me { cluster_id: CLUSTER.into(), incarnation: 1, member_id: id(n), name: name.clone() }
+    Me {
+        cluster_id: CLUSTER.into(),
+        incarnation: 1,
+        member_id: id(n),
+        name: name.clone(),
+    }
 }
 
 /// Short pauses; nothing waits for a bound to pass.
 pub fn options() -> Options {
-    Options { keep_alive: Duration::from_millis(50), ..Options::default() }
+    Options {
+        keep_alive: Duration::from_millis(50),
+        ..Options::default()
+    }
 }
 
 pub fn store(issued: &Issued) -> (TempDir, Arc<TlsStore>) {
@@ -71,14 +79,30 @@ impl Member {
         Member::start_on(listener, authority, n, options)
     }
 
-    pub fn start_on(listener: TcpListener, authority: &Authority, n: u64, options: Options) -> Member {
+    pub fn start_on(
+        listener: TcpListener,
+        authority: &Authority,
+        n: u64,
+        options: Options,
+    ) -> Member {
         let name = MemberName(listener.local_addr().unwrap().to_string());
         let (certificates, tls) = store(&authority.member(id(n)).unwrap());
         let peers = Peers::new(me(n, &name), tls, options);
         let (raft, service, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
-        let server = PeerServer { peers: Arc::clone(&peers), raft: Arc::clone(&raft), forwarded: Arc::clone(&service) };
+        let server = PeerServer {
+            peers: Arc::clone(&peers),
+            raft: Arc::clone(&raft),
+            forwarded: Arc::clone(&service),
+        };
         tokio::spawn(server.serve(listener, stop.clone()));
-        Member { name, peers, raft, service, stop, _certificates: certificates }
+        Member {
+            name,
+            peers,
+            raft,
+            service,
+            stop,
+            _certificates: certificates,
+        }
     }
 
     pub fn factory(&self) -> NetworkFactory<Bytes> {
@@ -130,7 +154,9 @@ impl ScriptedRaft {
             if self.appended.lock().unwrap().len() >= count {
                 return;
             }
-            tokio::time::timeout(SOON, arrived).await.expect("appends arrive");
+            tokio::time::timeout(SOON, arrived)
+                .await
+                .expect("appends arrive");
         }
     }
 }
@@ -139,7 +165,11 @@ impl RaftDoor for ScriptedRaft {
     type Sink = MemorySink;
 
     fn facts(&self) -> Facts {
-        Facts { ready: true, version: "test".into(), ..Facts::default() }
+        Facts {
+            ready: true,
+            version: "test".into(),
+            ..Facts::default()
+        }
     }
 
     fn sink(&self) -> &Arc<MemorySink> {
@@ -156,19 +186,37 @@ impl RaftDoor for ScriptedRaft {
         let first = request.entries[0].log_id.index;
         self.appended.lock().unwrap().push(request);
         self.append_arrived.notify_waiters();
-        self.gate.acquire().await.map_err(|e| Stopped(e.to_string()))?.forget();
+        self.gate
+            .acquire()
+            .await
+            .map_err(|e| Stopped(e.to_string()))?
+            .forget();
         if *self.conflicts_at.lock().unwrap() == Some(first) {
             return Ok(AppendEntriesResponse::Conflict);
         }
         Ok(AppendEntriesResponse::Success)
     }
 
-    async fn vote(&self, ask: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, Stopped> {
-        Ok(VoteResponse::new(ask.vote, ask.last_log_id, *self.grants.lock().unwrap()))
+    async fn vote(
+        &self,
+        ask: VoteRequest<TypeConfig>,
+    ) -> Result<VoteResponse<TypeConfig>, Stopped> {
+        Ok(VoteResponse::new(
+            ask.vote,
+            ask.last_log_id,
+            *self.grants.lock().unwrap(),
+        ))
     }
 
-    async fn pre_vote(&self, ask: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, Stopped> {
-        Ok(VoteResponse::new(ask.vote, None, *self.grants.lock().unwrap()))
+    async fn pre_vote(
+        &self,
+        ask: VoteRequest<TypeConfig>,
+    ) -> Result<VoteResponse<TypeConfig>, Stopped> {
+        Ok(VoteResponse::new(
+            ask.vote,
+            None,
+            *self.grants.lock().unwrap(),
+        ))
     }
 
     async fn transfer_leader(
@@ -263,7 +311,11 @@ pub struct ScriptedService {
 
 impl Default for ScriptedService {
     fn default() -> ScriptedService {
-        ScriptedService { gate: Semaphore::new(0), parked: AtomicUsize::new(0), changed: Notify::new() }
+        ScriptedService {
+            gate: Semaphore::new(0),
+            parked: AtomicUsize::new(0),
+            changed: Notify::new(),
+        }
     }
 }
 
@@ -274,7 +326,9 @@ impl ScriptedService {
             if self.parked.load(Ordering::SeqCst) == count {
                 return;
             }
-            tokio::time::timeout(SOON, changed).await.expect("requests are parked or dropped");
+            tokio::time::timeout(SOON, changed)
+                .await
+                .expect("requests are parked or dropped");
         }
     }
 }
@@ -296,7 +350,12 @@ impl Forwarded for ScriptedService {
             let _parked = Parked(self);
             let _permit = self.gate.acquire().await;
         }
-        format!("{} from {}", String::from_utf8_lossy(&request), from & 0xffff_ffff).into()
+        format!(
+            "{} from {}",
+            String::from_utf8_lossy(&request),
+            from & 0xffff_ffff
+        )
+        .into()
     }
 }
 
@@ -309,7 +368,10 @@ pub fn log_id(term: u64, index: u64) -> LogId {
 }
 
 pub fn append(index: u64, payload: &Bytes) -> AppendEntriesRequest<TypeConfig> {
-    let entry = Entry { log_id: log_id(1, index), payload: openraft::EntryPayload::Normal(EntryBytes(payload.clone())) };
+    let entry = Entry {
+        log_id: log_id(1, index),
+        payload: openraft::EntryPayload::Normal(EntryBytes(payload.clone())),
+    };
     AppendEntriesRequest {
         vote: vote(1, 1),
         prev_log_id: index.checked_sub(1).map(|before| log_id(1, before)),
@@ -319,6 +381,12 @@ pub fn append(index: u64, payload: &Bytes) -> AppendEntriesRequest<TypeConfig> {
 }
 
 pub fn snapshot_of(data: &Bytes) -> SnapshotOf<TypeConfig, Bytes> {
-    let meta = SnapshotMeta { last_log_id: Some(log_id(1, 100)), last_membership: Default::default() };
-    openraft::Snapshot { meta, snapshot: data.clone() }
+    let meta = SnapshotMeta {
+        last_log_id: Some(log_id(1, 100)),
+        last_membership: Default::default(),
+    };
+    openraft::Snapshot {
+        meta,
+        snapshot: data.clone(),
+    }
 }
