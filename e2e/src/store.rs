@@ -161,13 +161,23 @@ pub async fn leading_operator(kube: &kube::Client) -> Result<String> {
 
 /// Kills the acting operator without any grace; returns the pod's name.
 pub async fn kill_operator(kube: &kube::Client) -> Result<String> {
-    let pod = leading_operator(kube).await?;
     let pods: Api<Pod> = Api::namespaced(kube.clone(), install::NAMESPACE);
     let now = DeleteParams::default().grace_period(0);
-    pods.delete(&pod, &now)
+    let kill = async {
+        loop {
+            let pod = leading_operator(kube).await?;
+            match pods.delete(&pod, &now).await {
+                Ok(_) => return Ok(pod),
+                // The Lease still names one that is gone: another takes it over soon.
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => return Err(error).with_context(|| format!("kill {pod}")),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), kill)
         .await
-        .with_context(|| format!("kill the operator {pod}"))?;
-    Ok(pod)
+        .context("no living operator leads")?
 }
 
 fn holder(lease: &Lease) -> Option<&str> {

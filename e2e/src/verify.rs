@@ -191,6 +191,7 @@ async fn all_stories() -> Result<()> {
         jobs: 1,
         kubeconfig: given(),
         keep: false,
+        installed: false,
         list: false,
     };
     let foreign = selection.kubeconfig.is_some();

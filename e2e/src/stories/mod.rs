@@ -7,9 +7,17 @@
 //! To add one: write `pub async fn name(story: Story) -> Result<()>` in a file of this folder and
 //! list it in `all`.
 
+mod bootstrap;
+mod create;
+mod drains;
 mod figures;
 mod harness;
+mod load;
+mod made;
+mod pods;
+mod recreate;
 mod runner;
+mod scale;
 
 use crate::cluster::{Cluster, Kind};
 use crate::local::Found;
@@ -31,11 +39,21 @@ pub enum Needs {
     WholeMachine,
 }
 
+/// What a story is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The local cluster itself.
+    Harness,
+    /// The product: both charts are installed before it.
+    Product,
+}
+
 /// A story's name, needs and function.
 #[derive(Clone, Copy)]
 pub struct Entry {
     pub name: &'static str,
     pub needs: Needs,
+    pub about: About,
     pub run: fn(Story) -> BoxFuture<'static, anyhow::Result<()>>,
 }
 
@@ -84,10 +102,11 @@ impl Needs {
 }
 
 macro_rules! story {
-    ($name:literal, $needs:ident, $function:path) => {
+    ($about:ident, $name:literal, $needs:ident, $function:path) => {
         Entry {
             name: $name,
             needs: Needs::$needs,
+            about: About::$about,
             run: |story| Box::pin($function(story)),
         }
     };
@@ -97,17 +116,53 @@ macro_rules! story {
 pub fn all() -> Vec<Entry> {
     let mut entries = vec![
         story!(
+            Harness,
             "pods-find-each-other",
             AnyCluster,
             harness::pods_find_each_other
         ),
-        story!("node-returns", NodeFaults, harness::node_returns),
-        story!("node-is-cut-off", NodeFaults, harness::node_is_cut_off),
-        story!("cluster-up-twice", NodeFaults, harness::up_twice),
+        story!(Harness, "node-returns", NodeFaults, harness::node_returns),
         story!(
+            Harness,
+            "node-is-cut-off",
+            NodeFaults,
+            harness::node_is_cut_off
+        ),
+        story!(Harness, "cluster-up-twice", NodeFaults, harness::up_twice),
+        story!(
+            Harness,
             "cluster-killed-up-leaves-nothing",
             WholeMachine,
             harness::killed_up_leaves_nothing
+        ),
+        story!(Product, "rules", AnyCluster, create::rules),
+        story!(Product, "create", AnyCluster, create::create),
+        story!(Product, "pod-killed", AnyCluster, pods::pod_killed),
+        story!(
+            Product,
+            "leader-pod-deleted",
+            AnyCluster,
+            pods::leader_pod_deleted
+        ),
+        story!(Product, "leader-killed", NodeFaults, pods::leader_killed),
+        story!(
+            Product,
+            "operator-killed-in-bootstrap",
+            AnyCluster,
+            bootstrap::operator_killed
+        ),
+        story!(
+            Product,
+            "scale-3-5-3-with-drains",
+            AnyCluster,
+            scale::out_and_in
+        ),
+        story!(Product, "all-nodes-drained", AnyCluster, drains::all_nodes),
+        story!(
+            Product,
+            "delete-and-create",
+            AnyCluster,
+            recreate::delete_and_create
         ),
     ];
     entries.sort_by_key(|entry| entry.needs);

@@ -1,7 +1,8 @@
 //! Runs stories one after another or side by side, each in a namespace of its own.
 
-use super::{Asked, Entry, Figures, Needs, Story, all};
+use super::{About, Asked, Entry, Figures, Needs, Story, all};
 use crate::cluster::{Cluster, Kind};
+use crate::install;
 use crate::progress::say;
 use anyhow::{Result, bail};
 use clap::Args;
@@ -31,6 +32,9 @@ pub struct Selection {
     /// Keeps the namespaces of failed stories.
     #[arg(long)]
     pub keep: bool,
+    /// Uses the operator that is installed already; nothing is built.
+    #[arg(long)]
+    pub installed: bool,
     /// Prints the names and ends.
     #[arg(long)]
     pub list: bool,
@@ -72,6 +76,9 @@ pub async fn run(selection: &Selection) -> Result<Report> {
         );
     }
     let cluster = Cluster::open(selection.kubeconfig.as_deref()).await?;
+    if !selection.installed && chosen.iter().any(|entry| entry.about == About::Product) {
+        install::from_checkout(&cluster).await?;
+    }
     let asked = if selection.names.is_empty() {
         Asked::WithAll
     } else {

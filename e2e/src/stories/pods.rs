@@ -1,0 +1,115 @@
+//! Members die one at a time; the others serve on, and the dead come back as who they were.
+
+use super::Story;
+use super::made::loaded;
+use crate::store::READY_LIMIT;
+use anyhow::{Context, Result, ensure};
+use crds::TaskStoreCluster;
+use crds::names::MemberId;
+use std::fs;
+use std::time::Instant;
+
+/// A follower's pod is deleted without grace: another comes, with its volume and identity.
+pub async fn pod_killed(story: Story) -> Result<()> {
+    let (store, load) = loaded(&story, 3).await?;
+    let before = identities(&store.get().await?);
+    let leader = store.leader().await?;
+    let (_, pod, _) = before
+        .iter()
+        .find(|(_, pod, _)| *pod != leader)
+        .context("three members have a follower")?
+        .clone();
+    load.take_gap_ms();
+    let start = Instant::now();
+    store.kill(&pod).await?;
+    let after = store.healed(3, READY_LIMIT).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    story.figures.add("pod_kill_to_healed_seconds", seconds);
+    let gap = load.take_gap_ms();
+    story.figures.add("pod_kill_write_gap_ms", gap);
+    ensure!(
+        identities(&after) == before,
+        "members changed from {before:?} to {:?}",
+        identities(&after)
+    );
+    load.finish().await.map(drop)
+}
+
+/// The leader's pod is deleted: it hands over.
+pub async fn leader_pod_deleted(story: Story) -> Result<()> {
+    let (store, load) = loaded(&story, 3).await?;
+    let leader = store.leader().await?;
+    load.take_gap_ms();
+    store.kill(&leader).await?;
+    store.healed(3, READY_LIMIT).await?;
+    let gap = load.take_gap_ms();
+    story.figures.add("leader_pod_deleted_write_gap_ms", gap);
+    load.finish().await.map(drop)
+}
+
+/// The leader's process gets SIGKILL: the others elect, clients notice nothing but a pause.
+pub async fn leader_killed(story: Story) -> Result<()> {
+    let (store, load) = loaded(&story, 3).await?;
+    let before = store.get().await?;
+    let leader = store.leader().await?;
+    load.take_gap_ms();
+    kill_process(&before, &leader).await?;
+    let other = |cluster: &TaskStoreCluster| {
+        let now = cluster
+            .status
+            .as_ref()
+            .and_then(|status| status.leader.as_ref());
+        now.is_some_and(|now| *now != leader)
+    };
+    store.until("another leader", READY_LIMIT, other).await?;
+    load.goes_on(50).await?;
+    let gap = load.take_gap_ms();
+    story.figures.add("leader_kill_write_gap_ms", gap);
+    store.healed(3, READY_LIMIT).await?;
+    load.finish().await.map(drop)
+}
+
+/// Member id, pod and volume of every member.
+fn identities(cluster: &TaskStoreCluster) -> Vec<(MemberId, String, Option<String>)> {
+    let members = cluster.status.iter().flat_map(|status| &status.members);
+    members
+        .map(|member| (member.id, member.pod.clone(), member.pvc_uid.clone()))
+        .collect()
+}
+
+/// Processes of the local cluster's pods are this machine's: a member is found by its arguments.
+async fn kill_process(cluster: &TaskStoreCluster, pod: &str) -> Result<()> {
+    let status = cluster.status.as_ref().context("no status")?;
+    let identity = status.identity.as_ref().context("no identity")?;
+    let member = status
+        .members
+        .iter()
+        .find(|member| member.pod == pod)
+        .with_context(|| format!("{pod} is no member"))?;
+    let wanted = [
+        format!("--cluster-id={}", identity.cluster_id),
+        format!("--member-id={}", member.id),
+    ];
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // A process that ends meanwhile has no command line any more.
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        let line = String::from_utf8_lossy(&line);
+        let arguments: Vec<&str> = line.split('\0').collect();
+        if wanted.iter().all(|word| arguments.contains(&word.as_str())) {
+            let process = rustix::process::Pid::from_raw(id).context("process ids are positive")?;
+            rustix::process::kill_process(process, rustix::process::Signal::KILL)?;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no process on this machine is {pod}")
+}
