@@ -1,35 +1,18 @@
 //! The member as the operator sees it: its phase, its identity, and, once Raft runs, its part in it.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 use taskstore_api::v1;
 use tokio::sync::{Notify, watch};
 
+use super::running::Running;
 use crate::config::Config;
-use crate::jobs::snapshots::Snapshots;
 use crate::metrics::Metrics;
-use crate::raft::consensus::{Consensus, RaftMetrics, Role};
-use crate::raft::transport::peers::Peers;
 use crate::raft::transport::tls::TlsStore;
 use crate::raft::transport::wire::Facts;
-use crate::raft::view::MembershipView;
-use crate::server::admin::membership_message;
 use crate::server::health::Readiness;
-use crate::service::Service;
-use crate::service::request::Error;
-use crate::storage::identity::Home;
 use crate::storage::log_store::LogDisk;
-use crate::storage::store::Store;
-use crate::task::command::{Command, Outcome, ReserveMembers};
 use crate::task::state::FEATURE_LEVEL_KNOWN;
-
-/// A follower is behind by more than this many entries: lagging, not caught up.
-const LAG_ENTRIES_MAX: u64 = 1_000;
-/// A follower that has not answered for this long is unreachable.
-const SILENT_FOR: Duration = Duration::from_millis(1_500);
-/// How long a reservation may wait for the log.
-const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a member stands. It only moves forward, except that a stop can come at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,16 +29,6 @@ pub enum Phase {
     Damaged(String),
     /// Learned of its removal. It never starts again.
     Removed,
-}
-
-/// What runs once the disk is accepted.
-pub struct Running {
-    pub consensus: Consensus,
-    pub service: Arc<Service>,
-    pub state: Arc<Store>,
-    pub home: Home,
-    pub peers: Arc<Peers>,
-    pub snapshots: Snapshots,
 }
 
 /// One member.
@@ -262,160 +235,6 @@ impl Member {
             bundle_sha256: tls.bundle_sha256.clone(),
             disk_high_water: own.disk_high_water,
         }
-    }
-}
-
-impl Running {
-    /// Whether this member has ever written to its log: it has voted, or has been reached by a leader.
-    pub fn initialized(&self) -> bool {
-        self.home.stamp().is_initialized
-    }
-
-    /// Numbers for new members, above every id in any configuration this leader has applied.
-    pub async fn reserve_members(
-        &self,
-        operation_id: String,
-        count: u32,
-    ) -> Result<Vec<u64>, Error> {
-        let metrics = self.consensus.metrics();
-        let above = metrics
-            .membership_config
-            .nodes()
-            .map(|(id, _)| *id)
-            .max()
-            .unwrap_or(0);
-        let command = Command::ReserveMembers(ReserveMembers {
-            operation_id,
-            count,
-            above,
-        });
-        match self
-            .service
-            .propose(command, Instant::now() + RESERVE_PATIENCE)
-            .await?
-        {
-            Outcome::Reserved(Ok(ids)) => Ok(ids),
-            Outcome::Reserved(Err(rejection)) => Err(Error::Rejected(rejection)),
-            other => Err(Error::OutcomeUnknown {
-                reason: format!("answered with {other:?}"),
-            }),
-        }
-    }
-
-    fn set_gauges(&self, metrics: &Metrics) {
-        let gauges = &metrics.gauges;
-        let raft = self.raft_status();
-        gauges.term.set(raft.term);
-        gauges.leader.set(raft.leader_id);
-        gauges.leads.set(u64::from(raft.leads));
-        gauges.last_log_index.set(raft.last_log_index);
-        gauges.committed_index.set(raft.committed_index);
-        gauges.applied_index.set(raft.applied_index);
-        gauges.snapshot_index.set(raft.snapshot_index);
-        gauges.feature_level.set(u64::from(raft.feature_level));
-        gauges
-            .proposals_waiting
-            .set(self.service.proposer().waiting() as u64);
-        gauges.waiters.set(self.service.waiters());
-        let (queues, payload_bytes, tasks) = self.state.read(|state, _| {
-            let mut tasks = [0; 6];
-            let mut queues = 0;
-            for (_, _, stats) in state.queues(0) {
-                queues += 1;
-                let counts = [
-                    stats.scheduled,
-                    stats.available,
-                    stats.running,
-                    stats.retryable,
-                    stats.completed,
-                    stats.discarded,
-                ];
-                tasks
-                    .iter_mut()
-                    .zip(counts)
-                    .for_each(|(sum, count)| *sum += count);
-            }
-            (queues, state.payload_bytes(), tasks)
-        });
-        gauges.queues.set(queues);
-        gauges.payload_bytes.set(payload_bytes);
-        let names = [
-            "scheduled",
-            "available",
-            "running",
-            "retryable",
-            "completed",
-            "discarded",
-        ];
-        for (name, count) in names.into_iter().zip(tasks) {
-            metrics.set_tasks(name, count);
-        }
-    }
-
-    fn raft_status(&self) -> v1::RaftStatus {
-        let metrics = self.consensus.metrics();
-        let leads = matches!(self.consensus.role(), Role::Leads { .. });
-        let (state_hash, feature_level) = self
-            .state
-            .read(|state, _| (format!("{:032x}", state.hash()), state.feature_level()));
-        let membership = MembershipView::of(&metrics);
-        let index = |log_id: &Option<crate::storage::types::LogId>| {
-            log_id.as_ref().map_or(0, |id| id.index())
-        };
-        v1::RaftStatus {
-            term: metrics.current_term,
-            leader_id: metrics.current_leader.unwrap_or(0),
-            leads,
-            membership: Some(membership_message(&membership)),
-            last_log_index: metrics.last_log_index.unwrap_or(0),
-            committed_index: index(&metrics.cluster_committed),
-            applied_index: index(&metrics.last_applied),
-            snapshot_index: index(&metrics.snapshot),
-            peers: if leads {
-                self.peers(&metrics)
-            } else {
-                Vec::new()
-            },
-            state_hash,
-            feature_level,
-        }
-    }
-
-    fn peers(&self, metrics: &RaftMetrics) -> Vec<v1::PeerStatus> {
-        let Some(replication) = &metrics.replication else {
-            return Vec::new();
-        };
-        let last = metrics.last_log_index.unwrap_or(0);
-        let heard = self.peers.heard(SILENT_FOR);
-        replication
-            .iter()
-            .filter(|(id, _)| **id != metrics.id)
-            .map(|(id, matched)| {
-                let behind =
-                    last.saturating_sub(matched.as_ref().map_or(0, |log_id| log_id.index()));
-                let said = heard.get(id);
-                let health = match (said, behind > LAG_ENTRIES_MAX) {
-                    (None, _) => v1::PeerHealth::Unreachable,
-                    (Some(_), true) => v1::PeerHealth::Lagging,
-                    (Some(_), false) => v1::PeerHealth::CaughtUp,
-                };
-                v1::PeerStatus {
-                    member_id: *id,
-                    health: health.into(),
-                    lag_entries: rounded_lag(behind),
-                    ready: said.is_some_and(|heard| heard.facts.ready),
-                }
-            })
-            .collect()
-    }
-}
-
-/// Lag that is within normal load shows as 0; beyond, the next power of two.
-fn rounded_lag(entries: u64) -> u64 {
-    if entries <= LAG_ENTRIES_MAX {
-        0
-    } else {
-        entries.next_power_of_two()
     }
 }
 

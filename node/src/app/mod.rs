@@ -13,6 +13,7 @@ pub mod disk;
 mod inspect;
 pub mod member;
 pub mod ports;
+pub mod running;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::client_tls::ClientTls;
 use self::disk::Opened;
-use self::member::{Member, Phase, Running};
+use self::member::{Member, Phase};
 use self::ports::ClientDoor;
+use self::running::Running;
 use crate::config::Config;
 use crate::jobs::snapshots::Snapshots;
 use crate::jobs::{high_water, reload, removal};

@@ -211,7 +211,7 @@ impl Admin for AdminService {
 }
 
 impl AdminService {
-    fn running(&self) -> Result<Arc<crate::app::member::Running>, Status> {
+    fn running(&self) -> Result<Arc<crate::app::running::Running>, Status> {
         self.member.running().ok_or_else(|| {
             Status::failed_precondition(format!(
                 "Raft is not running: the member is {}",

@@ -17,9 +17,9 @@ use crate::storage::store::Store;
 use crate::storage::types::EntryBytes;
 use crate::task::command::{Command, Entry, Outcome, SettleAction};
 
-/// Entries on their way at a time. With one, a command waits for the whole round of the entry before it;
-/// with many, batches are small and each costs an fsync.
-const ENTRIES_IN_FLIGHT_MAX: usize = 2;
+/// Entries on their way at a time. More of them make batches smaller, and each costs every member a round of
+/// work and an fsync.
+const ENTRIES_IN_FLIGHT_MAX: usize = 1;
 
 type Reply = oneshot::Sender<Result<Outcome, ProposeError>>;
 
