@@ -33,7 +33,11 @@ const IMPURE: &[&str] = &[
     "sled",
     "openraft",
 ];
-const SEES_OPENRAFT: &[&str] = &["node/src/raft", "node/src/storage"];
+const SEES_OPENRAFT: &[&str] = &["node/src/raft", "node/src/storage", "node/tests"];
+/// Imports inside the node run from left to right only.
+const NODE_LAYERS: &[&str] = &[
+    "cli", "app", "jobs", "server", "member", "service", "raft", "storage", "task",
+];
 /// Promises instead of code.
 const STUBS: &[&str] = &["todo!(", "unimplemented!(", "#[ignore"];
 
@@ -108,6 +112,22 @@ fn crates_import_one_way() {
                 .iter()
                 .find(|word| has_word(code, word))
                 .map(|word| format!("line {line} uses {word}"))
+        })
+    });
+}
+
+#[test]
+fn modules_of_the_node_import_one_way() {
+    check(|path, text| {
+        let inside = path.strip_prefix("node/src").ok()?;
+        let name = inside.components().next()?.as_os_str().to_str()?;
+        let name = name.strip_suffix(".rs").unwrap_or(name);
+        let own = NODE_LAYERS.iter().position(|layer| *layer == name)?;
+        code(text).find_map(|(line, code)| {
+            NODE_LAYERS[..own]
+                .iter()
+                .find(|above| code.contains(&format!("crate::{above}::")))
+                .map(|above| format!("line {line}: {name} imports {above}"))
         })
     });
 }

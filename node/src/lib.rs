@@ -7,7 +7,7 @@
 //!                      outcome ◀─ storage/machine ─▶ task::apply (memory) ─▶ snapshot files
 //! ```
 //!
-//! Imports run one way: `app ▶ {server, jobs} ▶ service ▶ raft ▶ storage ▶ task`.
+//! Imports run one way: `cli ▶ app ▶ jobs ▶ server ▶ member ▶ service ▶ raft ▶ storage ▶ task`.
 //!
 //! Invariants:
 //! - I1 nothing is acknowledged before it is fsynced on a quorum.
@@ -28,6 +28,7 @@ pub mod cli;
 pub mod config;
 pub mod jobs;
 pub mod limits;
+pub mod member;
 pub mod metrics;
 pub mod raft;
 pub mod server;

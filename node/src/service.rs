@@ -10,6 +10,7 @@ pub mod claims;
 pub mod clock;
 pub mod proposer;
 pub mod request;
+pub mod snapshots;
 pub mod ticker;
 
 use std::sync::Arc;

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use taskstore::member::Readiness;
 use taskstore::metrics::Metrics;
 use taskstore::server::calls::Calls;
-use taskstore::server::health::{Health, Readiness};
+use taskstore::server::health::Health;
 use taskstore::server::listen::{Security, Settings, client_port_tls, serve};
 use taskstore::service::Door;
 use taskstore::service::request::{Error, Request, Response};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use super::member::{Member, Phase};
 use crate::config::Config;
+use crate::member::{Member, Phase};
 use crate::storage::codec::log_id;
 use crate::storage::identity::{Content, Home, Identity, Volume};
 use crate::storage::log::disk::SystemDisk;

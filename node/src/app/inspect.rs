@@ -7,9 +7,9 @@ use anyhow::{Context, anyhow};
 use taskstore_api::v1;
 
 use super::disk;
-use super::member::{Member, Phase};
+use crate::member::running::membership_message;
+use crate::member::{Member, Phase};
 use crate::raft::inspect;
-use crate::server::admin::membership_message;
 use crate::storage::identity::Content;
 use crate::storage::log::disk::ReadOnlyDisk;
 use crate::storage::log::recovery::recover;

@@ -8,12 +8,9 @@
 //!
 //! A disk that is refused keeps the process alive and talking to the operator, without Raft.
 
-pub mod client_tls;
 pub mod disk;
 mod inspect;
-pub mod member;
 pub mod ports;
-pub mod running;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,14 +21,12 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::client_tls::ClientTls;
 use self::disk::Opened;
-use self::member::{Member, Phase};
 use self::ports::ClientDoor;
-use self::running::Running;
 use crate::config::Config;
-use crate::jobs::snapshots::Snapshots;
 use crate::jobs::{high_water, reload, removal};
+use crate::member::running::Running;
+use crate::member::{Member, Phase};
 use crate::metrics::Metrics;
 use crate::raft::consensus::Role;
 use crate::raft::engine;
@@ -39,7 +34,9 @@ use crate::raft::transport::peers::Peers;
 use crate::raft::transport::server::Forwarded;
 use crate::raft::transport::tls::TlsStore;
 use crate::raft::transport::{Me, Options};
+use crate::server::client_tls::ClientTls;
 use crate::service::Service;
+use crate::service::snapshots::Snapshots;
 use crate::storage::types::MemberName;
 
 /// A stopping leader waits this long for another member to take over.

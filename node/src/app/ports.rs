@@ -12,13 +12,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client_tls::ClientTls;
-use super::member::Member;
 use crate::config::Config;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, CONNECTIONS_MAX};
+use crate::member::Member;
 use crate::metrics::{Gauge, Metrics};
 use crate::server::admin::AdminService;
 use crate::server::calls::Calls;
+use crate::server::client_tls::ClientTls;
 use crate::server::health::{self, Health};
 use crate::server::listen::{self, Security, Settings};
 use crate::server::{self, admin_tls};

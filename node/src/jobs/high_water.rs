@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::member::Member;
 use crate::limits::FREE_BYTES_MIN;
+use crate::member::Member;
 use crate::storage::log_store::LogStore;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::app::client_tls::ClientTls;
-use crate::app::member::Member;
+use crate::member::Member;
 use crate::raft::transport::tls::Reloaded;
+use crate::server::client_tls::ClientTls;
 
 /// The kubelet renews mounted Secrets about once a minute.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

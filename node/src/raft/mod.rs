@@ -12,5 +12,8 @@ mod snapshots;
 pub mod transport;
 pub mod view;
 
+/// The engine tells its every step at info: a log filter that leaves what a person can use.
+pub const QUIET: &str = "openraft=warn";
+
 #[cfg(test)]
 mod tests;

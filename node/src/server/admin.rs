@@ -13,9 +13,9 @@ use taskstore_api::v1;
 use taskstore_api::v1::admin_server::Admin;
 use tonic::{Request, Response, Status};
 
-use crate::app::member::Member;
+use crate::member::Member;
+use crate::member::running::{Running, membership_message};
 use crate::raft::membership::{Change, ChangeError};
-use crate::raft::view::MembershipView;
 use crate::storage::types::MemberName;
 
 /// At most one status message in this time.
@@ -211,7 +211,7 @@ impl Admin for AdminService {
 }
 
 impl AdminService {
-    fn running(&self) -> Result<Arc<crate::app::running::Running>, Status> {
+    fn running(&self) -> Result<Arc<Running>, Status> {
         self.member.running().ok_or_else(|| {
             Status::failed_precondition(format!(
                 "Raft is not running: the member is {}",
@@ -254,25 +254,6 @@ fn flips(status: &v1::MemberStatus) -> v1::MemberStatus {
         raft.snapshot_index = 0;
     }
     status
-}
-
-/// The wire form of a configuration.
-pub fn membership_message(view: &MembershipView) -> v1::Membership {
-    v1::Membership {
-        log_id: view.log_id.map(|(term, index)| v1::LogId { term, index }),
-        members: view
-            .members
-            .iter()
-            .map(|(id, name)| v1::Member {
-                id: *id,
-                name: name.clone(),
-            })
-            .collect(),
-        voters: view.voters.iter().copied().collect(),
-        voters_outgoing: view.voters_outgoing.iter().copied().collect(),
-        learners: view.learners.iter().copied().collect(),
-        committed: view.committed,
-    }
 }
 
 fn membership_status(error: ChangeError) -> Status {

@@ -8,16 +8,8 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::sync::watch;
 
+use crate::member::Readiness;
 use crate::metrics::Metrics;
-
-/// Whether this member takes requests. A latch: once ready, no election, lost leader or load clears it;
-/// only stopping does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
-    Ready,
-    /// With what is waited for, for people.
-    NotReady(String),
-}
 
 #[derive(Clone)]
 pub struct Health {

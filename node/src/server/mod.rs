@@ -10,6 +10,7 @@ pub mod admin;
 pub mod admin_tls;
 pub mod answer;
 pub mod calls;
+pub mod client_tls;
 pub mod convert;
 pub mod error;
 pub mod grpc;

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use taskstore_api::v1;
 
-use crate::jobs::snapshots::Snapshots;
 use crate::metrics::Metrics;
 use crate::raft::consensus::{Consensus, RaftMetrics, Role};
 use crate::raft::transport::peers::Peers;
 use crate::raft::view::MembershipView;
-use crate::server::admin::membership_message;
 use crate::service::Service;
 use crate::service::request::Error;
+use crate::service::snapshots::Snapshots;
 use crate::storage::identity::Home;
 use crate::storage::store::Store;
 use crate::task::command::{Command, Outcome, ReserveMembers};
@@ -187,5 +186,24 @@ fn rounded_lag(entries: u64) -> u64 {
         0
     } else {
         entries.next_power_of_two()
+    }
+}
+
+/// The wire form of a configuration.
+pub fn membership_message(view: &MembershipView) -> v1::Membership {
+    v1::Membership {
+        log_id: view.log_id.map(|(term, index)| v1::LogId { term, index }),
+        members: view
+            .members
+            .iter()
+            .map(|(id, name)| v1::Member {
+                id: *id,
+                name: name.clone(),
+            })
+            .collect(),
+        voters: view.voters.iter().copied().collect(),
+        voters_outgoing: view.voters_outgoing.iter().copied().collect(),
+        learners: view.learners.iter().copied().collect(),
+        committed: view.committed,
     }
 }

@@ -1,16 +1,17 @@
 //! The member as the operator sees it: its phase, its identity, and, once Raft runs, its part in it.
 
+pub mod running;
+
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use taskstore_api::v1;
 use tokio::sync::{Notify, watch};
 
-use super::running::Running;
+use self::running::Running;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::raft::transport::tls::TlsStore;
 use crate::raft::transport::wire::Facts;
-use crate::server::health::Readiness;
 use crate::storage::log_store::LogDisk;
 use crate::task::state::FEATURE_LEVEL_KNOWN;
 
@@ -29,6 +30,15 @@ pub enum Phase {
     Damaged(String),
     /// Learned of its removal. It never starts again.
     Removed,
+}
+
+/// Whether a member takes requests. A latch: once ready, no election, lost leader or load clears it; only
+/// stopping does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    Ready,
+    /// With what is waited for, for people.
+    NotReady(String),
 }
 
 /// One member.

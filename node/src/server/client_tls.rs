@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 
-use crate::server::listen::client_port_tls;
+use super::listen::client_port_tls;
 
 const CERTIFICATE_FILE: &str = "client.crt";
 const KEY_FILE: &str = "client.key";
