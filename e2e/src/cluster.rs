@@ -73,14 +73,25 @@ impl Cluster {
 
     /// A typed client for the same cluster.
     pub async fn client(&self) -> Result<kube::Client> {
+        Ok(kube::Client::try_from(self.config().await?)?)
+    }
+
+    /// A client that shows every refusal: the other tries again by itself when the server says
+    /// "too many requests", which is also how an eviction is refused.
+    pub async fn client_without_retries(&self) -> Result<kube::Client> {
+        let mut config = self.config().await?;
+        config.default_retry = false;
+        Ok(kube::Client::try_from(config)?)
+    }
+
+    async fn config(&self) -> Result<kube::Config> {
         // The process-wide choice is needed once; a second caller finds it made.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
         let options = kube::config::KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(config, &options)
+        kube::Config::from_custom_kubeconfig(config, &options)
             .await
-            .context("read the kubeconfig")?;
-        Ok(kube::Client::try_from(config)?)
+            .context("read the kubeconfig")
     }
 
     /// Makes images of these archives available on every node.

@@ -54,14 +54,7 @@ pub async fn leader_killed(story: Story) -> Result<()> {
     let leader = store.leader().await?;
     load.take_gap_ms();
     kill_process(&before, &leader).await?;
-    let other = |cluster: &TaskStoreCluster| {
-        let now = cluster
-            .status
-            .as_ref()
-            .and_then(|status| status.leader.as_ref());
-        now.is_some_and(|now| *now != leader)
-    };
-    store.until("another leader", READY_LIMIT, other).await?;
+    // It may well lead again: its process is started anew at once, in the same pod.
     load.goes_on(50).await?;
     let gap = load.take_gap_ms();
     story.figures.add("leader_kill_write_gap_ms", gap);

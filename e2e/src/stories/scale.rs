@@ -5,8 +5,12 @@ use super::made::loaded;
 use crate::store::{READY_LIMIT, Store};
 use anyhow::{Context, Result, bail, ensure};
 use crds::TaskStoreCluster;
-use crds::status::{Operation, Step};
-use kube::api::EvictParams;
+use crds::names;
+use crds::status::{Operation, OperationKind};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, EvictParams};
+use kube::runtime::wait::await_condition;
 use std::time::{Duration, Instant};
 
 const EVICT_AGAIN: Duration = Duration::from_millis(500);
@@ -25,15 +29,31 @@ pub async fn out_and_in(story: Story) -> Result<()> {
         let status = healed.status.context("a healed cluster has a status")?;
         let voters = status.membership.unwrap_or_default().voters.len();
         ensure!(
-            i32::try_from(voters)? == replicas && store.pods().await?.len() == voters,
-            "{voters} voters and {} pods for {replicas} replicas",
-            store.pods().await?.len()
+            i32::try_from(voters)? == replicas,
+            "{voters} voters for {replicas} replicas"
         );
+        pods_left(&store, voters).await?;
         let gap = load.take_gap_ms();
         story.figures.add(&format!("{name}_write_gap_ms"), gap);
         load.goes_on(50).await?;
     }
     load.finish().await.map(drop)
+}
+
+/// Retired members' pods go after the change is done.
+async fn pods_left(store: &Store, wanted: usize) -> Result<()> {
+    let gone = async {
+        loop {
+            let pods = store.pods().await?.len();
+            if pods == wanted {
+                return Ok(());
+            }
+            tokio::time::sleep(EVICT_AGAIN).await;
+        }
+    };
+    tokio::time::timeout(READY_LIMIT, gone)
+        .await
+        .with_context(|| format!("there are never exactly {wanted} pods"))?
 }
 
 async fn scale_and_drain(
@@ -55,7 +75,21 @@ async fn scale_and_drain(
     store
         .until("the scaling begins", Duration::from_secs(30), begun)
         .await?;
-    let refusals = evict(store, pod).await?;
+    let budget = names::disruption_budget(&store.name);
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(store.kube.clone(), &store.namespace);
+    let closed = |budget: Option<&PodDisruptionBudget>| {
+        let status = budget.and_then(|budget| budget.status.as_ref());
+        status.is_some_and(|status| status.disruptions_allowed == 0)
+    };
+    let closing = await_condition(budgets, &budget, closed);
+    tokio::time::timeout(READY_LIMIT, closing)
+        .await
+        .context("the budget is never closed")??;
+    let (refusals, was) = evict(store, pod).await?;
+    ensure!(
+        refusals > 0.0 || was == Was::Leaving,
+        "{pod} was evicted although the budget was closed for the change"
+    );
     story
         .figures
         .add(&format!("{name}_evictions_refused"), refusals);
@@ -71,12 +105,22 @@ async fn scale_and_drain(
     Ok(())
 }
 
+/// Whose pod was evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Was {
+    Staying,
+    /// The scale-in had removed it already: its pod protects nothing any more.
+    Leaving,
+}
+
 /// Asks until the eviction is granted; it must not be while the voters change.
-async fn evict(store: &Store, pod: &str) -> Result<f64> {
+async fn evict(store: &Store, pod: &str) -> Result<(f64, Was)> {
     let give_up = Instant::now() + READY_LIMIT;
     let mut refusals = 0.0;
+    let kube = store.cluster.client_without_retries().await?;
+    let pods: Api<Pod> = Api::namespaced(kube, &store.namespace);
     loop {
-        match store.pods_api().evict(pod, &EvictParams::default()).await {
+        match pods.evict(pod, &EvictParams::default()).await {
             Ok(_) => break,
             Err(kube::Error::Api(status)) if status.code == TOO_MANY_REQUESTS => refusals += 1.0,
             // The scale-in may have taken this very member.
@@ -89,13 +133,16 @@ async fn evict(store: &Store, pod: &str) -> Result<f64> {
         tokio::time::sleep(EVICT_AGAIN).await;
     }
     let cluster = store.get().await?;
-    if let Some(operation) = operation(&cluster) {
-        ensure!(
-            !matches!(operation.step, Step::Promote | Step::Remove),
-            "{pod} was evicted in the middle of {operation:?}"
-        );
+    let Some(operation) = operation(&cluster) else {
+        return Ok((refusals, Was::Staying));
+    };
+    let mut leaving = operation.members.iter();
+    if operation.kind == OperationKind::ScaleIn
+        && leaving.any(|member| names::pod(&store.name, *member) == pod)
+    {
+        return Ok((refusals, Was::Leaving));
     }
-    Ok(refusals)
+    bail!("{pod} was evicted in the middle of {operation:?}")
 }
 
 fn operation(cluster: &TaskStoreCluster) -> Option<&Operation> {
