@@ -1,11 +1,22 @@
-//! Every node is drained and uncordoned in turn, under load, with three members.
+//! Nodes are drained and uncordoned under load: each in turn, and one that has two voters.
 
 use super::Story;
 use super::made::loaded;
-use crate::store::READY_LIMIT;
-use anyhow::{Context, Result};
+use crate::store::{READY_LIMIT, Store};
+use anyhow::{Context, Result, bail, ensure};
 use crds::names::label;
+use crds::{ConditionType, Reason, TaskStoreCluster};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, EvictParams};
 use std::time::Instant;
+
+const TOO_MANY_REQUESTS: u16 = 429;
+/// What the operator may say while a drained member has no node to go to.
+const WAITING: [Reason; 3] = [
+    Reason::DrainWaiting,
+    Reason::MemberUnschedulable,
+    Reason::MemberDown,
+];
 
 pub async fn all_nodes(story: Story) -> Result<()> {
     let (store, load) = loaded(&story, 3).await?;
@@ -32,4 +43,67 @@ pub async fn all_nodes(story: Story) -> Result<()> {
             .add("node_drain_write_gap_ms", load.take_gap_ms());
     }
     load.finish().await.map(drop)
+}
+
+/// With five members on four nodes one node has two voters: a drain gets one of them, waits for the
+/// other while a condition says so, and both are back after the node is uncordoned.
+pub async fn two_voters_on_a_node(story: Story) -> Result<()> {
+    let (store, load) = loaded(&story, 5).await?;
+    let status = store.get().await?.status.context("no status")?;
+    let on = |node: &str| -> Vec<String> {
+        let members = status.members.iter();
+        members
+            .filter(|member| member.node.as_deref() == Some(node))
+            .map(|member| member.pod.clone())
+            .collect()
+    };
+    let nodes = status
+        .members
+        .iter()
+        .filter_map(|member| member.node.as_deref());
+    let node = nodes
+        .max_by_key(|node| on(node).len())
+        .context("no member has a node")?;
+    let pods = on(node);
+    ensure!(pods.len() > 1, "every member has a node of its own");
+
+    story.cluster.kubectl(&["cordon", node]).await?;
+    let waited = one_goes_one_waits(&story, &store, &pods).await;
+    story.cluster.kubectl(&["uncordon", node]).await?;
+    waited?;
+    store.healed(5, READY_LIMIT).await?;
+    story
+        .figures
+        .add("two_voters_drain_write_gap_ms", load.take_gap_ms());
+    load.finish().await.map(drop)
+}
+
+async fn one_goes_one_waits(story: &Story, store: &Store, pods: &[String]) -> Result<()> {
+    let kube = story.cluster.client_without_retries().await?;
+    let api: Api<Pod> = Api::namespaced(kube, &store.namespace);
+    api.evict(&pods[0], &EvictParams::default())
+        .await
+        .context("the first eviction")?;
+    match api.evict(&pods[1], &EvictParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == TOO_MANY_REQUESTS => {}
+        other => bail!("the second eviction was not refused: {other:?}"),
+    }
+    let waits = |cluster: &TaskStoreCluster| {
+        let status = cluster.status.as_ref();
+        let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
+        conditions.any(|condition| {
+            condition.type_ == ConditionType::Degraded.as_str()
+                && condition.status == "True"
+                && WAITING
+                    .map(Reason::as_str)
+                    .contains(&condition.reason.as_str())
+        })
+    };
+    store
+        .until("a condition about the drain", READY_LIMIT, waits)
+        .await?;
+    match api.evict(&pods[1], &EvictParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == TOO_MANY_REQUESTS => Ok(()),
+        other => bail!("the second eviction was not refused for long: {other:?}"),
+    }
 }

@@ -160,6 +160,12 @@ pub fn all() -> Vec<Entry> {
         story!(Product, "all-nodes-drained", AnyCluster, drains::all_nodes),
         story!(
             Product,
+            "node-with-two-voters-drained",
+            AnyCluster,
+            drains::two_voters_on_a_node
+        ),
+        story!(
+            Product,
             "delete-and-create",
             AnyCluster,
             recreate::delete_and_create
