@@ -202,16 +202,17 @@ async fn live(
 
 /// Sets the ready latch once this member has applied what the cluster had committed when it started.
 async fn catch_up(member: Arc<Member>, running: Arc<Running>) {
-    let mut metrics = running.consensus.metrics();
+    let mut watch = running.consensus.watch_metrics();
+    let mut metrics = watch.current();
     while !metrics
         .membership_config
         .nodes()
         .any(|(id, _)| *id == metrics.id)
     {
-        if !running.consensus.metrics_changed().await {
+        if !watch.changed().await {
             return;
         }
-        metrics = running.consensus.metrics();
+        metrics = watch.current();
     }
     member.enter(Phase::Recovering);
     if running.consensus.recovered().await {

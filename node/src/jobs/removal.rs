@@ -9,8 +9,9 @@ use crate::raft::consensus::Consensus;
 /// Returns once the removal is committed; never returns for a member that stays.
 pub async fn removed(consensus: Consensus, member_id: u64) {
     let mut was_in = false;
+    let mut watch = consensus.watch_metrics();
     loop {
-        let metrics = consensus.metrics();
+        let metrics = watch.current();
         let committed = &metrics.committed_membership_config;
         let is_in = metrics.membership_config.get_node(&member_id).is_some();
         was_in |= is_in;
@@ -18,7 +19,7 @@ pub async fn removed(consensus: Consensus, member_id: u64) {
         if was_in && !is_in && uniform && committed.get_node(&member_id).is_none() {
             return;
         }
-        if !consensus.metrics_changed().await {
+        if !watch.changed().await {
             std::future::pending::<()>().await;
         }
     }

@@ -1,5 +1,6 @@
 //! The member as the operator sees it: its phase, its identity, and, once Raft runs, its part in it.
 
+pub mod changes;
 pub mod running;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -196,25 +197,6 @@ impl Member {
             incarnation: args.incarnation.into(),
             member_id: args.member_id,
             volume_uid: args.volume_uid.clone(),
-        }
-    }
-
-    /// Returns when something that `status` shows may have changed.
-    pub async fn changed(&self) {
-        let mut phase = self.watch_phase();
-        let mut own = self.watch_own();
-        let metrics = async {
-            match self.running() {
-                Some(running) => {
-                    running.consensus.metrics_changed().await;
-                }
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = phase.changed() => {}
-            _ = own.changed() => {}
-            _ = metrics => {}
         }
     }
 

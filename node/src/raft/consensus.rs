@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
+use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
@@ -39,6 +40,21 @@ pub enum ProposeError {
     NotLeader,
     /// It was appended and may or may not be committed.
     Unknown(String),
+}
+
+/// The metrics as they change.
+pub struct MetricsWatch(WatchReceiverOf<TypeConfig, RaftMetrics>);
+
+impl MetricsWatch {
+    /// The metrics now; only what comes after them is a change.
+    pub fn current(&mut self) -> RaftMetrics {
+        self.0.borrow_and_update().clone()
+    }
+
+    /// Waits until they differ from the last `current`. False once the engine has ended.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
 }
 
 /// A handle on the running engine.
@@ -74,9 +90,9 @@ impl Consensus {
         self.raft.metrics().borrow_watched().clone()
     }
 
-    /// Waits for the next change of anything in `metrics`. False once the engine has ended.
-    pub async fn metrics_changed(&self) -> bool {
-        self.raft.metrics().changed().await.is_ok()
+    /// Follows the metrics. Hold it across a loop: a new one has a change to tell at once.
+    pub fn watch_metrics(&self) -> MetricsWatch {
+        MetricsWatch(self.raft.metrics())
     }
 
     /// Appends an entry if this member still leads in `term`. The future is the entry's outcome; it is

@@ -12,8 +12,9 @@ mod snapshots;
 pub mod transport;
 pub mod view;
 
-/// The engine tells its every step at info: a log filter that leaves what a person can use.
-pub const QUIET: &str = "openraft=warn";
+/// The engine tells its every step at info, and every lost heartbeat at warn: a log filter that leaves what
+/// a person can use.
+pub const QUIET: &str = "openraft=warn,openraft::core::heartbeat=error";
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use taskstore_api::v1::admin_server::Admin;
 use tonic::{Request, Response, Status};
 
 use crate::member::Member;
+use crate::member::changes::Changes;
 use crate::member::running::{Running, membership_message};
 use crate::raft::membership::{Change, ChangeError};
 use crate::storage::types::MemberName;
@@ -38,10 +39,10 @@ impl Admin for AdminService {
         &self,
         _request: Request<v1::WatchStatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
-        let member = self.member.clone();
-        let stream = futures::stream::unfold((member, None), |(member, last)| async move {
-            let status = next_status(&member, last.as_ref()).await?;
-            Some((Ok(status.clone()), (member, Some(status))))
+        let changes = Changes::of(self.member.clone());
+        let stream = futures::stream::unfold((changes, None), |(mut changes, last)| async move {
+            let status = next_status(&mut changes, last.as_ref()).await;
+            Some((Ok(status.clone()), (changes, Some(status))))
         });
         Ok(Response::new(Box::pin(stream)))
     }
@@ -168,8 +169,9 @@ impl Admin for AdminService {
             )));
         }
         let deadline = Instant::now() + HAND_OVER_PATIENCE;
+        let mut watch = consensus.watch_metrics();
         loop {
-            let metrics = consensus.metrics();
+            let metrics = watch.current();
             if let Some(leader_id) = metrics
                 .current_leader
                 .filter(|leader| *leader != metrics.id)
@@ -180,8 +182,7 @@ impl Admin for AdminService {
                 };
                 return Ok(Response::new(answer));
             }
-            let changed =
-                tokio::time::timeout_at(deadline.into(), consensus.metrics_changed()).await;
+            let changed = tokio::time::timeout_at(deadline.into(), watch.changed()).await;
             if !matches!(changed, Ok(true)) {
                 return Err(Status::unavailable("no new leader is known yet"));
             }
@@ -221,24 +222,19 @@ impl AdminService {
     }
 }
 
-/// Waits until the member's view differs from `last`, or until a sign of life is due. None once it stops.
-async fn next_status(
-    member: &Arc<Member>,
-    last: Option<&v1::MemberStatus>,
-) -> Option<v1::MemberStatus> {
+/// Waits until the member's view differs from `last`, or until a sign of life is due.
+async fn next_status(changes: &mut Changes, last: Option<&v1::MemberStatus>) -> v1::MemberStatus {
     let sign_of_life = Instant::now() + STATUS_EVERY;
     loop {
-        let status = member.status();
-        let Some(last) = last else {
-            return Some(status);
-        };
+        let status = changes.status();
+        let Some(last) = last else { return status };
         if flips(last) != flips(&status) || Instant::now() >= sign_of_life {
-            return Some(status);
+            return status;
         }
         tokio::time::sleep(STATUS_PAUSE).await;
         tokio::select! {
-            _ = member.changed() => {}
-            _ = tokio::time::sleep_until(sign_of_life.into()) => {}
+            () = changes.changed() => {}
+            () = tokio::time::sleep_until(sign_of_life.into()) => {}
         }
     }
 }

@@ -1,0 +1,63 @@
+//! Follows everything that a member's status shows, for whoever is told of changes.
+
+use std::sync::Arc;
+
+use taskstore_api::v1;
+use tokio::sync::watch;
+
+use super::{Member, Phase};
+use crate::raft::consensus::MetricsWatch;
+use crate::raft::transport::wire::Facts;
+
+/// Held across a follower's whole life: a change between two looks is never missed, and never told twice.
+pub struct Changes {
+    member: Arc<Member>,
+    phase: watch::Receiver<Phase>,
+    own: watch::Receiver<Facts>,
+    /// None until Raft runs; that it does is a change of phase.
+    metrics: Option<MetricsWatch>,
+}
+
+impl Changes {
+    pub fn of(member: Arc<Member>) -> Changes {
+        let (phase, own) = (member.watch_phase(), member.watch_own());
+        Changes {
+            member,
+            phase,
+            own,
+            metrics: None,
+        }
+    }
+
+    /// The status now; only what comes after it is a change.
+    pub fn status(&mut self) -> v1::MemberStatus {
+        self.phase.mark_unchanged();
+        self.own.mark_unchanged();
+        if self.metrics.is_none() {
+            let running = self.member.running();
+            self.metrics = running.map(|running| running.consensus.watch_metrics());
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.current();
+        }
+        self.member.status()
+    }
+
+    /// Returns when the status may differ from the last one taken.
+    pub async fn changed(&mut self) {
+        let metrics = async {
+            let told = match &mut self.metrics {
+                Some(metrics) => metrics.changed().await,
+                None => false,
+            };
+            if !told {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            _ = self.phase.changed() => {}
+            _ = self.own.changed() => {}
+            () = metrics => {}
+        }
+    }
+}
