@@ -17,12 +17,17 @@ use tokio::sync::watch;
 use super::membership::{self, Change, ChangeError, Changed, Guard};
 use super::view::MembershipView;
 use crate::storage::machine::Machine;
-use crate::storage::types::{EntryBytes, LogId, MemberName, Outcomes, TypeConfig};
+use crate::storage::types::{
+    EntryBytes, LogId, MemberName, Outcomes, StoredMembership, TypeConfig,
+};
 
 /// The engine over our log and state machine.
 pub type Raft = openraft::Raft<TypeConfig, Machine>;
 /// Everything the engine tells about itself.
 pub type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
+
+/// How long a founder waits for the configuration of another one that was asked first.
+const INITIALIZE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Who leads, as this member knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,18 +226,42 @@ impl Consensus {
         match self.raft.initialize(members.clone()).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(error)) => {
-                let known = self.metrics().membership_config.clone();
-                let same = known
-                    .nodes()
-                    .map(|(id, name)| (*id, name.clone()))
-                    .collect::<BTreeMap<_, _>>();
-                match same == members {
+                // Another founder was asked first: its configuration is here, or follows its vote.
+                let known = self.first_membership().await;
+                let same = known.is_some_and(|known| {
+                    known
+                        .nodes()
+                        .map(|(id, name)| (*id, name.clone()))
+                        .collect::<BTreeMap<_, _>>()
+                        == members
+                });
+                match same {
                     true => Ok(()),
                     false => Err(ChangeError::Refused(error.to_string())),
                 }
             }
             Err(RaftError::Fatal(fatal)) => Err(ChangeError::Unknown(fatal.to_string())),
         }
+    }
+
+    /// The configuration this member knows, waited for a little.
+    async fn first_membership(&self) -> Option<Arc<StoredMembership>> {
+        let mut watch = self.watch_metrics();
+        let known = async {
+            loop {
+                let membership = watch.current().membership_config;
+                if membership.log_id().is_some() {
+                    return Some(membership);
+                }
+                if !watch.changed().await {
+                    return None;
+                }
+            }
+        };
+        tokio::time::timeout(INITIALIZE_PATIENCE, known)
+            .await
+            .ok()
+            .flatten()
     }
 
     /// Changes the membership if (term, index) of the effective configuration and the term still hold.
