@@ -3,6 +3,7 @@
 use super::Story;
 use super::load::Load;
 use super::made::small;
+use crate::images::workspace;
 use crate::store::{READY_LIMIT, Store};
 use anyhow::{Context, Result, ensure};
 use crds::TaskStoreCluster;
@@ -23,8 +24,18 @@ pub async fn create(story: Story) -> Result<()> {
     load.finish().await.map(drop)
 }
 
-/// Every rule is kept by the API server, in our words, as the table says.
+/// Every rule is kept by the API server, in our words, as the table says; the examples keep them.
 pub async fn rules(story: Story) -> Result<()> {
+    let examples = workspace().join("crds/examples");
+    let examples = examples.to_string_lossy();
+    let dry_apply = [
+        "apply",
+        "--dry-run=server",
+        "--validate=strict",
+        "-f",
+        &examples,
+    ];
+    story.kubectl(&dry_apply).await?;
     let kube = story.cluster.client().await?;
     let kind = ApiResource::erase::<TaskStoreCluster>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(kube, &story.namespace, &kind);

@@ -11,12 +11,6 @@ use kube::api::{Api, EvictParams};
 use std::time::Instant;
 
 const TOO_MANY_REQUESTS: u16 = 429;
-/// What the operator may say while a drained member has no node to go to.
-const WAITING: [Reason; 3] = [
-    Reason::DrainWaiting,
-    Reason::MemberUnschedulable,
-    Reason::MemberDown,
-];
 
 pub async fn all_nodes(story: Story) -> Result<()> {
     let (store, load) = loaded(&story, 3).await?;
@@ -94,9 +88,7 @@ async fn one_goes_one_waits(story: &Story, store: &Store, pods: &[String]) -> Re
         conditions.any(|condition| {
             condition.type_ == ConditionType::Degraded.as_str()
                 && condition.status == "True"
-                && WAITING
-                    .map(Reason::as_str)
-                    .contains(&condition.reason.as_str())
+                && condition.reason == Reason::DrainWaiting.as_str()
         })
     };
     store
