@@ -1,0 +1,111 @@
+//! Disks that must not start a vote, and the single member of a laptop.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use taskstore_api::{Endpoints, TaskStoreClient, Trust, v1};
+
+use crate::harness::{Cluster, PATIENCE, free_ports};
+use crate::tasks::create;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_a_wiped_and_a_damaged_volume_start_no_raft_but_report() {
+    let mut cluster = Cluster::serving(3).await;
+    let client = cluster.client(&[0, 1, 2]).with_deadline(PATIENCE);
+    for number in 0..50 {
+        client.create(create(&format!("d{number}"))).await.unwrap();
+    }
+    let right = cluster.members[0].volume_uid.clone();
+    cluster.kill(0);
+    cluster.members[0].volume_uid = "another".into();
+    cluster.start(0);
+    let status = cluster
+        .until(0, |status| status.phase() == v1::MemberPhase::Damaged)
+        .await;
+    assert!(status.raft.is_none() && !status.damage.is_empty());
+    cluster.kill(0);
+    cluster.members[0].volume_uid = right;
+    let data = cluster.data_dir(cluster.members[0].id);
+    let (mut directories, mut files) = (vec![data], Vec::new());
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path)
+            } else {
+                files.push(path)
+            }
+        }
+    }
+    files.retain(|path| path.to_string_lossy().contains("segment"));
+    files.sort();
+    let mut flipped = false;
+    for file in files {
+        let mut bytes = fs::read(&file).unwrap();
+        // The payload of a task stands in the middle of an acknowledged frame.
+        if let Some(at) = bytes.windows(2).position(|two| two == b"d1") {
+            bytes[at] ^= 1;
+            fs::write(&file, bytes).unwrap();
+            flipped = true;
+            break;
+        }
+    }
+    assert!(flipped, "no frame with the task was found");
+    cluster.start(0);
+    let status = cluster
+        .until(0, |status| status.phase() == v1::MemberPhase::Damaged)
+        .await;
+    assert!(status.raft.is_none(), "a damaged member starts no Raft");
+    cluster.kill(0);
+    fs::remove_dir_all(cluster.data_dir(cluster.members[0].id)).unwrap();
+    cluster.start(0);
+    let status = cluster
+        .until(0, |status| status.phase() == v1::MemberPhase::Blank)
+        .await;
+    assert!(status.raft.is_none(), "a wiped member does not vote");
+    client.create(create("after")).await.unwrap();
+}
+
+fn dev(dir: &std::path::Path, [client, _, _, health]: [u16; 4]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_taskstore"))
+        .args([
+            "dev",
+            "--client-port",
+            &client.to_string(),
+            "--health-port",
+            &health.to_string(),
+        ])
+        .arg("--data-dir")
+        .arg(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_on_a_laptop_outlives_a_kill() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports());
+    let addresses = vec![format!("127.0.0.1:{}", ports[0])];
+    let client = TaskStoreClient::connect(&Endpoints {
+        addresses,
+        trust: Trust::Plain,
+    })
+    .unwrap()
+    .with_deadline(PATIENCE);
+    let mut process = dev(dir.path(), ports);
+    let created = client.create(create("kept")).await;
+    process.kill().unwrap();
+    process.wait().unwrap();
+    created.unwrap();
+    let mut process = dev(dir.path(), ports);
+    let get = v1::GetRequest {
+        namespace: "shop".into(),
+        id: "kept".into(),
+        view: 0,
+    };
+    let got = client.get(get).await;
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!(got.unwrap().state(), v1::TaskState::Available);
+}
