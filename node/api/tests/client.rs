@@ -160,14 +160,8 @@ fn create() -> v1::CreateRequest {
     }
 }
 
-async fn closed_port() -> String {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string()
-}
+/// Nothing listens on the first port, and no connection is ever given it.
+const CLOSED: &str = "127.0.0.1:1";
 
 #[tokio::test]
 async fn a_create_is_sent_again_under_the_same_id_until_a_member_takes_it() {
@@ -177,7 +171,7 @@ async fn a_create_is_sent_again_under_the_same_id_until_a_member_takes_it() {
         Some(Status::unknown("the connection was lost")),
     ];
     let mut member = member(refusals, Vec::new()).await;
-    let created = client(&[&closed_port().await, &member.address])
+    let created = client(&[CLOSED, &member.address])
         .create(create())
         .await
         .unwrap();
@@ -211,7 +205,7 @@ async fn a_refusal_of_the_store_is_final() {
 
 #[tokio::test]
 async fn nobody_there_is_an_error_at_the_deadline() {
-    let client = client(&[&closed_port().await]).with_deadline(Duration::from_millis(100));
+    let client = client(&[CLOSED]).with_deadline(Duration::from_millis(100));
     let error = client.create(create()).await.unwrap_err();
     assert!(error.message.contains("unreachable"), "{error}");
 }

@@ -77,17 +77,22 @@ impl Authority {
 }
 
 impl Issued {
-    /// Writes `ca.crt`, `peer.crt` and `peer.key` (readable by the owner only).
+    /// Writes `ca.crt`, `peer.crt` and `peer.key`.
     pub fn write_to(&self, dir: &Path) -> io::Result<()> {
         fs::create_dir_all(dir)?;
         fs::write(dir.join(CA_FILE), &self.ca_pem)?;
-        fs::write(dir.join(CERTIFICATE_FILE), &self.certificate_pem)?;
+        self.write_pair(dir, CERTIFICATE_FILE, KEY_FILE)
+    }
+
+    /// Writes the certificate and its key under these names. The key is readable by the owner only.
+    pub fn write_pair(&self, dir: &Path, certificate: &str, key: &str) -> io::Result<()> {
+        fs::write(dir.join(certificate), &self.certificate_pem)?;
         let mut key = OpenOptions::new()
             .create(true)
             .truncate(true)
             .write(true)
             .mode(0o600)
-            .open(dir.join(KEY_FILE))?;
+            .open(dir.join(key))?;
         key.write_all(self.key_pem.as_bytes())
     }
 }

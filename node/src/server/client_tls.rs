@@ -7,8 +7,8 @@ use rustls::ServerConfig;
 
 use super::listen::client_port_tls;
 
-const CERTIFICATE_FILE: &str = "client.crt";
-const KEY_FILE: &str = "client.key";
+pub const CERTIFICATE_FILE: &str = "client.crt";
+pub const KEY_FILE: &str = "client.key";
 
 /// The files in use and what was made of them.
 pub struct ClientTls {

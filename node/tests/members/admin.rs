@@ -58,7 +58,7 @@ async fn the_first_orders_are_guarded_and_may_be_repeated() {
         cert_pem: member.certificate_pem,
         key_pem: member.key_pem,
     };
-    let address = format!("127.0.0.1:{}", cluster.members[0].ports[1]);
+    let address = cluster.members[0].admin_address();
     let refused = match admin::connect(&address, &member_name(cluster.members[0].id), tls).await {
         Ok(mut client) => client
             .watch_status(v1::WatchStatusRequest {})

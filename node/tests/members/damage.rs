@@ -1,11 +1,14 @@
 //! Disks that must not start a vote, and the single member of a laptop.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
+use taskstore::cli::loopback::own_address;
+use taskstore::config::Ports;
 use taskstore_api::{Endpoints, TaskStoreClient, Trust, v1};
 
-use crate::harness::{Cluster, PATIENCE, free_ports};
+use crate::harness::{Cluster, PATIENCE};
 use crate::tasks::create;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,16 +69,9 @@ async fn a_foreign_a_wiped_and_a_damaged_volume_start_no_raft_but_report() {
     client.create(create("after")).await.unwrap();
 }
 
-fn dev(dir: &std::path::Path, [client, _, _, health]: [u16; 4]) -> Child {
+fn dev(dir: &std::path::Path, address: Ipv4Addr) -> Child {
     Command::new(env!("CARGO_BIN_EXE_taskstore"))
-        .args([
-            "dev",
-            "--client-port",
-            &client.to_string(),
-            "--health-port",
-            &health.to_string(),
-        ])
-        .arg("--data-dir")
+        .args(["dev", "--listen-ip", &address.to_string(), "--data-dir"])
         .arg(dir)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -85,20 +81,20 @@ fn dev(dir: &std::path::Path, [client, _, _, health]: [u16; 4]) -> Child {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_on_a_laptop_outlives_a_kill() {
-    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports());
-    let addresses = vec![format!("127.0.0.1:{}", ports[0])];
+    let (dir, address) = (tempfile::tempdir().unwrap(), own_address());
+    let addresses = vec![format!("{address}:{}", Ports::default().client)];
     let client = TaskStoreClient::connect(&Endpoints {
         addresses,
         trust: Trust::Plain,
     })
     .unwrap()
     .with_deadline(PATIENCE);
-    let mut process = dev(dir.path(), ports);
+    let mut process = dev(dir.path(), address);
     let created = client.create(create("kept")).await;
     process.kill().unwrap();
     process.wait().unwrap();
     created.unwrap();
-    let mut process = dev(dir.path(), ports);
+    let mut process = dev(dir.path(), address);
     let get = v1::GetRequest {
         namespace: "shop".into(),
         id: "kept".into(),

@@ -1,12 +1,15 @@
-//! Members as processes on 127.0.0.1, formatted and initialized over the admin port as the operator does it.
+//! Members as processes on loopback addresses, formatted and initialized over the admin port as the operator does it.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use taskstore::cli::loopback::own_address;
+use taskstore::config::Ports;
 use taskstore::raft::certs::Authority;
+use taskstore::server::client_tls::{CERTIFICATE_FILE, KEY_FILE};
 use taskstore_api::v1::admin_client::AdminClient;
 use taskstore_api::{Endpoints, TaskStoreClient, Trust, admin, tls::ClientTls, v1};
 use tempfile::TempDir;
@@ -16,6 +19,8 @@ use tonic::transport::Channel;
 pub const CLUSTER: &str = "6b6cbf1e-6f58-4a3c-9d0c-0d4f3c1c2d11";
 /// Generous: the machine may be busy with other work.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// In the certificates of the client ports.
+const SERVER_NAME: &str = "localhost";
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 pub struct Cluster {
@@ -27,18 +32,12 @@ pub struct Cluster {
 pub struct Process {
     pub id: u64,
     pub volume_uid: String,
-    /// client, admin, peer, health.
-    pub ports: [u16; 4],
+    pub address: Ipv4Addr,
     pub child: Child,
 }
 
 pub fn member_name(id: u64) -> String {
     format!("m{}.i1.{CLUSTER}.taskstore", id & 0xffff_ffff)
-}
-
-pub fn free_ports() -> [u16; 4] {
-    let held: [TcpListener; 4] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 impl Cluster {
@@ -83,25 +82,16 @@ impl Cluster {
     pub fn add(&mut self, number: u64) -> usize {
         let id = (1 << 32) + number;
         let tls = self.dir.path().join(format!("m{number}-tls"));
-        fs::create_dir_all(&tls).unwrap();
-        let peer = self.authority.member(id).unwrap();
-        let client = self.authority.issue(vec!["localhost".into()]).unwrap();
-        for (file, text) in [
-            ("ca.crt", &peer.ca_pem),
-            ("peer.crt", &peer.certificate_pem),
-            ("peer.key", &peer.key_pem),
-            ("client.crt", &client.certificate_pem),
-            ("client.key", &client.key_pem),
-        ] {
-            fs::write(tls.join(file), text).unwrap();
-        }
-        let ports = free_ports();
+        self.authority.member(id).unwrap().write_to(&tls).unwrap();
+        let client = self.authority.issue(vec![SERVER_NAME.into()]).unwrap();
+        client.write_pair(&tls, CERTIFICATE_FILE, KEY_FILE).unwrap();
+        let address = own_address();
         let volume_uid = format!("volume-{number}");
-        let child = self.spawn(id, &volume_uid, ports);
+        let child = self.spawn(id, &volume_uid, address);
         self.members.push(Process {
             id,
             volume_uid,
-            ports,
+            address,
             child,
         });
         self.members.len() - 1
@@ -111,35 +101,22 @@ impl Cluster {
         self.dir.path().join(format!("m{}", id & 0xffff_ffff))
     }
 
-    fn spawn(&self, id: u64, volume_uid: &str, ports: [u16; 4]) -> Child {
+    fn spawn(&self, id: u64, volume_uid: &str, address: Ipv4Addr) -> Child {
         let number = id & 0xffff_ffff;
         fs::create_dir_all(self.data_dir(id)).unwrap();
         let log = self.dir.path().join(format!("m{number}.out"));
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let [client, admin, peer, health] = ports.map(|port| port.to_string());
+        let address = address.to_string();
         Command::new(env!("CARGO_BIN_EXE_taskstore"))
             .arg("member")
             .arg("--data-dir")
             .arg(self.data_dir(id))
             .arg("--tls-dir")
             .arg(self.dir.path().join(format!("m{number}-tls")))
-            .args([
-                "--cluster-id",
-                CLUSTER,
-                "--incarnation",
-                "1",
-                "--listen-ip",
-                "127.0.0.1",
-            ])
+            .args(["--cluster-id", CLUSTER, "--incarnation", "1"])
             .args(["--member-id", &id.to_string(), "--volume-uid", volume_uid])
-            .args([
-                "--name",
-                &format!("127.0.0.1:{peer}"),
-                "--log-budget-bytes",
-                "67108864",
-            ])
-            .args(["--client-port", &client, "--admin-port", &admin])
-            .args(["--peer-port", &peer, "--health-port", &health])
+            .args(["--name", &address, "--listen-ip", &address])
+            .args(["--log-budget-bytes", "67108864"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -157,10 +134,10 @@ impl Cluster {
         let Process {
             id,
             volume_uid,
-            ports,
+            address,
             ..
         } = &self.members[index];
-        self.members[index].child = self.spawn(*id, volume_uid, *ports);
+        self.members[index].child = self.spawn(*id, volume_uid, *address);
     }
 
     pub async fn exit(&mut self, index: usize, patience: Duration) -> ExitStatus {
@@ -203,10 +180,7 @@ impl Cluster {
     /// Dials until the member listens.
     pub async fn admin(&self, index: usize) -> AdminClient<Channel> {
         let member = &self.members[index];
-        let (address, name) = (
-            format!("127.0.0.1:{}", member.ports[1]),
-            member_name(member.id),
-        );
+        let (address, name) = (member.admin_address(), member_name(member.id));
         let deadline = Instant::now() + PATIENCE;
         loop {
             match admin::connect(&address, &name, self.operator()).await {
@@ -274,10 +248,10 @@ impl Cluster {
     pub fn client(&self, indexes: &[usize]) -> TaskStoreClient {
         let addresses = indexes
             .iter()
-            .map(|index| format!("localhost:{}", self.members[*index].ports[0]));
+            .map(|index| self.members[*index].client_address());
         let trust = Trust::Tls {
             ca_pem: self.authority.ca_pem(),
-            server_name: None,
+            server_name: Some(SERVER_NAME.into()),
         };
         TaskStoreClient::connect(&Endpoints {
             addresses: addresses.collect(),
@@ -306,8 +280,16 @@ impl Process {
     pub fn member(&self) -> v1::Member {
         v1::Member {
             id: self.id,
-            name: format!("127.0.0.1:{}", self.ports[2]),
+            name: self.address.to_string(),
         }
+    }
+
+    pub fn admin_address(&self) -> String {
+        format!("{}:{}", self.address, Ports::default().admin)
+    }
+
+    fn client_address(&self) -> String {
+        format!("{}:{}", self.address, Ports::default().client)
     }
 
     pub fn identity(&self) -> v1::Identity {

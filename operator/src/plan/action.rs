@@ -180,7 +180,7 @@ impl Action {
                 "the patch tests the resourceVersion it was decided on"
             }
             Self::SetBudget { .. } => {
-                "the patch tests the resourceVersion, and closing only ever refuses evictions"
+                "the patch tests the resourceVersion, and no operation was recorded since it was decided"
             }
             Self::DeleteBudget { .. } => "a single voter has no quorum to protect; deleted by UID",
             Self::CreateVolume { .. } => "its member never had a volume and is in no configuration",
@@ -229,6 +229,7 @@ impl Action {
             | Self::DeleteVolume { .. }
             | Self::DeleteCertificate { .. }
             | Self::CreateVolume { .. }
+            | Self::SetBudget { .. }
             | Self::DeleteBudget { .. }
             | Self::SetVoters { .. }
             | Self::RemoveLearners { .. }

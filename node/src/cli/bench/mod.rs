@@ -9,7 +9,6 @@ mod load;
 mod report;
 mod store;
 mod suite;
-mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
-//! Three members of this binary on 127.0.0.1, started, formatted and initialized as the operator would.
+//! Three members of this binary on loopback addresses, started, formatted and initialized as the operator would.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,10 +15,16 @@ use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use super::tls::{Authority, member_name};
+use crate::cli::loopback::own_address;
+use crate::config::Ports;
+use crate::raft::certs::Authority;
+use crate::raft::transport::tls::member_name;
+use crate::server::client_tls::{CERTIFICATE_FILE, KEY_FILE};
 
 const MEMBERS: u64 = 3;
 const INCARNATION: u16 = 1;
+/// In the certificates of the client ports.
+const SERVER_NAME: &str = "localhost";
 /// For a member to answer, or the store to have a leader.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -35,16 +41,8 @@ pub struct LocalStore {
 struct Member {
     id: u64,
     volume_uid: String,
-    ports: Ports,
+    address: Ipv4Addr,
     process: Child,
-}
-
-#[derive(Clone, Copy)]
-struct Ports {
-    client: u16,
-    admin: u16,
-    peer: u16,
-    health: u16,
 }
 
 impl LocalStore {
@@ -52,9 +50,14 @@ impl LocalStore {
         let dir = base.join(format!("taskstore-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let cluster_id = Uuid::new_v4().to_string();
-        let authority = Authority::new()?;
-        let operator = authority.operator(&cluster_id)?;
-        let ca_pem = authority.pem.clone();
+        let authority = Authority::new(&cluster_id)?;
+        let operator = authority.operator()?;
+        let operator = ClientTls {
+            ca_pem: operator.ca_pem,
+            cert_pem: operator.certificate_pem,
+            key_pem: operator.key_pem,
+        };
+        let ca_pem = authority.ca_pem();
         let mut store = LocalStore {
             dir,
             keep,
@@ -63,23 +66,19 @@ impl LocalStore {
             operator,
             members: Vec::new(),
         };
-        let mut ports = free_ports(MEMBERS as usize * 4)?.into_iter();
         for number in 1..=MEMBERS {
             let id = (u64::from(INCARNATION) << 32) + number;
-            authority.write_member(&store.tls_dir(id), &member_name(&store.cluster_id, id))?;
-            let mut port = || ports.next().context("too few ports");
-            let ports = Ports {
-                client: port()?,
-                admin: port()?,
-                peer: port()?,
-                health: port()?,
-            };
+            let tls_dir = store.tls_dir(id);
+            authority.member(id)?.write_to(&tls_dir)?;
+            let client = authority.issue(vec![SERVER_NAME.into()])?;
+            client.write_pair(&tls_dir, CERTIFICATE_FILE, KEY_FILE)?;
+            let address = own_address();
             let volume_uid = Uuid::new_v4().to_string();
-            let process = store.spawn(id, &volume_uid, ports)?;
+            let process = store.spawn(id, &volume_uid, address)?;
             store.members.push(Member {
                 id,
                 volume_uid,
-                ports,
+                address,
                 process,
             });
         }
@@ -102,7 +101,7 @@ impl LocalStore {
         self.dir.join(format!("m{}.log", id & u64::from(u32::MAX)))
     }
 
-    fn spawn(&self, id: u64, volume_uid: &str, ports: Ports) -> anyhow::Result<Child> {
+    fn spawn(&self, id: u64, volume_uid: &str, address: Ipv4Addr) -> anyhow::Result<Child> {
         std::fs::create_dir_all(self.data_dir(id))?;
         let log = File::options()
             .create(true)
@@ -119,12 +118,8 @@ impl LocalStore {
             .args(["--incarnation", &INCARNATION.to_string()])
             .args(["--member-id", &id.to_string()])
             .args(["--volume-uid", volume_uid])
-            .args(["--name", &peer_name(ports)])
-            .args(["--listen-ip", "127.0.0.1"])
-            .args(["--client-port", &ports.client.to_string()])
-            .args(["--admin-port", &ports.admin.to_string()])
-            .args(["--peer-port", &ports.peer.to_string()])
-            .args(["--health-port", &ports.health.to_string()])
+            .args(["--name", &address.to_string()])
+            .args(["--listen-ip", &address.to_string()])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -154,7 +149,7 @@ impl LocalStore {
             .iter()
             .map(|member| v1::Member {
                 id: member.id,
-                name: peer_name(member.ports),
+                name: member.address.to_string(),
             })
             .collect();
         for member in &self.members {
@@ -169,7 +164,7 @@ impl LocalStore {
 
     /// Dials until the member listens.
     async fn admin(&self, member: &Member) -> anyhow::Result<AdminClient<Channel>> {
-        let address = format!("127.0.0.1:{}", member.ports.admin);
+        let address = format!("{}:{}", member.address, Ports::default().admin);
         let name = member_name(&self.cluster_id, member.id);
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
@@ -201,7 +196,7 @@ impl LocalStore {
     }
 
     async fn status(&self, member: &Member) -> anyhow::Result<v1::MemberStatus> {
-        let address = format!("127.0.0.1:{}", member.ports.admin);
+        let address = format!("{}:{}", member.address, Ports::default().admin);
         let name = member_name(&self.cluster_id, member.id);
         let mut admin = admin::connect(&address, &name, self.operator.clone()).await?;
         let mut stream = admin
@@ -220,14 +215,14 @@ impl LocalStore {
         let mut addresses: Vec<_> = self
             .members
             .iter()
-            .map(|member| format!("localhost:{}", member.ports.client))
+            .map(|member| format!("{}:{}", member.address, Ports::default().client))
             .collect();
         addresses.rotate_left(leader);
         Ok(Endpoints {
             addresses,
             trust: Trust::Tls {
                 ca_pem: self.ca_pem.clone(),
-                server_name: None,
+                server_name: Some(SERVER_NAME.into()),
             },
         })
     }
@@ -249,10 +244,10 @@ impl LocalStore {
         let Member {
             id,
             volume_uid,
-            ports,
+            address,
             ..
         } = &self.members[index];
-        let process = self.spawn(*id, volume_uid, *ports)?;
+        let process = self.spawn(*id, volume_uid, *address)?;
         self.members[index].process = process;
         let deadline = Instant::now() + START_TIMEOUT;
         while !self
@@ -313,20 +308,6 @@ impl Drop for LocalStore {
             eprintln!("cannot remove {}: {error}", self.dir.display());
         }
     }
-}
-
-fn peer_name(ports: Ports) -> String {
-    format!("127.0.0.1:{}", ports.peer)
-}
-
-/// Ports that were free a moment ago. All are held until all are found, so that none comes twice.
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let held = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<Vec<_>, _>>()?;
-    held.iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect()
 }
 
 fn resident_bytes_max(pid: u32) -> Option<u64> {

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::loopback::own_address;
 use crate::raft::certs::Authority;
 use crate::raft::config::{Timings, openraft};
 use crate::raft::door::Door;
@@ -119,7 +120,7 @@ impl Cluster {
             .unwrap()
             .write_to(&dir.path().join("tls"))
             .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((own_address(), 7402)).await.unwrap();
         let name = MemberName(listener.local_addr().unwrap().to_string());
         self.volumes.insert(
             n,
