@@ -219,7 +219,10 @@ impl Store {
 impl Held {
     fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Held> {
         let meta = meta_of(&handle.header)?;
-        let loaded = snapshot::load(handle, bounds)?;
+        let mut loaded = snapshot::load(handle, bounds)?;
+        loaded
+            .state
+            .note_members(meta.last_membership.nodes().map(|(id, _)| *id));
         Ok(Held {
             state: loaded.state,
             payloads: loaded.payloads,
@@ -233,6 +236,8 @@ impl Held {
         match step.content {
             Decoded::Blank => {}
             Decoded::Membership(membership) => {
+                self.state
+                    .note_members(membership.nodes().map(|(id, _)| *id));
                 self.membership = StoredMembership::new(Some(step.log_id), membership);
             }
             Decoded::Commands(entry) => {

@@ -6,6 +6,13 @@ use super::tables::Reservation;
 use crate::limits::{RESERVATION_MEMBERS_MAX, RESERVATIONS_MAX};
 
 impl State {
+    /// Every id of a configuration counts as given: founders were never reserved, and a member that was
+    /// removed is in no later configuration.
+    pub fn note_members(&mut self, ids: impl IntoIterator<Item = u64>) {
+        let given = &mut self.tables.meta.members_reserved_to;
+        *given = ids.into_iter().fold(*given, u64::max);
+    }
+
     pub(super) fn reserve_members(
         &mut self,
         reserve: ReserveMembers,

@@ -95,6 +95,36 @@ async fn applied_entries_are_read_with_their_log_id_and_payload() {
     );
 }
 
+/// Founders are never reserved, and whoever is removed is in no configuration any more.
+#[tokio::test]
+async fn a_removed_members_number_is_not_given_again_after_a_snapshot_either() {
+    let of = |ids: &[u64]| {
+        let names = ids
+            .iter()
+            .map(|id| (*id, MemberName(format!("m-{id}"))))
+            .collect::<BTreeMap<_, _>>();
+        let voters = ids.iter().copied().collect();
+        EntryPayload::Membership(Membership::new(vec![voters], names).expect("voters"))
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut machine, store) = open(dir.path(), None);
+    let entries = vec![entry(0, of(&[1, 2, 3, 4, 5])), entry(1, of(&[1, 2, 3]))];
+    apply(&mut machine, entries).await.expect("applied");
+    store.cut_snapshot(async |_| Ok(())).await.expect("cut");
+    let files = list(dir.path()).expect("listed");
+    let (mut machine, store) = open(dir.path(), Some(&files[0].path));
+    let reserve = Command::ReserveMembers(command::ReserveMembers {
+        operation_id: "grow".into(),
+        count: 2,
+        above: 3,
+    });
+    apply(&mut machine, vec![commands(2, vec![reserve])])
+        .await
+        .expect("applied");
+    let given = store.read(|state, _| state.tables().meta.reservations[0].members.clone());
+    assert_eq!(given, [6, 7]);
+}
+
 #[tokio::test]
 async fn an_entry_that_cannot_be_read_or_needs_a_higher_level_is_never_skipped() {
     let dir = tempfile::tempdir().expect("a folder");

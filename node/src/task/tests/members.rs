@@ -42,6 +42,15 @@ fn numbers_only_grow_and_the_same_operation_gets_the_same() {
 }
 
 #[test]
+fn a_number_that_a_configuration_has_held_is_never_given_again() {
+    let mut world = World::new();
+    world.state.note_members([3, 5, 4]);
+    world.state.note_members([1, 2, 3]);
+    assert_eq!(reserve(&mut world, "a", 2, 3), Ok(vec![6, 7]));
+    world.check();
+}
+
+#[test]
 fn the_last_sixty_four_operations_are_remembered() {
     let mut world = World::new();
     for n in 0..65 {
