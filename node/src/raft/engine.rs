@@ -9,6 +9,7 @@ use super::config::{self, Timings};
 use super::consensus::{Consensus, Raft};
 use super::door::Door;
 use super::network::NetworkFactory;
+use super::succession;
 use super::transport::peers::Peers;
 use super::transport::server::{Forwarded, PeerServer};
 use super::transport::wire::Facts;
@@ -30,7 +31,26 @@ pub async fn start(
     let raft = Raft::new(me.member_id, config, network, log, Machine::new(store))
         .await
         .map_err(|error| error.to_string())?;
-    Ok(Consensus::new(raft))
+    succession::watch(raft.clone(), peers);
+    let consensus = Consensus::new(raft);
+    tokio::spawn(forget_removed(consensus.clone(), peers.clone()));
+    Ok(consensus)
+}
+
+/// Closes the connections to members that are in no configuration any more, until the engine ends.
+async fn forget_removed(consensus: Consensus, peers: Arc<Peers>) {
+    let mut watch = consensus.watch_metrics();
+    let mut known = None;
+    loop {
+        let membership = watch.current().membership_config;
+        if known != *membership.log_id() {
+            known = *membership.log_id();
+            peers.retain(|id| membership.get_node(&id).is_some());
+        }
+        if !watch.changed().await {
+            return;
+        }
+    }
 }
 
 /// Serves the other members until `stop`: Raft's messages, snapshots, forwarded requests.

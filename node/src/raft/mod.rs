@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod membership;
 pub mod network;
 mod snapshots;
+mod succession;
 pub mod transport;
 pub mod view;
 

@@ -52,31 +52,24 @@ impl<S: SnapshotSource> NetworkFactory<S> {
         }
     }
 
-    fn client(&self, target: u64, name: &MemberName, purpose: Purpose) -> Network<S> {
+    fn client(&self, target: u64, name: &MemberName, is_heartbeat: bool) -> Network<S> {
         Network {
             peer: self.peers.peer(target, name),
             peers: Arc::clone(&self.peers),
             target,
-            purpose,
+            is_heartbeat,
             data: PhantomData,
             retries: None,
         }
     }
 }
 
-/// What openraft made a client for: each goes over a connection of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Replication,
-    Heartbeat,
-    Snapshot,
-}
-
 pub struct Network<S> {
     peers: Arc<Peers>,
     peer: Arc<Peer>,
     target: u64,
-    purpose: Purpose,
+    /// Its appends are heartbeats, which go over another connection than entries.
+    is_heartbeat: bool,
     data: PhantomData<fn() -> S>,
     /// Pauses before the append stream is opened again; none while it is open.
     retries: Option<Box<dyn Iterator<Item = Duration> + Send + Sync>>,
@@ -86,15 +79,15 @@ impl<S: SnapshotSource> RaftNetworkFactory<C> for NetworkFactory<S> {
     type Network = Network<S>;
 
     async fn new_client(&mut self, target: u64, node: &MemberName) -> Network<S> {
-        self.client(target, node, Purpose::Replication)
+        self.client(target, node, false)
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &MemberName) -> Network<S> {
-        self.client(target, node, Purpose::Heartbeat)
+        self.client(target, node, true)
     }
 
     async fn new_snapshot_client(&mut self, target: u64, node: &MemberName) -> Network<S> {
-        self.client(target, node, Purpose::Snapshot)
+        self.client(target, node, false)
     }
 }
 
@@ -173,7 +166,7 @@ impl<S: SnapshotSource> NetStreamAppend<C> for Network<S> {
         I: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
     {
         Box::pin(async move {
-            if self.purpose == Purpose::Heartbeat {
+            if self.is_heartbeat {
                 let ttl = option.soft_ttl();
                 let network = &*self;
                 let beats = input.then(move |request| network.heartbeat(request, ttl));

@@ -13,12 +13,14 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::cables::Cables;
 use crate::cli::loopback::own_address;
 use crate::raft::certs::Authority;
 use crate::raft::config::{Timings, openraft};
 use crate::raft::door::Door;
 use crate::raft::membership::Guard;
 use crate::raft::network::NetworkFactory;
+use crate::raft::succession;
 use crate::raft::transport::peers::Peers;
 use crate::raft::transport::server::{Forwarded, PeerServer};
 use crate::raft::transport::tls::TlsStore;
@@ -31,8 +33,9 @@ use crate::storage::machine::Machine;
 use crate::storage::snapshot::SnapshotIdentity;
 use crate::storage::store::Store;
 use crate::storage::types::{EntryBytes, MemberName, TypeConfig};
-use crate::task::command::{Command, Entry};
+use crate::task::command::{Command, Create, Entry};
 use crate::task::state::Bounds;
+use crate::task::tests::{START_MS, name, task};
 
 pub const SOON: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "0c9d5e6e-1111-4222-8333-444455556666";
@@ -45,7 +48,17 @@ pub fn id(n: u64) -> u64 {
     (1 << 32) | n
 }
 
+/// A loaded machine must not cost a leader its office in the middle of a test.
+const CALM: Timings = Timings {
+    heartbeat_ms: 100,
+    election_ms_min: 1_000,
+    election_ms_max: 1_500,
+};
+
 pub struct Cluster {
+    timings: Timings,
+    /// Laid for some clusters only.
+    pub cables: Cables,
     authority: Authority,
     volumes: BTreeMap<u64, Volume>,
     pub running: BTreeMap<u64, Member>,
@@ -76,8 +89,10 @@ impl Forwarded for Nothing {
 }
 
 impl Cluster {
-    pub fn new() -> Cluster {
+    pub fn new(timings: Timings) -> Cluster {
         Cluster {
+            timings,
+            cables: Cables::default(),
             authority: Authority::new(CLUSTER).unwrap(),
             volumes: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -86,21 +101,48 @@ impl Cluster {
 
     /// Members 1 to `size`, initialized, with a leader.
     pub async fn start(size: u64) -> Cluster {
-        let mut cluster = Cluster::new();
+        Cluster::start_with(size, CALM).await
+    }
+
+    pub async fn start_with(size: u64, timings: Timings) -> Cluster {
+        let mut cluster = Cluster::new(timings);
         for n in 1..=size {
             cluster.add(n).await;
         }
-        let voters: BTreeMap<u64, MemberName> =
-            (1..=size).map(|n| (id(n), cluster.name(n))).collect();
+        cluster.initialize().await;
+        cluster
+    }
+
+    /// The same with cables between the members.
+    pub async fn wired(size: u64) -> Cluster {
+        let mut cluster = Cluster::new(CALM);
         for n in 1..=size {
-            match cluster.member(n).raft.initialize(voters.clone()).await {
+            cluster.prepare(n).await;
+        }
+        let names = (1..=size).map(|n| (n, cluster.name(n))).collect();
+        cluster.cables = Cables::between(&names).await;
+        for n in 1..=size {
+            cluster.run(n).await;
+        }
+        cluster.initialize().await;
+        cluster
+    }
+
+    async fn initialize(&self) {
+        let voters: BTreeMap<u64, MemberName> = self
+            .running
+            .keys()
+            .map(|n| (id(*n), self.name(*n)))
+            .collect();
+        for member in self.running.values() {
+            match member.raft.initialize(voters.clone()).await {
                 // One that was initialized before has asked for its vote already.
                 Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
                 Err(other) => panic!("initialize: {other}"),
             }
         }
-        cluster.leader().await;
-        cluster
+        self.member(1).raft.trigger().elect(false).await.unwrap();
+        self.leader().await;
     }
 
     pub fn name(&self, n: u64) -> MemberName {
@@ -113,6 +155,11 @@ impl Cluster {
 
     /// A member on a new, empty volume.
     pub async fn add(&mut self, n: u64) {
+        self.prepare(n).await;
+        self.run(n).await;
+    }
+
+    async fn prepare(&mut self, n: u64) {
         let dir = tempfile::tempdir().unwrap();
         segment::format(&dir.path().join("log"), LOG).unwrap();
         self.authority
@@ -130,7 +177,6 @@ impl Cluster {
                 address: Some(listener),
             },
         );
-        self.run(n).await;
     }
 
     pub async fn run(&mut self, n: u64) {
@@ -158,22 +204,21 @@ impl Cluster {
             member_id: id(n),
             name: volume.name.clone(),
         };
-        let peers = Peers::new(me, tls, Options::default());
-        // A loaded machine must not cost a leader its office in the middle of a test.
-        let timings = Timings {
-            heartbeat_ms: 100,
-            election_ms_min: 1_000,
-            election_ms_max: 1_500,
+        let options = Options {
+            detours: self.cables.of(n),
+            ..Options::default()
         };
+        let peers = Peers::new(me, tls, options);
         let raft = Raft::new(
             id(n),
-            openraft(CLUSTER, timings).unwrap(),
+            openraft(CLUSTER, self.timings).unwrap(),
             NetworkFactory::new(Arc::clone(&peers)),
             log.clone(),
             Machine::new(Arc::clone(&store)),
         )
         .await
         .unwrap();
+        succession::watch(raft.clone(), &peers);
         let door = Door {
             raft: raft.clone(),
             sink: Arc::clone(&store),
@@ -215,9 +260,15 @@ impl Cluster {
 
     /// The number of a member that leads in the highest term, once it has applied an entry of its own.
     pub async fn leader(&self) -> u64 {
+        let all: Vec<u64> = self.running.keys().copied().collect();
+        self.leader_among(&all).await
+    }
+
+    pub async fn leader_among(&self, numbers: &[u64]) -> u64 {
         let leads = async {
             loop {
-                for (n, member) in &self.running {
+                for n in numbers {
+                    let member = self.member(*n);
                     let Ok(leader) = member.raft.as_leader() else {
                         continue;
                     };
@@ -234,6 +285,13 @@ impl Cluster {
             }
         };
         timeout(SOON, leads).await.expect("a leader")
+    }
+
+    /// Creates a task through a member that leads; answers with the entry's index.
+    pub async fn write(&self, leader: u64, text: &str) -> u64 {
+        let written = self.member(leader).raft.client_write(create(text));
+        let written = timeout(SOON, written).await.expect("committed");
+        written.unwrap().log_id.index
     }
 
     pub async fn applied(&self, n: u64, index: u64) {
@@ -255,10 +313,22 @@ impl Cluster {
 }
 
 pub fn tick() -> EntryBytes {
+    entry(Command::Tick)
+}
+
+pub fn create(text: &str) -> EntryBytes {
+    entry(Command::Create(Create {
+        namespace: name("ns"),
+        queue: name("q"),
+        tasks: vec![task(text)],
+    }))
+}
+
+fn entry(command: Command) -> EntryBytes {
     let entry = Entry {
         lease_time_ms: 0,
-        wall_time_ms: 0,
-        commands: vec![Command::Tick],
+        wall_time_ms: START_MS,
+        commands: vec![command],
     };
     EntryBytes(postcard::to_stdvec(&entry).unwrap().into())
 }

@@ -40,7 +40,12 @@ pub fn address(name: &MemberName) -> String {
 }
 
 /// Connects TCP only. Names are looked up each time: a pod's address changes with every restart.
-pub async fn connect(name: &MemberName) -> Result<TcpStream, DialError> {
+pub async fn connect(
+    options: &Options,
+    to: u64,
+    name: &MemberName,
+) -> Result<TcpStream, DialError> {
+    let name = options.detours.get(&to).unwrap_or(name);
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::ConnectionRefused => DialError::ConnectionRefused { name: name.clone() },
         _ => DialError::Io {
@@ -63,7 +68,7 @@ pub async fn dial(
 ) -> Result<Conn, DialError> {
     let attempt = async {
         let server_name = tls::server_name(&tls::member_name(&me.cluster_id, to))?;
-        let tcp = connect(name).await?;
+        let tcp = connect(options, to, name).await?;
         let stream = TlsConnector::from(Arc::clone(&tls.current().client))
             .connect(server_name, tcp)
             .await

@@ -29,6 +29,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -75,6 +76,8 @@ pub struct Options {
     /// First and longest pause between two attempts to connect.
     pub retry_first: Duration,
     pub retry_longest: Duration,
+    /// Where a member is dialled instead of at its name; a test lays its cables here.
+    pub detours: BTreeMap<u64, MemberName>,
 }
 
 impl Default for Options {
@@ -87,6 +90,7 @@ impl Default for Options {
             keep_alive: Duration::from_secs(2),
             retry_first: Duration::from_millis(20),
             retry_longest: Duration::from_millis(250),
+            detours: BTreeMap::new(),
         }
     }
 }

@@ -148,12 +148,14 @@ impl Mux {
             Err(_) => {
                 let given_up =
                     stage.compare_exchange(WAITING, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
-                Err(match given_up {
-                    Ok(_) => CallError::NotSent(
-                        "the deadline passed before the member was reached".into(),
-                    ),
-                    Err(_) => CallError::Unknown("the deadline passed".into()),
-                })
+                if given_up.is_err() {
+                    return Err(CallError::Unknown("the deadline passed".into()));
+                }
+                // It was never sent and never will be.
+                cancel.number = None;
+                Err(CallError::NotSent(
+                    "the deadline passed before the member was reached".into(),
+                ))
             }
         }
     }
@@ -211,6 +213,8 @@ impl Task {
     }
 
     fn after_failed_dial(&mut self, reason: &str) {
+        // Nothing that is there to be cancelled was ever sent on a connection that still lives.
+        while self.cancels.try_recv().is_ok() {}
         while let Ok(call) = self.calls.try_recv() {
             self.waiting.push_back(call);
         }

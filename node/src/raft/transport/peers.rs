@@ -1,6 +1,7 @@
 //! The other members as this one reaches them: one entry each, its connections, what it last said.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,23 @@ pub struct Peers {
     events: broadcast::Sender<PeerEvent>,
     peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
     heard: Mutex<BTreeMap<u64, Heard>>,
+    forwards: AtomicU64,
+}
+
+/// Counts a forwarded request for as long as its answer is waited for.
+struct Forwarding<'a>(&'a AtomicU64);
+
+impl<'a> Forwarding<'a> {
+    fn count(forwards: &'a AtomicU64) -> Forwarding<'a> {
+        forwards.fetch_add(1, Ordering::Relaxed);
+        Forwarding(forwards)
+    }
+}
+
+impl Drop for Forwarding<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a member said with its last answered heartbeat.
@@ -59,6 +77,7 @@ impl Peers {
             events: broadcast::channel(64).0,
             peers: Mutex::default(),
             heard: Mutex::default(),
+            forwards: AtomicU64::new(0),
         })
     }
 
@@ -131,6 +150,7 @@ impl Peers {
         request: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, ForwardError> {
+        let _forwarding = Forwarding::count(&self.forwards);
         let deadline_ms = u64::try_from(remaining(deadline).as_millis()).unwrap_or(u64::MAX);
         let mut head = BytesMut::new();
         frame::encode(
@@ -146,6 +166,11 @@ impl Peers {
             .forward
             .call(Tag::Forward, head.freeze(), request, deadline)
             .await
+    }
+
+    /// Forwarded requests whose answers are waited for.
+    pub fn forwards(&self) -> u64 {
+        self.forwards.load(Ordering::Relaxed)
     }
 
     /// Members that answered a heartbeat of ours within `within`, and what they said.
@@ -171,7 +196,8 @@ impl Peers {
 
     /// Knocks at a member whose connections to us closed.
     pub(super) async fn probe(&self, member_id: u64, name: &MemberName) {
-        let knock = tokio::time::timeout(self.options.connect_timeout, dial::connect(name)).await;
+        let knock = dial::connect(&self.options, member_id, name);
+        let knock = tokio::time::timeout(self.options.connect_timeout, knock).await;
         if let Ok(Err(DialError::ConnectionRefused { .. })) = knock {
             tracing::info!(peer = member_id, %name, "peer is down: connections closed and a new one refused");
             let _ = self.events.send(PeerEvent::PeerDown(member_id));
