@@ -97,7 +97,10 @@ async fn live(
     serving: &CancellationToken,
 ) -> anyhow::Result<()> {
     if member.config.inspect {
-        inspect::run(member).await?;
+        tokio::select! {
+            inspected = inspect::run(member) => inspected?,
+            () = stop.cancelled() => return Ok(()),
+        }
         stop.cancelled().await;
         return Ok(());
     }
@@ -119,7 +122,7 @@ async fn live(
     let peers = Peers::new(me, member.tls.clone(), Options::default());
     let consensus = engine::start(&peers, member.config.raft, opened.log, opened.store.clone())
         .await
-        .map_err(|reason| anyhow!("Raft did not start: {reason}"))?;
+        .unwrap_or_else(|reason| end("Raft did not start", reason));
     let service = Arc::new(Service::new(
         consensus.clone(),
         opened.store.clone(),
@@ -163,7 +166,7 @@ async fn live(
         consensus
             .initialize(alone)
             .await
-            .map_err(|error| anyhow!("{error}"))?;
+            .unwrap_or_else(|error| end("initializing", error));
     }
     let catch_up = tokio::spawn(catch_up(member.clone(), running.clone()));
     let high_water = tokio::spawn(high_water::run(member.clone(), log.clone()));
@@ -173,13 +176,12 @@ async fn live(
         () = removal::removed(consensus.clone(), args.member_id) => {
             member.enter(Phase::Removed);
             member.set_ready(false);
-            opened.home.mark_removed()?;
+            if let Err(error) = opened.home.mark_removed() {
+                end("noting the removal", error);
+            }
         }
-        reason = consensus.ended() => {
-            // The engine only ends by itself when its storage failed (I6): the log has the reason.
-            tracing::error!(reason, "raft ended, the process ends");
-            std::process::exit(74);
-        }
+        // The engine only ends by itself when its storage failed.
+        reason = consensus.ended() => end("raft ended", reason),
     }
     catch_up.abort();
     high_water.abort();
@@ -191,13 +193,20 @@ async fn live(
     serving.cancel();
     consensus.shutdown().await;
     let _ = peer_server.await;
-    tokio::task::spawn_blocking(move || log.close())
-        .await
-        .context("closing the log")?;
+    if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
+        end("closing the log", error);
+    }
     if member.phase() == Phase::Removed {
         stop.cancelled().await;
     }
     Ok(())
+}
+
+/// Once Raft runs, whatever fails on the disk ends the process (I6): it could not be told from what the
+/// others were promised.
+fn end(doing: &str, reason: impl std::fmt::Display) -> ! {
+    tracing::error!(%reason, "{doing}: the process ends");
+    std::process::exit(74);
 }
 
 /// Sets the ready latch once this member has applied what the cluster had committed when it started.
@@ -226,20 +235,13 @@ async fn hand_over(running: &Running) {
     if !matches!(running.consensus.role(), Role::Leads { .. }) {
         return;
     }
-    let Some(successor) = running.consensus.best_successor() else {
-        return;
-    };
     let begun = Instant::now();
-    let handed = running
-        .consensus
-        .hand_over(successor, HAND_OVER_PATIENCE)
-        .await;
-    tracing::info!(
-        successor,
-        handed,
-        elapsed_ms = begun.elapsed().as_millis() as u64,
-        "leadership handed over"
-    );
+    let handed = running.hand_over(None, HAND_OVER_PATIENCE).await;
+    let elapsed_ms = begun.elapsed().as_millis() as u64;
+    match handed {
+        Ok(successor) => tracing::info!(successor, elapsed_ms, "leadership handed over"),
+        Err(error) => tracing::warn!(%error, elapsed_ms, "leadership was not handed over"),
+    }
 }
 
 /// Requests of clients that reached another member first.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::future::BoxFuture;
+use prometheus_client::metrics::counter::Counter;
 use taskstore_api::v1::admin_server::AdminServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::limits::{ADMIN_CONNECTIONS_MAX, CONNECTIONS_MAX};
+use crate::limits::{ADMIN_CONNECTIONS_MAX, CONNECTIONS_MAX, HEALTH_CONNECTIONS_MAX};
 use crate::member::Member;
 use crate::metrics::{Gauge, Metrics};
 use crate::server::admin::AdminService;
@@ -27,23 +28,34 @@ use crate::service::{Door, Service};
 
 /// Connections in flight get this long once serving has ended; requests were drained before.
 const GRACE: Duration = Duration::from_secs(1);
-/// Advice to a client that came too early.
+/// Advice to a client that came too early or too late.
 const NOT_READY_RETRY_MS: u64 = 500;
 
-/// The door of the client port: shut until the disk is accepted, drained at the stop.
-#[derive(Default)]
-pub struct ClientDoor {
-    service: OnceLock<Arc<Service>>,
+/// The door of the client port: shut until the disk is accepted, and again from the stop on.
+pub struct ClientDoor<D = Service> {
+    service: OnceLock<Arc<D>>,
+    stopping: CancellationToken,
     in_flight: TaskTracker,
 }
 
-impl ClientDoor {
-    pub fn open(&self, service: Arc<Service>) {
+impl<D> Default for ClientDoor<D> {
+    fn default() -> ClientDoor<D> {
+        ClientDoor {
+            service: OnceLock::new(),
+            stopping: CancellationToken::new(),
+            in_flight: TaskTracker::new(),
+        }
+    }
+}
+
+impl<D: Door> ClientDoor<D> {
+    pub fn open(&self, service: Arc<D>) {
         let _ = self.service.set(service);
     }
 
-    /// Waits until the requests that are in flight now are answered.
+    /// Turns away whoever comes from now on, and claims that wait; waits until the rest is answered.
     pub async fn drain(&self, patience: Duration) {
+        self.stopping.cancel();
         self.in_flight.close();
         if tokio::time::timeout(patience, self.in_flight.wait())
             .await
@@ -57,20 +69,33 @@ impl ClientDoor {
     }
 }
 
-impl Door for ClientDoor {
+impl<D: Door> Door for ClientDoor<D> {
     fn call(&self, request: Request, deadline: Instant) -> BoxFuture<'_, Result<Response, Error>> {
         let token = self.in_flight.token();
         Box::pin(async move {
             let _in_flight = token;
-            match self.service.get() {
-                Some(service) => service.call(request, deadline).await,
-                None => Err(Error::Unavailable {
-                    cause: UnavailableCause::NotReady,
-                    reason: "the member reads its disk".into(),
-                    retry_after_ms: NOT_READY_RETRY_MS,
-                }),
+            if self.stopping.is_cancelled() {
+                return Err(not_ready("the member is stopping"));
+            }
+            let Some(service) = self.service.get() else {
+                return Err(not_ready("the member reads its disk"));
+            };
+            let waits = matches!(request, Request::Claim { wait_ms, .. } if wait_ms > 0);
+            tokio::select! {
+                biased;
+                answer = service.call(request, deadline) => answer,
+                // Asked again with its claim id it gets what it was given, if it was given something.
+                () = self.stopping.cancelled(), if waits => Err(not_ready("the member is stopping")),
             }
         })
+    }
+}
+
+fn not_ready(reason: &str) -> Error {
+    Error::Unavailable {
+        cause: UnavailableCause::NotReady,
+        reason: reason.into(),
+        retry_after_ms: NOT_READY_RETRY_MS,
     }
 }
 
@@ -126,7 +151,7 @@ impl Listeners {
             security: Security::Plain,
             connections_max,
             connections: Gauge::default(),
-            connections_refused: metrics.connections_refused.clone(),
+            connections_refused: Counter::default(),
             grace: GRACE,
         };
         let refreshed = member.clone();
@@ -146,6 +171,7 @@ impl Listeners {
                 None => Security::Plain,
             },
             connections: metrics.gauges.connections.clone(),
+            connections_refused: metrics.connections_refused.clone(),
             ..plain(CONNECTIONS_MAX)
         };
         let of_operator = member.clone();
@@ -168,7 +194,7 @@ impl Listeners {
             ..plain(ADMIN_CONNECTIONS_MAX)
         };
         let calls = Calls::new(door.clone(), metrics.clone());
-        let health_settings = plain(ADMIN_CONNECTIONS_MAX);
+        let health_settings = plain(HEALTH_CONNECTIONS_MAX);
         let serving = vec![
             tokio::spawn(listen::serve(
                 self.health,
@@ -190,5 +216,81 @@ impl Listeners {
             )),
         ];
         Ok((self.peer, Ports { serving }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::task::command::Claim;
+    use crate::task::tests::{claim_of, id, name};
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// Claims wait for ever; everything else waits for the gate.
+    struct Slow(Semaphore);
+
+    impl Door for Slow {
+        fn call(
+            &self,
+            request: Request,
+            _deadline: Instant,
+        ) -> BoxFuture<'_, Result<Response, Error>> {
+            Box::pin(async move {
+                if matches!(request, Request::Claim { .. }) {
+                    std::future::pending::<()>().await;
+                }
+                let _permit = self.0.acquire().await;
+                Ok(Response::Claimed(Vec::new()))
+            })
+        }
+    }
+
+    fn get() -> Request {
+        Request::Get {
+            namespace: name("ns"),
+            id: id("t"),
+            with_payload: false,
+        }
+    }
+
+    fn is_turned_away(answer: &Result<Response, Error>) -> bool {
+        matches!(
+            answer,
+            Err(Error::Unavailable {
+                cause: UnavailableCause::NotReady,
+                ..
+            })
+        )
+    }
+
+    #[tokio::test]
+    async fn a_stop_turns_away_who_comes_and_who_waits_and_lets_the_rest_finish() {
+        let door = Arc::new(ClientDoor::<Slow>::default());
+        let late = Instant::now() + SOON;
+        assert!(is_turned_away(&door.call(get(), late).await), "no disk yet");
+        let service = Arc::new(Slow(Semaphore::new(0)));
+        door.open(service.clone());
+        let claim: Claim = claim_of(&["q"], "c", 1);
+        let wait_ms = 60_000;
+        let mut parked = door.call(Request::Claim { claim, wait_ms }, late);
+        let mut running = door.call(get(), late);
+        assert!(futures::poll!(&mut parked).is_pending());
+        assert!(futures::poll!(&mut running).is_pending());
+        let drained = tokio::spawn({
+            let door = door.clone();
+            async move { door.drain(SOON).await }
+        });
+        assert!(is_turned_away(&parked.await));
+        assert!(is_turned_away(&door.call(get(), late).await));
+        assert!(!drained.is_finished(), "one request is still running");
+        service.0.add_permits(1);
+        assert!(running.await.is_ok());
+        tokio::time::timeout(SOON / 2, drained)
+            .await
+            .expect("nothing is in flight")
+            .expect("drained");
     }
 }

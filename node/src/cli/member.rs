@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,12 +13,18 @@ use super::{DevArgs, MemberArgs};
 use crate::app;
 use crate::config::{Config, MemberIdentity, Ports};
 use crate::raft::certs::Authority;
+use crate::raft::config::Timings;
 
 /// The member of a laptop's store.
 const DEV_INCARNATION: u16 = 1;
 const DEV_MEMBER_ID: u64 = (1 << 32) + 1;
 /// Smaller than a cluster's: a laptop has other things on its disk.
 const DEV_LOG_BUDGET_BYTES: u64 = 256 << 20;
+
+/// A stop that takes longer is cut short: a member may be killed at any moment.
+const STOP_LONGEST: Duration = Duration::from_secs(9);
+/// What still runs off the async threads at the end (a snapshot on its way to the disk) gets this long.
+const BLOCKING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a member of a cluster until SIGTERM.
 pub fn run(args: MemberArgs) -> anyhow::Result<ExitCode> {
@@ -39,6 +46,11 @@ pub fn run(args: MemberArgs) -> anyhow::Result<ExitCode> {
     };
     config.log_budget_bytes = args.log_budget_bytes;
     config.inspect = args.inspect;
+    config.raft = Timings {
+        heartbeat_ms: args.heartbeat_ms,
+        election_ms_min: args.election_ms_min,
+        election_ms_max: args.election_ms_max,
+    };
     serve(config)
 }
 
@@ -98,6 +110,11 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
                 _ = interrupt.recv() => {}
             }
             tracing::info!("stopping");
+            std::thread::spawn(|| {
+                std::thread::sleep(STOP_LONGEST);
+                tracing::error!("the stop took too long, the process ends");
+                std::process::exit(1);
+            });
             asked.cancel();
         });
         app::run(config, stop).await?;
@@ -109,8 +126,10 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
 pub fn block_on(
     command: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(command)
+        .build()?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_timeout(BLOCKING_PATIENCE);
+    ended
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::limits::LOG_BUDGET_BYTES;
+use crate::raft::config::Timings;
 
 /// A replicated store for tasks.
 #[derive(Debug, Parser)]
@@ -61,6 +62,14 @@ pub struct MemberArgs {
     /// Disk reserved for the log when the volume is formatted.
     #[arg(long, default_value_t = LOG_BUDGET_BYTES)]
     pub log_budget_bytes: u64,
+    /// The leader's sign of life.
+    #[arg(long, default_value_t = Timings::default().heartbeat_ms)]
+    pub heartbeat_ms: u64,
+    /// Silence of the leader after which a voter asks for an election; each time at random between the two.
+    #[arg(long, default_value_t = Timings::default().election_ms_min)]
+    pub election_ms_min: u64,
+    #[arg(long, default_value_t = Timings::default().election_ms_max)]
+    pub election_ms_max: u64,
     #[command(flatten)]
     pub listen: Listen,
 }
@@ -120,5 +129,11 @@ mod tests {
             (member.member_id, member.listen.peer_port),
             ((1 << 32) + 1, 7402)
         );
+        let times = (
+            member.heartbeat_ms,
+            member.election_ms_min,
+            member.election_ms_max,
+        );
+        assert_eq!(times, (100, 400, 700));
     }
 }

@@ -90,10 +90,13 @@ impl Member {
         self.tell_readiness();
     }
 
-    /// What the readiness probe is told: the latch, with the phase as the reason while it is not set.
+    /// What the readiness probe and the operator are told: the latch, until the stop.
+    fn is_ready(&self) -> bool {
+        self.own.borrow().ready && *self.phase.borrow() != Phase::Stopping
+    }
+
     fn tell_readiness(&self) {
-        let ready = self.own.borrow().ready;
-        self.readiness.send_replace(match ready {
+        self.readiness.send_replace(match self.is_ready() {
             true => Readiness::Ready,
             false => Readiness::NotReady(format!("the member is {}", self.phase_name())),
         });
@@ -115,8 +118,8 @@ impl Member {
         }
     }
 
-    /// What this member tells the others. Ready is a latch: caught up once since start; no election and
-    /// no load clears it, only the stop.
+    /// What this member tells the others. Ready is a latch: caught up once since start. It outlives the
+    /// order to stop: a leader that hands over still serves what reaches it through the others.
     pub fn watch_own(&self) -> watch::Receiver<Facts> {
         self.own.subscribe()
     }
@@ -135,7 +138,7 @@ impl Member {
     pub fn set_gauges(&self, metrics: &Metrics) {
         let gauges = &metrics.gauges;
         let own = self.own.borrow().clone();
-        gauges.ready.set(u64::from(own.ready));
+        gauges.ready.set(u64::from(self.is_ready()));
         gauges.disk_high_water.set(u64::from(own.disk_high_water));
         if let Some(disk) = *self.log_disk.lock().unwrap_or_else(PoisonError::into_inner) {
             gauges.log_bytes.set(disk.budget_bytes);
@@ -218,7 +221,7 @@ impl Member {
                 (Some(running), _) => running.initialized(),
                 (None, inspected) => inspected.is_some_and(|(_, is_initialized)| *is_initialized),
             },
-            ready: own.ready,
+            ready: self.is_ready(),
             raft: match &running {
                 Some(running) => Some(running.raft_status()),
                 None => self.inspected.get().map(|(raft, _)| raft.clone()),
@@ -239,5 +242,52 @@ fn phase_message(phase: &Phase) -> v1::MemberPhase {
         Phase::Stopping => v1::MemberPhase::Stopping,
         Phase::Damaged(_) => v1::MemberPhase::Damaged,
         Phase::Removed => v1::MemberPhase::Removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::MemberIdentity;
+    use crate::raft::certs::Authority;
+
+    fn member() -> Member {
+        let dir = tempfile::tempdir().expect("a folder");
+        let id = (1 << 32) + 1;
+        let issued = Authority::new("c").and_then(|authority| authority.member(id));
+        issued
+            .expect("a certificate")
+            .write_to(dir.path())
+            .expect("written");
+        let tls = TlsStore::load(dir.path()).expect("loaded");
+        let identity = MemberIdentity {
+            cluster_id: "c".into(),
+            incarnation: 1,
+            member_id: id,
+            volume_uid: "v".into(),
+            name: "m".into(),
+        };
+        let config = Config::new(PathBuf::new(), identity, PathBuf::new());
+        Member::new(config, Arc::new(tls))
+    }
+
+    #[test]
+    fn a_stopping_member_is_not_ready_whatever_it_was() {
+        let member = member();
+        let readiness = member.watch_readiness();
+        member.set_ready(true);
+        member.enter(Phase::Serving);
+        assert_eq!(*readiness.borrow(), Readiness::Ready);
+        assert!(member.status().ready);
+        member.enter(Phase::Stopping);
+        let reason = "the member is stopping".to_string();
+        assert_eq!(*readiness.borrow(), Readiness::NotReady(reason));
+        assert!(!member.status().ready);
+        assert!(
+            member.watch_own().borrow().ready,
+            "the others still send what they have for it"
+        );
     }
 }

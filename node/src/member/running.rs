@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use taskstore_api::v1;
 
 use crate::metrics::Metrics;
-use crate::raft::consensus::{Consensus, RaftMetrics, Role};
+use crate::raft::consensus::{Consensus, NoSuccessor, RaftMetrics, Role};
 use crate::raft::transport::peers::Peers;
 use crate::raft::view::MembershipView;
 use crate::service::Service;
@@ -22,6 +22,20 @@ const LAG_ENTRIES_MAX: u64 = 1_000;
 const SILENT_FOR: Duration = Duration::from_millis(1_500);
 /// How long a reservation may wait for the log.
 const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a hand-over waits for the successor's log.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(1);
+const SUCCESSOR_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why nobody took over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandOverError {
+    /// Nothing was begun.
+    #[error("{0}")]
+    Refused(String),
+    #[error("member {0} did not take over in time")]
+    NotInTime(u64),
+}
 
 /// What runs once the disk is accepted.
 pub struct Running {
@@ -70,6 +84,34 @@ impl Running {
         }
     }
 
+    /// Hands leadership to `to`, or to the voter whose log is furthest along, and waits until this member
+    /// no longer leads. Begun only with a voter that was heard lately and holds the whole log: the engine
+    /// takes no proposals meanwhile.
+    pub async fn hand_over(
+        &self,
+        to: Option<u64>,
+        patience: Duration,
+    ) -> Result<u64, HandOverError> {
+        let deadline = Instant::now() + SUCCESSOR_PATIENCE;
+        let at_least = self.consensus.metrics().last_log_index.unwrap_or(0);
+        let successor = loop {
+            let heard = self.peers.heard(SILENT_FOR).into_keys().collect();
+            match self.consensus.successor(to, &heard, at_least) {
+                Ok(successor) => break successor,
+                Err(NoSuccessor::NotYet(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(SUCCESSOR_PAUSE).await;
+                }
+                Err(NoSuccessor::NotYet(reason) | NoSuccessor::Never(reason)) => {
+                    return Err(HandOverError::Refused(reason));
+                }
+            }
+        };
+        match self.consensus.hand_over(successor, patience).await {
+            true => Ok(successor),
+            false => Err(HandOverError::NotInTime(successor)),
+        }
+    }
+
     /// Brings the gauges up to date; called when they are read.
     pub fn set_gauges(&self, metrics: &Metrics) {
         let gauges = &metrics.gauges;
@@ -85,6 +127,7 @@ impl Running {
         gauges
             .proposals_waiting
             .set(self.service.proposer().waiting() as u64);
+        gauges.forwards.set(self.peers.forwards());
         gauges.waiters.set(self.service.waiters());
         let (queues, payload_bytes, tasks) = self.state.read(|state, _| {
             let mut tasks = [0; 6];

@@ -1,7 +1,7 @@
 //! Consensus as the service sees it: propose, confirm leadership for a read, know who leads. openraft's
 //! own types end here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,14 @@ pub enum ProposeError {
     NotLeader,
     /// It was appended and may or may not be committed.
     Unknown(String),
+}
+
+/// Why nobody can take over from this member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoSuccessor {
+    /// It may do so in a moment.
+    NotYet(String),
+    Never(String),
 }
 
 /// The metrics as they change.
@@ -205,7 +213,8 @@ impl Consensus {
         }
     }
 
-    /// Hands leadership to `to` and waits until this member no longer leads.
+    /// Hands leadership to `to`, a successor, and waits until this member no longer leads. The engine takes
+    /// no proposals from here on and sends no heartbeats: should `to` fail, the others elect.
     pub async fn hand_over(&self, to: u64, patience: Duration) -> bool {
         if self.raft.trigger().transfer_leader(to).await.is_err() {
             return false;
@@ -289,17 +298,64 @@ impl Consensus {
             .cloned()
     }
 
-    /// The voter that should take over: the one whose log is furthest along, by the leader's own view.
-    pub fn best_successor(&self) -> Option<u64> {
+    /// The voter that takes over: `to`, or the one whose log is furthest along by the leader's own view.
+    /// It was `heard` lately and holds the log up to `at_least`.
+    pub fn successor(
+        &self,
+        to: Option<u64>,
+        heard: &BTreeSet<u64>,
+        at_least: u64,
+    ) -> Result<u64, NoSuccessor> {
         let metrics = self.metrics();
-        let replication = metrics.replication.as_ref()?;
-        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        voters
-            .into_iter()
-            .filter(|voter| *voter != metrics.id)
-            .filter_map(|voter| Some((replication.get(&voter).copied().flatten()?.index, voter)))
-            .max()
-            .map(|(_, voter)| voter)
+        let (true, Some(replication)) = (metrics.state.is_leader(), &metrics.replication) else {
+            return Err(NoSuccessor::Never("this member does not lead".into()));
+        };
+        let matched = replication
+            .iter()
+            .map(|(id, matched)| (*id, matched.as_ref().map_or(0, |log_id| log_id.index())))
+            .collect();
+        let mut voters: BTreeSet<u64> =
+            metrics.membership_config.membership().voter_ids().collect();
+        voters.remove(&metrics.id);
+        successor_of(&voters, &matched, to, heard, at_least)
+    }
+}
+
+/// `voters` are the others; `matched` is how far each one's log goes.
+fn successor_of(
+    voters: &BTreeSet<u64>,
+    matched: &BTreeMap<u64, u64>,
+    to: Option<u64>,
+    heard: &BTreeSet<u64>,
+    at_least: u64,
+) -> Result<u64, NoSuccessor> {
+    let matched = |voter: u64| matched.get(&voter).copied().unwrap_or(0);
+    let candidate = match to {
+        Some(to) if !voters.contains(&to) => {
+            let reason = format!("member {to} is no other voter");
+            return Err(NoSuccessor::Never(reason));
+        }
+        Some(to) if !heard.contains(&to) => {
+            let reason = format!("member {to} was not heard lately");
+            return Err(NoSuccessor::NotYet(reason));
+        }
+        Some(to) => to,
+        None if voters.is_empty() => {
+            let reason = "there is no other voter".into();
+            return Err(NoSuccessor::Never(reason));
+        }
+        None => voters
+            .intersection(heard)
+            .copied()
+            .max_by_key(|voter| matched(*voter))
+            .ok_or_else(|| NoSuccessor::NotYet("no other voter was heard lately".into()))?,
+    };
+    let behind = at_least.saturating_sub(matched(candidate));
+    match behind {
+        0 => Ok(candidate),
+        _ => Err(NoSuccessor::NotYet(format!(
+            "member {candidate} is {behind} entries behind"
+        ))),
     }
 }
 
@@ -336,4 +392,38 @@ fn role_of(metrics: &RaftMetrics) -> Role {
 /// The term of the leader that wrote the entry at `log_id`.
 pub fn log_term(log_id: &LogId) -> u64 {
     log_id.committed_leader_id().term
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_is_another_voter_that_is_there_and_holds_the_whole_log() {
+        let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+        let matched = BTreeMap::from([(1, 50), (2, 48), (3, 50), (4, 50)]);
+        let choose = |to: Option<u64>, heard: &[u64], at_least| {
+            successor_of(&set(&[2, 3]), &matched, to, &set(heard), at_least)
+        };
+        assert_eq!(choose(None, &[2, 3, 4], 50), Ok(3));
+        assert_eq!(choose(Some(2), &[2, 3], 48), Ok(2));
+        assert_eq!(choose(None, &[2], 48), Ok(2), "the better one is away");
+        for (to, why) in [(1, "itself"), (4, "a learner"), (9, "nobody knows it")] {
+            let refused = choose(Some(to), &[1, 2, 3, 4, 9], 0);
+            assert!(matches!(refused, Err(NoSuccessor::Never(_))), "{why}");
+        }
+        let none = successor_of(&set(&[]), &matched, None, &set(&[]), 0);
+        assert!(
+            matches!(none, Err(NoSuccessor::Never(_))),
+            "one voter alone"
+        );
+        for (to, heard, why) in [
+            (Some(2), &[2, 3][..], "it lags"),
+            (Some(3), &[2], "silent"),
+            (None, &[], "all are silent"),
+        ] {
+            let refused = choose(to, heard, 50);
+            assert!(matches!(refused, Err(NoSuccessor::NotYet(_))), "{why}");
+        }
+    }
 }

@@ -15,12 +15,12 @@ use tonic::{Request, Response, Status};
 
 use crate::member::Member;
 use crate::member::changes::Changes;
-use crate::member::running::{Running, membership_message};
+use crate::member::running::{HandOverError, Running, membership_message};
 use crate::raft::membership::{Change, ChangeError};
 use crate::storage::types::MemberName;
 
 /// At most one status message in this time.
-const STATUS_PAUSE: Duration = Duration::from_millis(50);
+const STATUS_PAUSE: Duration = Duration::from_millis(100);
 /// A status message at the latest after this time.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// How long a hand-over may take before the caller is told that nobody took over.
@@ -149,25 +149,23 @@ impl Admin for AdminService {
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
         let request = request.into_inner();
-        let consensus = &self.running()?.consensus;
+        let running = self.running()?;
+        let consensus = &running.consensus;
         let term = consensus.metrics().current_term;
         if request.expected_term != 0 && term != request.expected_term {
-            return Err(Status::failed_precondition(format!(
+            return Err(Status::aborted(format!(
                 "expected_term is {}, the term is {term}",
                 request.expected_term
             )));
         }
-        let to = match request.to {
-            0 => consensus.best_successor().ok_or_else(|| {
-                Status::failed_precondition("this member does not lead, or no voter can take over")
-            })?,
-            to => to,
-        };
-        if !consensus.hand_over(to, HAND_OVER_PATIENCE).await {
-            return Err(Status::unavailable(format!(
-                "member {to} did not take over in time"
-            )));
-        }
+        let to = Some(request.to).filter(|to| *to != 0);
+        running
+            .hand_over(to, HAND_OVER_PATIENCE)
+            .await
+            .map_err(|error| match error {
+                HandOverError::Refused(_) => Status::failed_precondition(error.to_string()),
+                HandOverError::NotInTime(_) => Status::unavailable(error.to_string()),
+            })?;
         let deadline = Instant::now() + HAND_OVER_PATIENCE;
         let mut watch = consensus.watch_metrics();
         loop {
@@ -256,7 +254,8 @@ fn membership_status(error: ChangeError) -> Status {
     let text = error.to_string();
     match error {
         ChangeError::NotLeader { .. } => Status::unavailable(text),
-        ChangeError::Outdated(_) | ChangeError::Refused(_) => Status::failed_precondition(text),
+        ChangeError::Outdated(_) => Status::aborted(text),
+        ChangeError::Refused(_) => Status::failed_precondition(text),
         ChangeError::Unknown(_) => Status::deadline_exceeded(text),
     }
 }

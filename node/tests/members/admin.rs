@@ -105,7 +105,7 @@ async fn a_fourth_member_joins_leads_and_leaves_and_a_restart_begins_at_the_snap
         .await
         .change_membership(outdated)
         .await;
-    assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(refused.unwrap_err().code(), Code::Aborted);
     let learner = cluster.members[fourth].member();
     let founders: Vec<_> = cluster.members[..3]
         .iter()
