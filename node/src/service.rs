@@ -8,6 +8,8 @@
 
 pub mod claims;
 pub mod clock;
+#[cfg(test)]
+mod golden;
 pub mod proposer;
 pub mod request;
 pub mod snapshots;

@@ -66,7 +66,13 @@ pub async fn change<SM: RaftStateMachine<C>>(
     if done_already(&change, before.membership()) && *before.log_id() == guard.membership {
         return settled(raft, before, guard).await;
     }
-    check(&change, before.membership()).map_err(ChangeError::Refused)?;
+    if let Err(reason) = check(&change, before.membership()) {
+        // It may have made sense in the world that it was decided on.
+        return Err(match *before.log_id() == guard.membership {
+            true => ChangeError::Refused(reason),
+            false => ChangeError::Outdated(reason),
+        });
+    }
     let members = match change.clone() {
         Change::AddLearners(learners) => ChangeMembers::AddNodes(learners),
         Change::SetVoters(voters) => ChangeMembers::ReplaceAllVoters(voters),

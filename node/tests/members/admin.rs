@@ -171,3 +171,52 @@ async fn a_fourth_member_joins_leads_and_leaves_and_a_restart_begins_at_the_snap
     let status = cluster.until(1, |status| status.ready).await;
     assert!(status.raft.unwrap().snapshot_index >= cut.log_id.unwrap().index);
 }
+
+async fn hand_over(cluster: &Cluster, index: usize, to: u64) -> Result<u64, Code> {
+    let transfer = v1::TransferLeaderRequest {
+        to,
+        expected_term: 0,
+    };
+    let answer = cluster.admin(index).await.transfer_leader(transfer).await;
+    answer
+        .map(|answer| answer.into_inner().leader_id)
+        .map_err(|error| error.code())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_handed_to_nobody_who_cannot_take_it_and_writes_go_on() {
+    let mut cluster = Cluster::serving(3).await;
+    let leader = cluster.leader().await;
+    let (follower, away) = ((leader + 1) % 3, (leader + 2) % 3);
+    let id = |index: usize| (1 << 32) + index as u64 + 1;
+    let term = cluster.status(leader).await.raft.unwrap().term;
+    cluster.kill(away);
+    let refused = Err(Code::FailedPrecondition);
+    for (at, to, why) in [
+        (leader, id(leader), "it leads already"),
+        (leader, id(98), "nobody knows it"),
+        (leader, id(away), "it is away"),
+        (
+            follower,
+            id(follower),
+            "a follower has nothing to hand over",
+        ),
+        (follower, 0, "nor has it a successor"),
+    ] {
+        assert_eq!(hand_over(&cluster, at, to).await, refused, "{why}");
+        let client = cluster.client(&[leader]);
+        client.create(create(&format!("{at}-{to}"))).await.unwrap();
+    }
+    assert_eq!(cluster.status(leader).await.raft.unwrap().term, term);
+    assert_eq!(hand_over(&cluster, leader, 0).await, Ok(id(follower)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_voter_keeps_its_office() {
+    let cluster = Cluster::serving(1).await;
+    for to in [0, cluster.members[0].id, (1 << 32) + 2] {
+        let refused = Err(Code::FailedPrecondition);
+        assert_eq!(hand_over(&cluster, 0, to).await, refused, "{to}");
+    }
+    cluster.client(&[0]).create(create("still")).await.unwrap();
+}

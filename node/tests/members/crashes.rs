@@ -1,6 +1,5 @@
 //! Members that die, all at once too, and members that are asked to stop.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use taskstore_api::{TaskStoreClient, v1};
@@ -77,14 +76,7 @@ async fn a_leader_that_is_asked_to_stop_hands_over_and_exits_cleanly() {
             tokio::spawn(async move { client.create(create(&format!("s{number}"))).await })
         })
         .collect();
-    let pid = cluster.members[leader].child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    cluster.terminate(leader);
     assert_eq!(
         cluster.exit(leader, Duration::from_secs(10)).await.code(),
         Some(0)
@@ -94,4 +86,31 @@ async fn a_leader_that_is_asked_to_stop_hands_over_and_exits_cleanly() {
     }
     let left = [(leader + 1) % 3, (leader + 2) % 3];
     assert_eq!(stats(&cluster.client(&left)).await, (20, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_waits_neither_holds_up_a_stop_nor_is_lost_by_it() {
+    let mut cluster = Cluster::serving(3).await;
+    let leader = cluster.leader().await;
+    let other = (leader + 1) % 3;
+    let client = cluster.client(&[leader, other]);
+    let parked = tokio::spawn({
+        let client = client.clone();
+        async move { claim_one(&client).await }
+    });
+    cluster.until_metric(leader, "taskstore_waiters 1").await;
+    let asked = Instant::now();
+    cluster.terminate(leader);
+    let status = cluster.exit(leader, Duration::from_secs(10)).await;
+    assert_eq!(status.code(), Some(0));
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(3), "the stop took {took:?}");
+    assert!(
+        cluster.output(leader).contains("leadership handed over"),
+        "{}",
+        cluster.last_words()
+    );
+    let elsewhere = cluster.client(&[other]);
+    elsewhere.create(create("late")).await.unwrap();
+    assert_eq!(parked.await.unwrap().id, "late");
 }

@@ -13,6 +13,8 @@ use taskstore::server::client_tls::{CERTIFICATE_FILE, KEY_FILE};
 use taskstore_api::v1::admin_client::AdminClient;
 use taskstore_api::{Endpoints, TaskStoreClient, Trust, admin, tls::ClientTls, v1};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
@@ -128,6 +130,13 @@ impl Cluster {
         let child = &mut self.members[index].child;
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Asks the process to stop.
+    pub fn terminate(&self, index: usize) {
+        let pid = self.members[index].child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.unwrap().success());
     }
 
     pub fn start(&mut self, index: usize) {
@@ -260,12 +269,36 @@ impl Cluster {
         .unwrap()
     }
 
+    /// Waits until the member's metrics hold this line.
+    pub async fn until_metric(&self, index: usize, line: &str) {
+        let address = (self.members[index].address, Ports::default().health);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let ask = b"GET /metrics HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n";
+            stream.write_all(ask).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            if answer.lines().any(|found| found.trim() == line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{line} never came\n{answer}");
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Everything that the member has logged.
+    pub fn output(&self, index: usize) -> String {
+        let number = self.members[index].id & 0xffff_ffff;
+        let path = self.dir.path().join(format!("m{number}.out"));
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
     pub fn last_words(&self) -> String {
         let mut words = String::new();
-        for member in &self.members {
+        for (index, member) in self.members.iter().enumerate() {
             let number = member.id & 0xffff_ffff;
-            let text = fs::read_to_string(self.dir.path().join(format!("m{number}.out")))
-                .unwrap_or_default();
+            let text = self.output(index);
             let lines: Vec<_> = text.lines().collect();
             words += &format!(
                 "member {number}:\n{}\n",

@@ -118,6 +118,11 @@ async fn a_change_decided_on_an_older_world_changes_nothing() {
             );
         }
     }
+    let gone = change(raft, voters([1, 2, 9]), guard).await;
+    assert!(
+        matches!(gone, Err(ChangeError::Outdated(_))),
+        "it may have made sense then: {gone:?}"
+    );
     assert_eq!(cluster.guard(leader).membership, *now.log_id());
 
     let follower = (1..=3).find(|n| *n != leader).unwrap();
