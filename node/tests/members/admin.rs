@@ -97,7 +97,7 @@ async fn a_fourth_member_joins_leads_and_leaves_and_a_restart_begins_at_the_snap
     cluster.format(fourth).await.unwrap();
     let outdated = v1::ChangeMembershipRequest {
         change: Some(Change::SetVoters(v1::SetVoters { voters: vec![1] })),
-        expected_membership: Some(v1::LogId { term: 0, index: 0 }),
+        expected_membership: Some(v1::LogId { term: 0, index: 99 }),
         expected_term: 1,
     };
     let refused = cluster
