@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::cables::Line;
 use super::cluster::{Cluster, SOON, create, id};
 use crate::raft::config::Timings;
+use crate::raft::consensus::{Consensus, Role};
 use crate::raft::succession;
 use crate::raft::transport::peers::PeerEvent;
 use crate::task::tests::{id as task_id, name};
@@ -104,4 +105,28 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing_and_the_majority_goes_on(
         .collect();
     assert_eq!(states[0].0, [true, false, true, true]);
     assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+}
+
+/// The engine takes no proposals once a hand-over is begun: it must not stay like that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_to_a_member_that_goes_silent_ends_with_another_leader() {
+    let cluster = Cluster::wired(3).await;
+    let old = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|n| *n != old).collect();
+    let (silent, third) = (others[0], others[1]);
+    let written = cluster.write(old, "before").await;
+    cluster.applied(third, written).await;
+    cluster.cables.set(old, silent, Line::Silent);
+    cluster.cables.set(third, silent, Line::Silent);
+    let consensus = Consensus::new(cluster.member(old).raft.clone());
+    let mut role = consensus.watch_role();
+    role.wait_for(|role| matches!(role, Role::Leads { .. }))
+        .await
+        .unwrap();
+    let handed = consensus
+        .hand_over(id(silent), Duration::from_secs(15))
+        .await;
+    assert!(handed, "somebody else leads");
+    assert_eq!(cluster.leader_among(&[old, third]).await, third);
+    cluster.write(third, "after").await;
 }
