@@ -1,7 +1,6 @@
 //! The command line of `taskstore`. `member` is the contract with the operator: its arguments are stable.
 
 pub mod bench;
-pub mod loopback;
 pub mod member;
 pub mod task;
 

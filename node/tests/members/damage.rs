@@ -4,8 +4,8 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
-use taskstore::cli::loopback::own_address;
 use taskstore::config::Ports;
+use taskstore::raft::loopback::own_address;
 use taskstore_api::{Endpoints, TaskStoreClient, Trust, v1};
 
 use crate::harness::{Cluster, PATIENCE};

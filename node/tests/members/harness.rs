@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use taskstore::cli::loopback::own_address;
 use taskstore::config::Ports;
 use taskstore::raft::certs::Authority;
+use taskstore::raft::loopback::own_address;
 use taskstore::server::client_tls::{CERTIFICATE_FILE, KEY_FILE};
 use taskstore_api::v1::admin_client::AdminClient;
 use taskstore_api::{Endpoints, TaskStoreClient, Trust, admin, tls::ClientTls, v1};

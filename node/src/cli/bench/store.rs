@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::cli::loopback::own_address;
 use crate::config::Ports;
 use crate::raft::certs::Authority;
+use crate::raft::loopback::own_address;
 use crate::raft::transport::tls::member_name;
 use crate::server::client_tls::{CERTIFICATE_FILE, KEY_FILE};
 

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::cluster::id;
-use crate::cli::loopback::own_address;
+use crate::raft::loopback::own_address;
 use crate::storage::types::MemberName;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

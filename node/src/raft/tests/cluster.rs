@@ -14,10 +14,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cables::Cables;
-use crate::cli::loopback::own_address;
 use crate::raft::certs::Authority;
 use crate::raft::config::{Timings, openraft};
 use crate::raft::door::Door;
+use crate::raft::loopback::own_address;
 use crate::raft::membership::Guard;
 use crate::raft::network::NetworkFactory;
 use crate::raft::succession;
