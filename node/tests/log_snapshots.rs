@@ -1,6 +1,7 @@
 //! The log and the snapshots of one member together: a cut beside an install, after a restart, and in a log
 //! that has no room left.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,6 +9,13 @@ use std::time::Duration;
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftStateMachine};
 use openraft::type_config::TypeConfigExt;
+use taskstore::raft::certs::Authority;
+use taskstore::raft::config::Timings;
+use taskstore::raft::consensus::Role;
+use taskstore::raft::engine;
+use taskstore::raft::transport::peers::Peers;
+use taskstore::raft::transport::tls::TlsStore;
+use taskstore::raft::transport::{Me, Options};
 use taskstore::storage::codec::log_id;
 use taskstore::storage::log::disk::SystemDisk;
 use taskstore::storage::log::recovery::recover;
@@ -17,7 +25,7 @@ use taskstore::storage::machine::{Machine, with_meta};
 use taskstore::storage::room::make_room;
 use taskstore::storage::snapshot::{SnapshotIdentity, list};
 use taskstore::storage::store::Store;
-use taskstore::storage::types::{Entry, LogId, TypeConfig};
+use taskstore::storage::types::{Entry, LogId, MemberName, Membership, TypeConfig};
 use taskstore::task::state::Bounds;
 use tempfile::TempDir;
 
@@ -27,6 +35,7 @@ const GEOMETRY: Geometry = Geometry {
 };
 /// Far more than anything here takes; a deadlock takes all of it.
 const PATIENCE: Duration = Duration::from_secs(60);
+const ALONE: u64 = (1 << 32) + 1;
 
 struct Member {
     directory: TempDir,
@@ -222,10 +231,18 @@ async fn the_log_behind_a_snapshot_is_measured_alike_before_and_after_a_restart(
     }
 }
 
-/// Fills the log until it refuses; what was acknowledged is committed, and the log says so.
+/// Fills the log until it refuses; what was acknowledged is committed, and the log says so. The first entry
+/// makes it a cluster of one.
 async fn full() -> (Member, u64) {
     let mut member = Member::new();
-    let mut next = 0;
+    let names = BTreeMap::from([(ALONE, MemberName("127.0.0.1".into()))]);
+    let alone = Membership::new(vec![BTreeSet::from([ALONE])], names).unwrap();
+    let first = Entry {
+        log_id: log_id(1, 0),
+        payload: EntryPayload::Membership(alone),
+    };
+    member.append(vec![first]).await.unwrap();
+    let mut next = 1;
     while member.append(blanks(1, next..next + 1)).await.is_ok() {
         next += 1;
         let committed = Some(log_id(1, next - 1));
@@ -251,6 +268,33 @@ async fn a_member_whose_log_was_full_makes_room_at_its_start() {
     assert_eq!(member.applied().unwrap().index, applied);
     let entries = member.log.try_get_log_entries(..).await.unwrap();
     assert_eq!(entries, blanks(1, applied + 1..next + 20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_one_member_whose_log_was_full_leads_again() {
+    let (mut member, _) = full().await;
+    make_room(&mut member.log, &member.store).await.unwrap();
+    let tls = member.directory.path().join("tls");
+    let authority = Authority::new("c").unwrap();
+    authority.member(ALONE).unwrap().write_to(&tls).unwrap();
+    let me = Me {
+        cluster_id: "c".into(),
+        incarnation: 1,
+        member_id: ALONE,
+        name: MemberName("127.0.0.1".into()),
+    };
+    let tls = Arc::new(TlsStore::load(&tls).unwrap());
+    let peers = Peers::new(me, tls, Options::default());
+    let (log, store) = (member.log.clone(), member.store.clone());
+    let consensus = engine::start(&peers, Timings::default(), log, store)
+        .await
+        .unwrap();
+    let mut role = consensus.watch_role();
+    let leads = role.wait_for(|role| matches!(role, Role::Leads { .. }));
+    let leads = tokio::time::timeout(PATIENCE, leads).await;
+    assert!(leads.is_ok_and(|role| role.is_ok()));
+    consensus.shutdown().await;
+    assert_eq!(*member.fatal.lock().unwrap(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
