@@ -216,7 +216,7 @@ async fn an_install_that_was_cut_off_is_finished_and_drops_the_older_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_purge_point_is_told_once_it_is_on_the_disk() {
+async fn the_purge_point_and_the_time_of_each_flush_are_told() {
     let root = TempDir::new().unwrap();
     let home = home(root.path());
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -225,8 +225,13 @@ async fn the_purge_point_is_told_once_it_is_on_the_disk() {
         noted.lock().unwrap().push(to);
         Ok(())
     });
+    let flushes = Arc::new(AtomicU64::new(0));
+    let counted = flushes.clone();
     let options = StartOptions {
         purged: Some(purged),
+        wrote: Some(Arc::new(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        })),
         ..options(1 << 20)
     };
     let mut member = start(&home, &identity(), SnapshotsFound::default(), options)
@@ -235,6 +240,8 @@ async fn the_purge_point_is_told_once_it_is_on_the_disk() {
     append(&mut member.log, 1, 0..9).await;
     member.log.purge(log_id(1, 4)).await.unwrap();
     assert_eq!(*told.lock().unwrap(), [log_id(1, 4)]);
+    // An empty frame may follow each of the two.
+    assert!((2..=4).contains(&flushes.load(Ordering::Relaxed)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
