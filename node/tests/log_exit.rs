@@ -4,8 +4,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
-use taskstore::cli::loopback::own_address;
-
 #[test]
 fn a_disk_that_cannot_be_looked_at_ends_the_process() {
     let dir = tempfile::tempdir().unwrap();
@@ -14,7 +12,7 @@ fn a_disk_that_cannot_be_looked_at_ends_the_process() {
     // As with too many open files: nothing is known of what stands there.
     symlink("CURRENT", volume.join("CURRENT")).unwrap();
     let ended = Command::new(env!("CARGO_BIN_EXE_taskstore"))
-        .args(["dev", "--listen-ip", &own_address().to_string()])
+        .args(["dev", "--client-port", "0", "--health-port", "0"])
         .arg("--data-dir")
         .arg(dir.path())
         .stdin(Stdio::null())
