@@ -9,15 +9,23 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use faults::{
     Driver, End, Fail, FaultDisk, Image, Model, Operation, SALT, open_and_compare, read_image,
     scratch, write_image,
 };
+use openraft::EntryPayload;
+use openraft::storage::RaftLogStorage;
 use taskstore::storage::codec::log_id;
-use taskstore::storage::log::Geometry;
+use taskstore::storage::identity::{Identity, Volume};
+use taskstore::storage::log::disk::SystemDisk;
 use taskstore::storage::log::frame::{Found, check, sectors_at};
-use taskstore::storage::log::sector::{SECTOR_BYTES, Sector, classify};
-use taskstore::storage::log_store::LogOptions;
+use taskstore::storage::log::recovery::recover;
+use taskstore::storage::log::sector::{SECTOR_BYTES, SECTOR_DATA_BYTES, Sector, classify};
+use taskstore::storage::log::{Geometry, LogHooks};
+use taskstore::storage::log_store::{LogOptions, LogStore};
+use taskstore::storage::start::{SnapshotsFound, StartOptions, start};
+use taskstore::storage::types::{Entry, EntryBytes, Vote};
 
 const GEOMETRY: Geometry = Geometry {
     segment_bytes: 8 << 10,
@@ -177,11 +185,14 @@ async fn compare(image: &Image, state: &Model) -> End {
 async fn no_fault_at_any_frame_loses_an_acknowledged_entry_in_silence() {
     let mut rng = fastrand::Rng::with_seed(seed());
     let mut tally = Tally::default();
+    let mut stale_seen = 0;
     for _ in 0..3 {
         let (image, state) = reference(&mut rng, Duration::from_millis(20), true).await;
         tally.note("untouched", compare(&image, &state).await, &["whole"]);
         let frames = frames(&image);
         let last = frames.len() - 1;
+        let (zeros, stale) = unused(&image, &frames);
+        stale_seen += stale.len();
         for (number, at) in frames.iter().enumerate() {
             let name = |what: &str| format!("{what} at {at:?}, frame {number} of {last}");
             for sector in at.sector..at.sector + at.sectors {
@@ -242,6 +253,29 @@ async fn no_fault_at_any_frame_loses_an_acknowledged_entry_in_silence() {
                 compare(&truncated, &state).await,
                 &["damage"],
             );
+            truncated[at.slot].resize(GEOMETRY.segment_bytes as usize, 0);
+            tally.note(
+                &name("truncated file, long again"),
+                compare(&truncated, &state).await,
+                &["damage"],
+            );
+
+            for (what, others) in [("zero", &zeros), ("stale", &stale)] {
+                let Some((slot, with)) = rng.choice(others).copied() else {
+                    continue;
+                };
+                let sector = at.sector + rng.usize(0..at.sectors);
+                let mut swapped = image.clone();
+                let mine = sector_mut(&mut swapped, at.slot, sector).to_vec();
+                let theirs = sector_mut(&mut swapped, slot, with).to_vec();
+                sector_mut(&mut swapped, at.slot, sector).copy_from_slice(&theirs);
+                sector_mut(&mut swapped, slot, with).copy_from_slice(&mine);
+                tally.note(
+                    &name(&format!("swapped with a {what} sector")),
+                    compare(&swapped, &state).await,
+                    &["damage"],
+                );
+            }
         }
         for slot in 0..image.len() - 1 {
             let directory = write_image(&image);
@@ -297,7 +331,31 @@ async fn no_fault_at_any_frame_loses_an_acknowledged_entry_in_silence() {
             &["damage"],
         );
     }
+    assert!(stale_seen > 0, "no segment was ever purged");
     tally.finish("files");
+}
+
+/// Sectors by file and number.
+type Places = Vec<(usize, usize)>;
+
+/// Sectors outside the frames: zeros, and what is left of purged frames.
+fn unused(image: &Image, frames: &[At]) -> (Places, Places) {
+    let in_frame = |slot: usize, sector: usize| {
+        frames
+            .iter()
+            .any(|at| at.slot == slot && (at.sector..at.sector + at.sectors).contains(&sector))
+    };
+    let (mut zeros, mut stale) = (Vec::new(), Vec::new());
+    for (slot, bytes) in image.split_last().unwrap().1.iter().enumerate() {
+        for (number, sector) in bytes.chunks_exact(SECTOR_BYTES).enumerate() {
+            match classify(sector, SALT) {
+                Sector::Zero => zeros.push((slot, number)),
+                Sector::Good { .. } if !in_frame(slot, number) => stale.push((slot, number)),
+                _ => {}
+            }
+        }
+    }
+    (zeros, stale)
 }
 
 async fn ends(directory: &Path, state: &Model) -> End {
@@ -321,13 +379,7 @@ async fn inside_the_window_of_i5_only_missing_sectors_look_torn() {
             let mut zeroed = image.clone();
             sector_mut(&mut zeroed, at.slot, sector).fill(0);
             let directory = write_image(&zeroed);
-            let recovered = taskstore::storage::log::recovery::recover(
-                directory.path(),
-                GEOMETRY,
-                SALT,
-                taskstore::storage::log::disk::SystemDisk,
-            )
-            .unwrap();
+            let recovered = recover(directory.path(), GEOMETRY, SALT, SystemDisk).unwrap();
             assert_eq!(recovered.torn_frames, u32::from(at.sectors > 1));
         }
     }
@@ -396,12 +448,19 @@ async fn a_failed_write_or_fsync_ends_the_log_at_once_and_loses_nothing_acknowle
     let mut rng = fastrand::Rng::with_seed(seed());
     let mut tally = Tally::default();
     for at in 0..60 {
-        for fail in [Fail::Write(at), Fail::Sync(at), Fail::Full(at)] {
+        for (fail, quiet) in [
+            (Fail::Write(at), NEVER),
+            (Fail::Sync(at), NEVER),
+            (Fail::Full(at), NEVER),
+            // Frames that nobody waits for, and the mark, fail as well.
+            (Fail::Write(at), Duration::ZERO),
+            (Fail::Sync(at), Duration::ZERO),
+        ] {
             let directory = scratch();
             let disk = FaultDisk::new(directory.path(), rng.u64(..), 0);
             let options = LogOptions {
-                quiet: NEVER,
-                mark_every: NEVER,
+                quiet,
+                mark_every: quiet,
                 ..LogOptions::default()
             };
             let mut driver = Driver::new(directory.path(), GEOMETRY, disk.clone(), options);
@@ -425,6 +484,168 @@ async fn a_failed_write_or_fsync_ends_the_log_at_once_and_loses_nothing_acknowle
         }
     }
     tally.finish("failed calls");
+}
+
+/// The memory of a machine keeps what a failed fsync did not write, and calls it clean: a restart that
+/// trusted it would build on frames that a power cut takes away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_after_a_failed_fsync_builds_only_on_what_the_disk_holds() {
+    let mut rng = fastrand::Rng::with_seed(seed());
+    let mut tally = Tally::default();
+    let options = LogOptions {
+        quiet: NEVER,
+        mark_every: NEVER,
+        ..LogOptions::default()
+    };
+    for at in 0..40 {
+        let directory = scratch();
+        let disk = FaultDisk::new(directory.path(), rng.u64(..), 0);
+        let mut driver = Driver::new(directory.path(), GEOMETRY, disk.clone(), options);
+        disk.fail(Fail::Sync(at));
+        assert!(random_operations(&mut driver, &mut rng, 200).await.is_err());
+        driver.log.close();
+        disk.fail(Fail::Never);
+        drop(recover(directory.path(), GEOMETRY, SALT, disk.clone()).unwrap());
+        let found = write_image(&read_image(directory.path()));
+        let acked = disk.cut_now().acked;
+        let end = open_and_compare(found.path(), GEOMETRY, acked, &driver.states).await;
+        let End::Holds { operations, .. } = end else {
+            panic!("{end:?}")
+        };
+        let state = driver.states[operations].clone();
+        let term = driver.term + 1;
+        let mut driver = Driver::open(directory.path(), GEOMETRY, disk.clone(), options, state);
+        driver.term = term;
+        disk.acked(0);
+        random_operations(&mut driver, &mut rng, 4).await.unwrap();
+        let cut = disk.cut_now();
+        driver.log.close();
+        let after = write_image(&cut.image);
+        let end = open_and_compare(after.path(), GEOMETRY, cut.acked, &driver.states).await;
+        tally.note("power cut after a restart", end, &["whole", "torn"]);
+    }
+    tally.finish("lost by a failed fsync");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_sectors_of_a_frame_a_power_cut_takes_it_is_whole_or_torn() {
+    let mut tally = Tally::default();
+    for sectors in 1..=10usize {
+        let directory = scratch();
+        let disk = FaultDisk::new(directory.path(), 0, 0);
+        let options = LogOptions {
+            quiet: NEVER,
+            mark_every: NEVER,
+            ..LogOptions::default()
+        };
+        let mut driver = Driver::new(directory.path(), GEOMETRY, disk.clone(), options);
+        let entry = |index, bytes| Entry {
+            log_id: log_id(1, index),
+            payload: EntryPayload::Normal(EntryBytes(Bytes::from(vec![7; bytes]))),
+        };
+        driver
+            .run(Operation::Append(vec![entry(0, 9)]))
+            .await
+            .unwrap();
+        driver.acked().await.unwrap();
+        disk.cut_every_subset();
+        let bytes = (sectors - 1) * SECTOR_DATA_BYTES + 9;
+        driver
+            .run(Operation::Append(vec![entry(1, bytes)]))
+            .await
+            .unwrap();
+        driver.acked().await.unwrap();
+        let cuts = disk.take_cuts();
+        assert_eq!(cuts.len(), 1 << sectors);
+        for (lost, cut) in cuts.iter().enumerate() {
+            let after = write_image(&cut.image);
+            let end = open_and_compare(after.path(), GEOMETRY, 1, &driver.states).await;
+            let expected = match lost == 0 || lost + 1 == 1 << sectors {
+                true => "whole",
+                false => "torn",
+            };
+            tally.note(&format!("{lost:b} of {sectors}"), end, &[expected]);
+        }
+    }
+    tally.finish("subsets of a frame");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_panics_ends_the_process_and_leaves_nobody_waiting() {
+    let directory = scratch();
+    let disk = FaultDisk::new(directory.path(), 0, 0);
+    let options = LogOptions::default();
+    let mut driver = Driver::new(directory.path(), GEOMETRY, disk.clone(), options);
+    disk.fail(Fail::Panic(0));
+    let vote = driver.run(Operation::Vote(Vote::new(1, 1)));
+    let answered = tokio::time::timeout(Duration::from_secs(30), vote).await;
+    assert!(answered.expect("it is answered").is_err());
+    let vote = Vote::new(2, 1);
+    let next = driver.log.save_vote(&vote);
+    let answered = tokio::time::timeout(Duration::from_secs(30), next).await;
+    assert!(answered.expect("it is answered").is_err());
+    driver.log.close();
+    assert_eq!(
+        *driver.fatal.lock().unwrap(),
+        ["log writer: the log's writer panicked"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stamp_follows_the_first_frame_and_a_frame_without_it_is_stamped_at_the_next_start() {
+    let identity = Identity {
+        cluster_id: "c".into(),
+        incarnation: 1,
+        member_id: 3,
+        volume_uid: "v".into(),
+    };
+    let root = scratch();
+    let home = Volume::open(root.path())
+        .unwrap()
+        .format(identity.clone(), GEOMETRY)
+        .unwrap();
+    let disk = FaultDisk::new(&home.log_directory(), 0, 0);
+    let options = StartOptions {
+        log: LogOptions::default(),
+        disk: disk.clone(),
+        fatal: std::sync::Arc::new(|_, _| {}),
+        purged: None,
+        wrote: None,
+    };
+    let mut started = start(&home, &identity, SnapshotsFound::default(), options)
+        .await
+        .unwrap();
+    disk.fail(Fail::Sync(0));
+    assert!(started.log.save_vote(&Vote::new(1, 3)).await.is_err());
+    assert!(
+        !home.stamp().is_initialized,
+        "the frame may not be on the disk"
+    );
+    drop(started);
+
+    let panics = || {
+        LogHooks::only_fatal(std::sync::Arc::new(|what, error: &std::io::Error| {
+            panic!("{what}: {error}")
+        }))
+    };
+    let recovered = recover(&home.log_directory(), GEOMETRY, identity.salt(), SystemDisk).unwrap();
+    let mut log = LogStore::start(recovered, LogOptions::default(), panics()).unwrap();
+    log.save_vote(&Vote::new(2, 3)).await.unwrap();
+    drop(log);
+    assert!(!home.stamp().is_initialized, "only the frame was written");
+    let options = StartOptions {
+        log: LogOptions::default(),
+        disk: SystemDisk,
+        fatal: panics().fatal,
+        purged: None,
+        wrote: None,
+    };
+    drop(
+        start(&home, &identity, SnapshotsFound::default(), options)
+            .await
+            .unwrap(),
+    );
+    assert!(home.stamp().is_initialized);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -466,10 +687,7 @@ async fn a_log_whose_budget_is_used_up_still_takes_a_vote_and_a_purge() {
         LogOptions::default(),
         state,
     );
-    driver
-        .run(Operation::Vote(taskstore::storage::types::Vote::new(2, 1)))
-        .await
-        .unwrap();
+    driver.run(Operation::Vote(Vote::new(2, 1))).await.unwrap();
     let last = driver.state().last.unwrap();
     driver.run(Operation::Purge(last)).await.unwrap();
     driver.term = 2;

@@ -2,20 +2,23 @@
 //! table, state.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
 use crate::config::Config;
 use crate::member::{Member, Phase};
+use crate::metrics::Metrics;
 use crate::storage::codec::log_id;
+use crate::storage::files::is_damage;
 use crate::storage::identity::{Content, Home, Identity, Volume};
 use crate::storage::log::disk::SystemDisk;
 use crate::storage::log::{Geometry, PurgedHook, end_process};
 use crate::storage::log_store::{LogOptions, LogStore};
-use crate::storage::snapshot::{self, SnapshotFile, SnapshotHandle, SnapshotIdentity};
+use crate::storage::room::make_room;
+use crate::storage::snapshot::{self, SnapshotHandle, SnapshotIdentity, Snapshots, Surveyed};
 use crate::storage::start::{Base, SnapshotFacts, SnapshotsFound, StartError, StartOptions, start};
 use crate::storage::store::Store;
 use crate::task::state::Bounds;
@@ -26,7 +29,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// What opening came to.
 pub enum Opened {
     Ready(Box<Disk>),
-    /// A disk that is accepted but starts nothing.
+    /// A disk on which no Raft is started: a removed member's, or a damaged one.
     Idle(Phase),
 }
 
@@ -35,82 +38,113 @@ pub struct Disk {
     pub home: Home,
     pub log: LogStore,
     pub store: Arc<Store>,
-    _volume: Volume,
+    _volume: Arc<Volume>,
 }
 
-/// An error is a disk that is refused, with the reason for people.
-pub async fn open(member: &Arc<Member>) -> anyhow::Result<Opened> {
+/// An error is no word on what the disk holds: the next try may succeed.
+pub async fn open(member: &Arc<Member>, metrics: &Arc<Metrics>) -> anyhow::Result<Opened> {
+    match open_disk(member, metrics).await {
+        Ok(disk) => Ok(Opened::Ready(Box::new(disk))),
+        Err(StartError::Damaged(reason)) => Ok(Opened::Idle(Phase::Damaged(reason))),
+        Err(StartError::Removed) => Ok(Opened::Idle(Phase::Removed)),
+        Err(StartError::Io(error)) => Err(error).context("the disk"),
+    }
+}
+
+async fn open_disk(member: &Arc<Member>, metrics: &Arc<Metrics>) -> Result<Disk, StartError> {
     let config = &member.config;
     let identity = identity(config);
-    let volume = open_volume(member).await?;
-    let home = match volume.content()? {
+    let volume = Arc::new(open_volume(member).await?);
+    let home = match content(&volume).await? {
         Content::Stamped(home) => home,
         Content::Blank => {
             if !config.standalone {
                 member.enter(Phase::Blank);
                 member.format_ordered().await;
             }
-            volume.format(
-                identity.clone(),
-                Geometry::for_budget(config.log_budget_bytes),
-            )?
+            let (volume, identity) = (volume.clone(), identity.clone());
+            let geometry = Geometry::for_budget(config.log_budget_bytes);
+            blocking(move || Ok(volume.format(identity, geometry)?)).await?
         }
     };
-    let dir = home.snapshots_directory();
     let of_snapshots = of_snapshots(&identity);
-    let files = snapshot::list(&dir)?;
-    let found = found(&files, &of_snapshots, &dir)?;
+    let (surveyed, found) = survey(&home, &of_snapshots).await?;
+    let dir = home.snapshots_directory();
+    let flush_seconds = metrics.log_flush_seconds.clone();
     let options = StartOptions {
         log: LogOptions::default(),
         disk: SystemDisk,
         fatal: end_process(),
         purged: Some(clears_marker(dir.clone())),
+        wrote: Some(Arc::new(move |took| {
+            flush_seconds.observe(took.as_secs_f64())
+        })),
     };
-    let started = match start(&home, &identity, found, options).await {
-        Ok(started) => started,
-        Err(StartError::Removed) => return Ok(Opened::Idle(Phase::Removed)),
-        Err(error) => return Err(anyhow!(error)),
-    };
+    let mut started = start(&home, &identity, found, options).await?;
     if started.torn_frames > 0 {
+        metrics.log_torn_frames.inc_by(started.torn_frames.into());
         tracing::warn!(
             "an unacknowledged last frame was cut: the power failed while it was written"
         );
     }
-    let from = base_file(&files, started.base);
+    let from = base_of(&surveyed, started.base);
     let (clear, base) = (started.clear_installing, started.base);
-    let store = tokio::task::spawn_blocking(move || {
-        let store = Store::open(&dir, of_snapshots, from.as_deref(), Bounds::default())?;
+    let store = blocking(move || {
+        let snapshots = Snapshots::open(&dir, of_snapshots, surveyed)?;
+        let store = Store::with(snapshots, from.as_ref(), Bounds::default())
+            .map_err(|error| of_read("reading the snapshot", error))?;
         if clear {
             store.snapshots().clear_installing()?;
         }
-        io::Result::Ok(store)
+        Ok(store)
     });
-    let store = store
-        .await
-        .context("reading the snapshot")?
-        .context("reading the snapshot")?;
+    let store = store.await?;
+    make_room(&mut started.log, &store).await?;
     tracing::info!(?base, "disk accepted");
-    Ok(Opened::Ready(Box::new(Disk {
+    Ok(Disk {
         home,
         log: started.log,
         store,
         _volume: volume,
-    })))
+    })
+}
+
+/// What a volume holds, read off the async threads.
+pub async fn content(volume: &Arc<Volume>) -> Result<Content, StartError> {
+    let volume = volume.clone();
+    blocking(move || Ok(volume.content()?)).await
 }
 
 /// Takes the volume's lock. The container before this one may still be ending: its end is waited for.
-pub async fn open_volume(member: &Member) -> anyhow::Result<Volume> {
+pub async fn open_volume(member: &Member) -> Result<Volume, StartError> {
     let mut said = false;
     loop {
-        match Volume::open(&member.config.data_dir) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+        let root = member.config.data_dir.clone();
+        match blocking(move || Ok(Volume::open(&root)?)).await {
+            Err(StartError::Io(error)) if error.kind() == io::ErrorKind::ResourceBusy => {
                 if !std::mem::replace(&mut said, true) {
                     tracing::warn!(%error, "waiting for the volume");
                 }
                 tokio::time::sleep(LOCK_RETRY).await;
             }
-            opened => return opened.context("the volume"),
+            opened => return opened,
         }
+    }
+}
+
+/// Probes and signals are answered meanwhile.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}
+
+fn of_read(doing: &str, error: io::Error) -> StartError {
+    match is_damage(&error) {
+        true => StartError::Damaged(format!("{doing}: {error}")),
+        false => error.into(),
     }
 }
 
@@ -132,32 +166,39 @@ pub fn of_snapshots(identity: &Identity) -> SnapshotIdentity {
     }
 }
 
-/// The file that the start table has chosen, of those listed newest first.
-pub fn base_file(files: &[SnapshotFile], base: Base) -> Option<PathBuf> {
+/// The file that the start table has chosen, of those surveyed.
+pub fn base_of(surveyed: &[Surveyed], base: Base) -> Option<SnapshotHandle> {
     let file = match base {
         Base::Empty | Base::LogFromStart => None,
-        Base::NewestSnapshot => files.first(),
-        Base::OlderSnapshot => files.get(1),
+        Base::NewestSnapshot => surveyed.first(),
+        Base::OlderSnapshot => surveyed.get(1),
     };
-    file.map(|file| file.path.clone())
+    file.and_then(|file| file.good.clone())
 }
 
-/// Verifies the two newest files: the start table decides by what is good.
-pub fn found(
-    files: &[SnapshotFile],
+/// Verifies the newest two snapshots: the start table decides by what is good.
+pub async fn survey(
+    home: &Home,
     identity: &SnapshotIdentity,
-    dir: &Path,
-) -> io::Result<SnapshotsFound> {
-    let facts = |file: &SnapshotFile| SnapshotFacts {
-        log_id: log_id(file.position.term, file.position.index),
-        bytes: file.bytes,
-        good: SnapshotHandle::open(&file.path, identity).is_ok(),
-    };
-    Ok(SnapshotsFound {
-        newest: files.first().map(facts),
-        older: files.get(1).map(facts),
-        installing: snapshot::installing(dir)?.map(|at| log_id(at.term, at.index)),
+) -> Result<(Vec<Surveyed>, SnapshotsFound), StartError> {
+    let (dir, identity) = (home.snapshots_directory(), identity.clone());
+    blocking(move || {
+        let surveyed = snapshot::survey(&dir, &identity)?;
+        let installing =
+            snapshot::installing(&dir).map_err(|error| of_read("the installing marker", error))?;
+        let facts = |one: &Surveyed| SnapshotFacts {
+            log_id: log_id(one.file.position.term, one.file.position.index),
+            bytes: one.file.bytes,
+            good: one.good.is_some(),
+        };
+        let found = SnapshotsFound {
+            newest: surveyed.first().map(facts),
+            older: surveyed.get(1).map(facts),
+            installing: installing.map(|at| log_id(at.term, at.index)),
+        };
+        Ok((surveyed, found))
     })
+    .await
 }
 
 /// An install is complete once the older log is purged: its marker goes then.

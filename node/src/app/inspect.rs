@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use taskstore_api::v1;
 
 use super::disk;
@@ -11,32 +11,43 @@ use crate::member::running::membership_message;
 use crate::member::{Member, Phase};
 use crate::raft::inspect;
 use crate::storage::identity::Content;
+use crate::storage::log::LogError;
 use crate::storage::log::disk::ReadOnlyDisk;
 use crate::storage::log::recovery::recover;
-use crate::storage::snapshot;
-use crate::storage::start::{Decision, LogFacts, decide};
+use crate::storage::start::{Decision, LogFacts, StartError, decide};
 
-/// Reads the volume and notes the report. An error is a disk that would be refused.
+/// Reads the volume and notes the report, or that the disk would be refused. An error is no word on the
+/// disk.
 pub async fn run(member: &Arc<Member>) -> anyhow::Result<()> {
-    let volume = disk::open_volume(member).await?;
-    let home = match volume.content()? {
+    let phase = match look(member).await {
+        Ok(phase) => phase,
+        Err(StartError::Damaged(reason)) => Phase::Damaged(reason),
+        Err(StartError::Removed) => Phase::Removed,
+        Err(StartError::Io(error)) => return Err(error).context("the disk"),
+    };
+    member.enter(phase);
+    Ok(())
+}
+
+async fn look(member: &Arc<Member>) -> Result<Phase, StartError> {
+    let volume = Arc::new(disk::open_volume(member).await?);
+    let home = match disk::content(&volume).await? {
         Content::Stamped(home) => home,
-        Content::Blank => {
-            member.enter(Phase::Blank);
-            return Ok(());
-        }
+        Content::Blank => return Ok(Phase::Blank),
     };
     let stamp = home.stamp();
     let identity = disk::identity(&member.config);
-    let dir = home.snapshots_directory();
-    let files = snapshot::list(&dir)?;
-    let of_snapshots = disk::of_snapshots(&identity);
-    let found = disk::found(&files, &of_snapshots, &dir)?;
+    let (surveyed, found) = disk::survey(&home, &disk::of_snapshots(&identity)).await?;
     let log_directory = home.log_directory();
     let (geometry, salt) = (stamp.log, stamp.identity.salt());
     let recovered =
         tokio::task::spawn_blocking(move || recover(&log_directory, geometry, salt, ReadOnlyDisk))
-            .await?;
+            .await
+            .map_err(std::io::Error::other)?;
+    let recovered = match recovered {
+        Err(LogError::Io(error)) => return Err(error.into()),
+        recovered => recovered,
+    };
     let facts = match &recovered {
         Ok(recovered) => Ok(LogFacts {
             frames: recovered.frames,
@@ -44,19 +55,13 @@ pub async fn run(member: &Arc<Member>) -> anyhow::Result<()> {
         }),
         Err(error) => Err(error.to_string()),
     };
-    let (base, _) = match decide(&stamp, &identity, facts, found) {
-        Decision::Damaged(reason) => return Err(anyhow!(reason)),
-        Decision::Removed => {
-            member.enter(Phase::Removed);
-            return Ok(());
-        }
-        Decision::Start { base, install } => (base, install),
+    let base = match decide(&stamp, &identity, facts, found) {
+        Decision::Damaged(reason) => return Err(StartError::Damaged(reason)),
+        Decision::Removed => return Err(StartError::Removed),
+        Decision::Start { base, .. } => base,
     };
-    let recovered = recovered.context("the log")?;
-    let from = disk::base_file(&files, base);
-    let report = inspect::read(recovered, from.as_deref(), &of_snapshots)
-        .await
-        .context("the log")?;
+    let from = disk::base_of(&surveyed, base);
+    let report = inspect::read(recovered?, from.as_ref()).await?;
     let is_empty = report.membership.log_id.is_none();
     member.note_inspected(
         v1::RaftStatus {
@@ -68,10 +73,8 @@ pub async fn run(member: &Arc<Member>) -> anyhow::Result<()> {
         },
         stamp.is_initialized,
     );
-    member.enter(if is_empty {
-        Phase::Empty
-    } else {
-        Phase::Recovering
-    });
-    Ok(())
+    Ok(match is_empty {
+        true => Phase::Empty,
+        false => Phase::Recovering,
+    })
 }

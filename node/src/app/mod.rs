@@ -79,15 +79,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     )
     .await;
     if let Err(reason) = lived {
-        member.enter(Phase::Damaged(format!("{reason:#}")));
-        stop.cancelled().await;
+        // No word on what the disk holds (no space, too many open files): the next start may succeed.
+        tracing::error!("the member cannot run, the process ends: {reason:#}");
+        std::process::exit(74);
     }
     serving.cancel();
     ports.finish().await;
     Ok(())
 }
 
-/// The life of a member whose disk is accepted; an error is a disk that is refused.
+/// The life of a member; an error is neither an accepted disk nor a refused one.
 async fn live(
     member: &Arc<Member>,
     peer_listener: TcpListener,
@@ -105,7 +106,7 @@ async fn live(
         return Ok(());
     }
     let opened = tokio::select! {
-        opened = disk::open(member) => opened?,
+        opened = disk::open(member, metrics) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let opened = match opened {

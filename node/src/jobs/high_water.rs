@@ -10,20 +10,28 @@ use crate::storage::log_store::LogStore;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Runs until it is aborted.
+/// Runs until it is aborted. The log is believed at once, the file system when it is asked.
 pub async fn run(member: Arc<Member>, log: LogStore) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut log_is_high = false;
     loop {
-        look.tick().await;
+        tokio::select! {
+            _ = look.tick() => {}
+            goes_on = log.high_water_left(log_is_high) => if !goes_on { return },
+        }
         match log.disk() {
             Ok(disk) => {
+                log_is_high = disk.is_high();
                 member.set_log_disk(disk);
                 member.set_disk_high_water(
-                    disk.is_high() || disk.filesystem_free_bytes < FREE_BYTES_MIN,
+                    log_is_high || disk.filesystem_free_bytes < FREE_BYTES_MIN,
                 );
             }
-            Err(error) => tracing::warn!(%error, "the disk's free space is unknown"),
+            Err(error) => {
+                tracing::warn!(%error, "the disk's free space is unknown");
+                look.tick().await;
+            }
         }
     }
 }

@@ -11,7 +11,6 @@ use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
-use openraft::raft::FlushPoint;
 use tokio::sync::watch;
 
 use super::membership::{self, Change, ChangeError, Changed, Guard};
@@ -177,21 +176,6 @@ impl Consensus {
             .values()
             .map(|matched| matched.as_ref().map_or(0, |log_id| log_id.index()))
             .min()
-    }
-
-    /// Waits until the local log is durable up to `index`. False once the engine ended.
-    pub async fn flushed(&self, index: u64) -> bool {
-        let reached = move |point: &Option<FlushPoint<TypeConfig>>| {
-            point
-                .as_ref()
-                .and_then(|point| point.last_log_id.as_ref())
-                .is_some_and(|last| last.index() >= index)
-        };
-        self.raft
-            .watch_log_progress()
-            .wait_until(reached)
-            .await
-            .is_ok()
     }
 
     /// Returns with the reason once the engine has ended, by `shutdown` or because its storage failed.

@@ -1,7 +1,6 @@
 //! What a volume's log and snapshot say about the cluster, read without starting Raft.
 
 use std::io;
-use std::path::Path;
 
 use openraft::storage::RaftLogReader;
 use openraft::{EntryPayload, StoredMembership as Stored};
@@ -13,7 +12,7 @@ use crate::storage::log::recovery::Recovered;
 use crate::storage::log::{LogHooks, end_process};
 use crate::storage::log_store::{LogOptions, LogStore};
 use crate::storage::machine::with_meta;
-use crate::storage::snapshot::{SnapshotHandle, SnapshotIdentity};
+use crate::storage::snapshot::SnapshotHandle;
 use crate::storage::types::StoredMembership;
 
 /// Entries looked at in one piece.
@@ -32,23 +31,14 @@ pub struct Inspected {
 /// Looks for the last configuration in the log, then in the snapshot below it.
 pub async fn read<D: Disk>(
     recovered: Recovered<D>,
-    snapshot: Option<&Path>,
-    identity: &SnapshotIdentity,
+    snapshot: Option<&SnapshotHandle>,
 ) -> io::Result<Inspected> {
     let (range, vote, committed) = (recovered.range, recovered.vote, recovered.committed);
     let mut known: Option<StoredMembership> = None;
-    if let Some(path) = snapshot {
-        known = Some(
-            with_meta(SnapshotHandle::open(path, identity)?)?
-                .meta
-                .last_membership,
-        );
+    if let Some(handle) = snapshot {
+        known = Some(with_meta(handle.clone())?.meta.last_membership);
     }
-    let hooks = LogHooks {
-        first_frame: None,
-        purged: None,
-        fatal: end_process(),
-    };
+    let hooks = LogHooks::only_fatal(end_process());
     let mut log = LogStore::start(recovered, LogOptions::default(), hooks)?;
     let end = range.next();
     let mut at = range.first;

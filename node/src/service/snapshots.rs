@@ -1,24 +1,28 @@
 //! When to cut a snapshot and what to purge behind it. The policy is ours: openraft's own is off, because
 //! an error from it ends the node, and a full disk must only delay a snapshot.
 //!
-//! A snapshot is due when the log since the last one exceeds max(256 MiB, half the state), and at most a
+//! A snapshot is due when the log behind the newest one exceeds max(256 MiB, half the state), and at most a
 //! quarter of the log's budget. Purge stays behind the older of the two kept snapshots, and behind
-//! followers that lag while half of the budget is free.
+//! followers that lag while half of the budget is free; a log that is nearly full is purged behind the
+//! newest one.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 use crate::raft::consensus::Consensus;
-use crate::storage::log_store::LogStore;
-use crate::storage::snapshot::{self, SnapshotHandle};
+use crate::storage::log_store::{LogDisk, LogStore};
+use crate::storage::snapshot::SnapshotHandle;
 use crate::storage::store::Store;
 
 /// How often the policy looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After a failure the next try waits, twice as long each time.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Log that may pile up whatever the size of the state, in bytes.
 const LOG_BYTES_MIN: u64 = 256 << 20;
 
@@ -46,7 +50,8 @@ impl Snapshots {
                 store,
                 log,
                 metrics,
-                used_after_cut: 0,
+                retry_after: RETRY_AFTER_MIN,
+                not_before: Instant::now(),
             }
             .run(incoming),
         );
@@ -70,8 +75,8 @@ struct Job {
     store: Arc<Store>,
     log: LogStore,
     metrics: Arc<Metrics>,
-    /// Bytes of the log in use right after the last snapshot and purge.
-    used_after_cut: u64,
+    retry_after: Duration,
+    not_before: Instant,
 }
 
 impl Job {
@@ -85,8 +90,8 @@ impl Job {
                     let _ = reply.send(self.cut().await);
                 }
                 _ = look.tick() => {
-                    if self.is_due() && let Err(reason) = self.cut().await {
-                        tracing::warn!(reason, "snapshot delayed");
+                    if Instant::now() >= self.not_before && self.is_due() {
+                        self.try_cut().await;
                     }
                     self.purge().await;
                 }
@@ -94,29 +99,29 @@ impl Job {
         }
     }
 
-    fn is_due(&mut self) -> bool {
+    fn is_due(&self) -> bool {
         let Ok(disk) = self.log.disk() else {
             return false;
         };
-        // A purge frees whole segments some time after the cut.
-        self.used_after_cut = self.used_after_cut.min(disk.used_bytes);
-        let state_bytes = self
-            .store
-            .snapshots()
-            .newest()
-            .map_or(0, |newest| newest.bytes);
-        let threshold = LOG_BYTES_MIN
-            .max(state_bytes / 2)
-            .min(disk.budget_bytes / 4);
-        disk.used_bytes - self.used_after_cut > threshold
+        let newest = self.store.snapshots().newest();
+        let state_bytes = newest.as_ref().map_or(0, |newest| newest.bytes);
+        let next = newest.map_or(0, |newest| newest.position().index + 1);
+        due(self.log.bytes_from(next), state_bytes, disk.usable_bytes)
     }
 
-    async fn cut(&mut self) -> Cut {
-        let consensus = self.consensus.clone();
-        let flushed = async move |index| match consensus.flushed(index).await {
-            true => Ok(()),
-            false => Err(io::Error::other("the member is stopping")),
-        };
+    async fn try_cut(&mut self) {
+        match self.cut().await {
+            Ok(_) => self.retry_after = RETRY_AFTER_MIN,
+            Err(reason) => {
+                tracing::warn!(reason, retry_after = ?self.retry_after, "snapshot delayed");
+                self.not_before = Instant::now() + self.retry_after;
+                self.retry_after = longer(self.retry_after);
+            }
+        }
+    }
+
+    async fn cut(&self) -> Cut {
+        let flushed = async |log_id| self.log.flushed(log_id).await;
         let cut = self
             .store
             .cut_snapshot(flushed)
@@ -128,29 +133,119 @@ impl Job {
             self.consensus.learn_of_snapshot().await;
         }
         self.purge().await;
-        self.used_after_cut = self.log.disk().map_or(0, |disk| disk.used_bytes);
         self.store
             .snapshots()
             .newest()
             .ok_or_else(|| "nothing is applied yet".to_string())
     }
 
-    /// Followers that lag hold a purge back until half of the budget is used: then they get a snapshot.
     async fn purge(&self) {
-        let Ok(files) = snapshot::list(self.store.snapshots().dir()) else {
+        let Ok(disk) = self.log.disk() else {
             return;
         };
-        let [_, older, ..] = files.as_slice() else {
-            return;
-        };
-        let mut upto = older.position.index;
-        let has_room = self
-            .log
-            .disk()
-            .is_ok_and(|disk| disk.used_bytes < disk.budget_bytes / 2);
-        if has_room && let Some(slowest) = self.consensus.slowest_follower() {
-            upto = upto.min(slowest);
+        let kept: Vec<u64> = self
+            .store
+            .snapshots()
+            .positions()
+            .iter()
+            .map(|position| position.index)
+            .collect();
+        if let Some(upto) = purge_upto(&kept, disk, self.consensus.slowest_follower()) {
+            self.consensus.purge(upto).await;
         }
-        self.consensus.purge(upto).await;
+    }
+}
+
+/// Whether so much log behind the newest snapshot asks for another one.
+fn due(behind_bytes: u64, state_bytes: u64, usable_bytes: u64) -> bool {
+    let threshold = LOG_BYTES_MIN.max(state_bytes / 2).min(usable_bytes / 4);
+    behind_bytes > threshold
+}
+
+/// Up to which index the log may go, given those of the good snapshots, newest first. Followers that lag
+/// hold it back until half of the log is used: then they get a snapshot.
+fn purge_upto(kept: &[u64], disk: LogDisk, slowest_follower: Option<u64>) -> Option<u64> {
+    let behind = match disk.is_high() {
+        true => kept.first(),
+        false => kept.get(1),
+    };
+    let has_room = disk.used_bytes < disk.usable_bytes / 2;
+    let held_back = slowest_follower.filter(|_| has_room).unwrap_or(u64::MAX);
+    behind.map(|index| held_back.min(*index))
+}
+
+fn longer(retry_after: Duration) -> Duration {
+    (retry_after * 2).min(RETRY_AFTER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_snapshot_is_due_by_the_log_behind_the_newest_one() {
+        let rows = [
+            // behind, state, usable, due
+            (0, 0, 4_096, false),
+            (256, 0, 4_096, false),
+            (257, 0, 4_096, true),
+            // Half of a large state.
+            (257, 1_000, 4_096, false),
+            (501, 1_000, 4_096, true),
+            // A quarter of a small log, whatever the state.
+            (14, 0, 56, false),
+            (15, 0, 56, true),
+            (15, 1_000, 56, true),
+        ];
+        for (behind, state, usable, expected) in rows {
+            assert_eq!(
+                due(behind * MIB, state * MIB, usable * MIB),
+                expected,
+                "{behind} MiB behind a state of {state} in {usable}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_log_is_purged_behind_the_older_snapshot_and_slow_followers_while_there_is_room() {
+        let rows = [
+            // snapshots, percent used, slowest follower, purged up to
+            (&[][..], 10, None, None),
+            (&[][..], 95, None, None),
+            (&[90][..], 10, None, None),
+            (&[90][..], 60, None, None),
+            (&[90, 50][..], 10, None, Some(50)),
+            (&[90, 50][..], 10, Some(70), Some(50)),
+            (&[90, 50][..], 49, Some(20), Some(20)),
+            (&[90, 50][..], 50, Some(20), Some(50)),
+            // Nearly full: one snapshot is enough, and nobody holds it back.
+            (&[90][..], 80, None, Some(90)),
+            (&[90, 50][..], 80, Some(20), Some(90)),
+        ];
+        for (kept, percent, slowest, expected) in rows {
+            let disk = LogDisk {
+                budget_bytes: 110 * MIB,
+                usable_bytes: 100 * MIB,
+                used_bytes: percent * MIB,
+                filesystem_free_bytes: 0,
+            };
+            assert_eq!(
+                purge_upto(kept, disk, slowest),
+                expected,
+                "{kept:?} at {percent} % with {slowest:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failing_cut_waits_twice_as_long_each_time_up_to_a_minute() {
+        let waits: Vec<u64> =
+            std::iter::successors(Some(RETRY_AFTER_MIN), |wait| Some(longer(*wait)))
+                .take(8)
+                .map(|wait| wait.as_secs())
+                .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     }
 }

@@ -11,13 +11,14 @@
 //! was never reported, and is made again.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, BufMut};
 use rustix::fs::{FlockOperation, flock};
 
+use super::files::{create_directory, replace, sync_directory};
 use super::log::{Geometry, LogError, segment};
 
 const FIRST: &str = "store-1";
@@ -176,7 +177,7 @@ pub enum Content {
 impl Volume {
     /// Takes the lock, which ends with the process.
     pub fn open(root: &Path) -> io::Result<Volume> {
-        fs::create_dir_all(root)?;
+        create_directory(root)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -207,7 +208,7 @@ impl Volume {
                     None => Ok(Content::Blank),
                 };
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(LogError::of_read(error)),
         };
         let name = current.trim_end();
         if name.is_empty() || name.contains(['/', '.']) {
@@ -279,7 +280,7 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LogError::damage("the identity file is missing"));
             }
-            bytes => Stamp::decode(&bytes?)?,
+            bytes => Stamp::decode(&bytes.map_err(LogError::of_read)?)?,
         };
         Ok(Home {
             directory,
@@ -325,20 +326,6 @@ impl Home {
         }
         Ok(())
     }
-}
-
-/// Writes a file whole or not at all: a temporary one, fsync, rename, fsync of the directory.
-fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = directory.join(format!("{name}.tmp"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(name))?;
-    sync_directory(directory)
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

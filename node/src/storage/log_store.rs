@@ -14,13 +14,14 @@ use std::time::Duration;
 use futures::{Stream, TryStreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use tokio::sync::watch;
 
 use super::log::disk::{Disk, SystemDisk};
 use super::log::queue::{Done, Item, QueuedEntry, Shared, State};
 use super::log::read::read_plan;
 use super::log::recovery::Recovered;
 use super::log::segment::Segments;
-use super::log::writer::{Writer, entry_bytes_max};
+use super::log::writer::{OnDisk, Writer, entry_bytes_max};
 use super::log::{FatalHook, LogError, LogHooks};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use crate::limits::{
@@ -52,6 +53,8 @@ impl Default for LogOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogDisk {
     pub budget_bytes: u64,
+    /// Of the budget, what entries may fill: the last segment is kept for votes and purges.
+    pub usable_bytes: u64,
     pub used_bytes: u64,
     /// What the file system has left beside the reserved log.
     pub filesystem_free_bytes: u64,
@@ -60,8 +63,12 @@ pub struct LogDisk {
 impl LogDisk {
     /// Creates are refused on every voter while one is this full.
     pub fn is_high(&self) -> bool {
-        self.used_bytes * 100 >= self.budget_bytes * LOG_HIGH_WATER_PERCENT
+        is_high(self.used_bytes, self.usable_bytes)
     }
+}
+
+fn is_high(used_bytes: u64, usable_bytes: u64) -> bool {
+    used_bytes * 100 >= usable_bytes * LOG_HIGH_WATER_PERCENT
 }
 
 pub struct LogStore<D: Disk = SystemDisk> {
@@ -79,8 +86,26 @@ impl<D: Disk> Clone for LogStore<D> {
 struct Owner<D: Disk> {
     shared: Arc<Shared>,
     segments: Arc<Segments<D>>,
+    /// Ends with the writer.
+    on_disk: watch::Receiver<OnDisk>,
     fatal: FatalHook,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Ends the process when the writer panics: nobody would ever answer what is queued behind it.
+struct EndsOnPanic {
+    shared: Arc<Shared>,
+    fatal: FatalHook,
+}
+
+impl Drop for EndsOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "the log's writer panicked";
+            (self.fatal)("log writer", &io::Error::other(reason));
+            self.shared.fail(reason);
+        }
+    }
 }
 
 impl<D: Disk> Owner<D> {
@@ -124,7 +149,11 @@ impl<D: Disk> LogStore<D> {
         );
         let shared = Arc::new(shared);
         let fatal = hooks.fatal.clone();
-        let writer = Writer::new(
+        let guard = EndsOnPanic {
+            shared: shared.clone(),
+            fatal: fatal.clone(),
+        };
+        let (writer, on_disk) = Writer::new(
             shared.clone(),
             segments.clone(),
             (head, range, vote),
@@ -133,10 +162,14 @@ impl<D: Disk> LogStore<D> {
         );
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
-            .spawn(move || writer.run())?;
+            .spawn(move || {
+                let _guard = guard;
+                writer.run()
+            })?;
         let owner = Owner {
             shared,
             segments,
+            on_disk,
             fatal,
             thread: Mutex::new(Some(thread)),
         };
@@ -153,13 +186,38 @@ impl<D: Disk> LogStore<D> {
 
     pub fn disk(&self) -> io::Result<LogDisk> {
         let geometry = self.owner.segments.geometry();
-        let head = self.owner.shared.lock().head;
-        let whole = u64::from(head.generation - head.oldest) * u64::from(geometry.segment_bytes);
         Ok(LogDisk {
             budget_bytes: geometry.budget_bytes(),
-            used_bytes: whole + (head.sector * super::log::sector::SECTOR_BYTES) as u64,
+            usable_bytes: geometry.usable_bytes(),
+            used_bytes: self.owner.shared.lock().head.used_bytes(geometry),
             filesystem_free_bytes: self.owner.segments.filesystem_free_bytes()?,
         })
+    }
+
+    /// Bytes of the log's files from the entry with this index on: what a restart reads behind a snapshot.
+    pub fn bytes_from(&self, index: u64) -> u64 {
+        let geometry = self.owner.segments.geometry();
+        self.owner.shared.lock().bytes_from(index, geometry)
+    }
+
+    /// Waits until everything up to this entry is on the disk. An error: it will not get there.
+    pub async fn flushed(&self, log_id: LogId) -> io::Result<()> {
+        // By the whole id: what replaces a truncated entry has a higher term.
+        let mut on_disk = self.owner.on_disk.clone();
+        match on_disk.wait_for(|is| is.last >= Some(log_id)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::Error::other("the log's writer ended")),
+        }
+    }
+
+    /// Waits until the log becomes nearly full, or is no longer. False: the log ended.
+    pub async fn high_water_left(&self, is_high_now: bool) -> bool {
+        let usable_bytes = self.owner.segments.geometry().usable_bytes();
+        let mut on_disk = self.owner.on_disk.clone();
+        on_disk
+            .wait_for(|is| is_high(is.used_bytes, usable_bytes) != is_high_now)
+            .await
+            .is_ok()
     }
 
     async fn change(&self, make: impl FnOnce(&mut State, Done) -> Item) -> io::Result<()> {

@@ -148,7 +148,7 @@ pub fn with_meta(handle: SnapshotHandle) -> io::Result<SnapshotOf<TypeConfig, Sn
 }
 
 /// An entry that cannot be decoded was written by a build that knows more: going on would part us from it.
-fn decode(entry: Entry) -> io::Result<Step> {
+pub(super) fn decode(entry: Entry) -> io::Result<Step> {
     let content = match entry.payload {
         EntryPayload::Blank => Decoded::Blank,
         EntryPayload::Membership(membership) => Decoded::Membership(membership),

@@ -1,11 +1,13 @@
 //! What a member keeps on disk, and the openraft traits over it.
 
 pub mod codec;
+pub mod files;
 pub mod identity;
 pub mod log;
 pub mod log_store;
 pub mod machine;
 pub mod payloads;
+pub mod room;
 pub mod snapshot;
 pub mod start;
 pub mod store;

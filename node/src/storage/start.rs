@@ -26,7 +26,7 @@ use super::identity::{Home, Identity, Stamp};
 use super::log::disk::Disk;
 use super::log::index::LogRange;
 use super::log::recovery::{Recovered, recover};
-use super::log::{FatalHook, FirstFrameHook, LogError, LogHooks, PurgedHook};
+use super::log::{FatalHook, FirstFrameHook, LogError, LogHooks, PurgedHook, WroteHook};
 use super::log_store::{LogOptions, LogStore};
 use super::types::LogId;
 
@@ -184,8 +184,18 @@ pub enum StartError {
     Damaged(String),
     #[error("this member was removed from its cluster")]
     Removed,
+    /// No word on the disk's content: it may be gone at the next start.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl From<LogError> for StartError {
+    fn from(error: LogError) -> StartError {
+        match error {
+            LogError::Damage(_) => StartError::Damaged(error.to_string()),
+            LogError::Io(error) => StartError::Io(error),
+        }
+    }
 }
 
 pub struct StartOptions<D> {
@@ -194,6 +204,8 @@ pub struct StartOptions<D> {
     pub fatal: FatalHook,
     /// Called with each purge point once it is on the disk; removes the marker of a finished install.
     pub purged: Option<PurgedHook>,
+    /// Called with the time of each write and fsync.
+    pub wrote: Option<WroteHook>,
 }
 
 /// Reads the log, decides, and does it. Blocks while the log is read.
@@ -237,6 +249,7 @@ pub async fn start<D: Disk>(
     let hooks = LogHooks {
         first_frame,
         purged: options.purged,
+        wrote: options.wrote,
         fatal: options.fatal,
     };
     let mut log = LogStore::start(recovered, options.log, hooks)?;

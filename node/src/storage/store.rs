@@ -59,16 +59,27 @@ pub enum Decoded {
 }
 
 impl Store {
-    /// An empty state, or that of the snapshot which the start table has chosen. Blocks while it loads.
+    /// A folder of its own, and the state of the snapshot at `from`. Blocks while it loads.
     pub fn open(
         dir: &Path,
         identity: SnapshotIdentity,
         from: Option<&Path>,
         bounds: Bounds,
     ) -> io::Result<Arc<Store>> {
-        let snapshots = Snapshots::open(dir, identity)?;
+        let surveyed = snapshot::survey(dir, &identity)?;
+        let snapshots = Snapshots::open(dir, identity, surveyed)?;
+        let from = from.map(|path| snapshots.handle(path)).transpose()?;
+        Store::with(snapshots, from.as_ref(), bounds)
+    }
+
+    /// An empty state, or that of the snapshot which the start table has chosen. Blocks while it loads.
+    pub fn with(
+        snapshots: Snapshots,
+        from: Option<&SnapshotHandle>,
+        bounds: Bounds,
+    ) -> io::Result<Arc<Store>> {
         let held = match from {
-            Some(path) => Held::load(&snapshots.handle(path)?, bounds)?,
+            Some(handle) => Held::load(handle, bounds)?,
             None => Held {
                 state: State::with_bounds(bounds),
                 ..Held::default()
@@ -118,17 +129,20 @@ impl Store {
         &self.snapshots
     }
 
-    /// Cuts a snapshot of this moment off the async threads. `flushed(index)` returns once the local log
-    /// is durable up to that index: a snapshot never holds an entry that the log could still lose. `None`
-    /// when there is nothing new. An error leaves everything as it was.
+    /// Cuts a snapshot of this moment off the async threads. `flushed(log_id)` returns once the local log
+    /// is durable up to that entry: a snapshot never holds one that the log could still lose. `None` when
+    /// there is nothing new. An error leaves everything as it was.
     pub async fn cut_snapshot(
         self: &Arc<Store>,
-        flushed: impl AsyncFnOnce(u64) -> io::Result<()>,
+        flushed: impl AsyncFnOnce(LogId) -> io::Result<()>,
     ) -> io::Result<Option<SnapshotHandle>> {
-        let _one_at_a_time = self.cutting.lock().await;
         let Some(frozen) = self.freeze() else {
             return Ok(None);
         };
+        let Position { term, index } = frozen.position;
+        // Before the lock: the flush may need the engine, which an install keeps waiting for the lock.
+        flushed(codec::log_id(term, index)).await?;
+        let _one_at_a_time = self.cutting.lock().await;
         if self
             .snapshots
             .newest()
@@ -136,14 +150,12 @@ impl Store {
         {
             return Ok(None);
         }
-        let index = frozen.position.index;
         let store = self.clone();
-        let written = blocking(move || store.snapshots.write(&frozen)).await?;
-        flushed(index).await?;
-        let store = self.clone();
-        blocking(move || store.snapshots.publish(written))
-            .await
-            .map(Some)
+        let cut = blocking(move || {
+            let written = store.snapshots.write(&frozen)?;
+            store.snapshots.publish(written)
+        });
+        cut.await.map(Some)
     }
 
     /// Replaces everything by a verified snapshot of the leader.
@@ -163,7 +175,7 @@ impl Store {
                 ));
             }
             let held = Held::load(&handle, store.bounds)?;
-            store.snapshots.mark_installing(handle.position())?;
+            store.snapshots.mark_installing(&handle)?;
             store.snapshots.publish(handle)?;
             let progress = held.progress();
             let before = {

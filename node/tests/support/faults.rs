@@ -62,6 +62,8 @@ pub enum Fail {
     Write(u64),
     Sync(u64),
     Full(u64),
+    /// The write panics.
+    Panic(u64),
 }
 
 /// The disk after a power cut, and how much was acknowledged before.
@@ -80,6 +82,9 @@ struct Inner {
     directory: PathBuf,
     rng: fastrand::Rng,
     unsynced: Vec<Lost>,
+    /// What a failed fsync did not write, though the memory keeps it and calls it clean.
+    clean_but_lost: Vec<Lost>,
+    every_subset: bool,
     cuts_at_each_sync: usize,
     cuts: Vec<Cut>,
     acked: usize,
@@ -95,6 +100,8 @@ impl FaultDisk {
             directory: directory.into(),
             rng: fastrand::Rng::with_seed(seed),
             unsynced: Vec::new(),
+            clean_but_lost: Vec::new(),
+            every_subset: false,
             cuts_at_each_sync,
             cuts: Vec::new(),
             acked: 0,
@@ -104,6 +111,12 @@ impl FaultDisk {
 
     pub fn fail(&self, fail: Fail) {
         self.0.lock().unwrap().fail = fail;
+    }
+
+    /// From now on each fsync of at most 10 sectors is cut in every way it can be; bit n of a cut's number
+    /// says that sector n is lost.
+    pub fn cut_every_subset(&self) {
+        self.0.lock().unwrap().every_subset = true;
     }
 
     pub fn acked(&self, operations: usize) {
@@ -124,13 +137,22 @@ impl FaultDisk {
 
 impl Inner {
     fn cut(&mut self, lost_share: f64) -> Cut {
+        let lost: Vec<bool> = (0..self.unsynced.len())
+            .map(|_| self.rng.f64() < lost_share)
+            .collect();
+        self.cut_those(|number| lost[number])
+    }
+
+    fn cut_those(&self, is_lost: impl Fn(usize) -> bool) -> Cut {
         let mut image = read_image(&self.directory);
         // Newest first, so that a sector written twice ends in one of its three contents.
-        for lost in self.unsynced.iter().rev() {
-            if self.rng.f64() < lost_share {
-                let at = lost.offset as usize;
-                image[lost.slot as usize][at..at + lost.before.len()].copy_from_slice(&lost.before);
-            }
+        let unsynced = self.unsynced.iter().enumerate().rev();
+        let unsynced = unsynced
+            .filter(|(number, _)| is_lost(*number))
+            .map(|(_, lost)| lost);
+        for lost in unsynced.chain(&self.clean_but_lost) {
+            let at = lost.offset as usize;
+            image[lost.slot as usize][at..at + lost.before.len()].copy_from_slice(&lost.before);
         }
         Cut {
             image,
@@ -140,7 +162,7 @@ impl Inner {
 
     fn count_down(&mut self, is_sync: bool) -> Option<Fail> {
         let left = match &mut self.fail {
-            Fail::Write(left) | Fail::Full(left) if !is_sync => left,
+            Fail::Write(left) | Fail::Full(left) | Fail::Panic(left) if !is_sync => left,
             Fail::Sync(left) if is_sync => left,
             _ => return None,
         };
@@ -150,23 +172,57 @@ impl Inner {
         *left -= 1;
         None
     }
+
+    /// A failed fsync: some sectors reached the disk, nobody will write the others again.
+    fn lose(&mut self, slot: u32) {
+        let (failed, others) = std::mem::take(&mut self.unsynced)
+            .into_iter()
+            .partition(|lost| lost.slot == slot);
+        self.unsynced = others;
+        let failed: Vec<Lost> = failed;
+        let mut of_disk: BTreeMap<u64, Lost> = BTreeMap::new();
+        for lost in failed {
+            of_disk.entry(lost.offset).or_insert(lost);
+        }
+        for lost in of_disk.into_values() {
+            if self.rng.bool() {
+                self.clean_but_lost.push(lost);
+            }
+        }
+    }
+
+    fn take_clean_but_lost(&mut self, slot: u32, offset: u64) -> Option<Lost> {
+        let is_it = |lost: &Lost| lost.slot == slot && lost.offset == offset;
+        let at = self.clean_but_lost.iter().position(is_it)?;
+        Some(self.clean_but_lost.remove(at))
+    }
 }
 
 impl Disk for FaultDisk {
     fn write_at(&self, file: &SegmentFile, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
         let fail = inner.count_down(false);
+        if let Some(Fail::Panic(_)) = fail {
+            drop(inner);
+            panic!("as the test wants it");
+        }
         let count = bytes.len() / SECTOR_BYTES;
         let written = if fail.is_some() { count / 2 } else { count };
         for sector in 0..written {
             let offset = offset_bytes + (sector * SECTOR_BYTES) as u64;
-            let mut before = vec![0; SECTOR_BYTES];
-            file.file.read_exact_at(&mut before, offset)?;
-            inner.unsynced.push(Lost {
-                slot: file.slot,
-                offset,
-                before,
-            });
+            let lost = match inner.take_clean_but_lost(file.slot, offset) {
+                Some(lost) => lost,
+                None => {
+                    let mut before = vec![0; SECTOR_BYTES];
+                    file.file.read_exact_at(&mut before, offset)?;
+                    Lost {
+                        slot: file.slot,
+                        offset,
+                        before,
+                    }
+                }
+            };
+            inner.unsynced.push(lost);
         }
         file.file
             .write_all_at(&bytes[..written * SECTOR_BYTES], offset_bytes)?;
@@ -189,10 +245,38 @@ impl Disk for FaultDisk {
             let cut = inner.cut(lost);
             inner.cuts.push(cut);
         }
+        let of_file = |lost: &Lost| lost.slot == file.slot;
+        let numbers: Vec<usize> = (0..inner.unsynced.len())
+            .filter(|number| of_file(&inner.unsynced[*number]))
+            .collect();
+        if inner.every_subset && numbers.len() <= 10 {
+            for subset in 0..1u32 << numbers.len() {
+                let cut = inner.cut_those(|number| {
+                    let bit = numbers.iter().position(|one| *one == number);
+                    bit.is_some_and(|bit| subset & (1 << bit) != 0)
+                });
+                inner.cuts.push(cut);
+            }
+        }
         if inner.count_down(true).is_some() {
+            inner.lose(file.slot);
             return Err(io::Error::other("fsync failed"));
         }
         inner.unsynced.retain(|lost| lost.slot != file.slot);
+        Ok(())
+    }
+
+    fn forget_cached(&self, file: &SegmentFile) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        inner.unsynced.retain(|lost| lost.slot != file.slot);
+        let (gone, others) = std::mem::take(&mut inner.clean_but_lost)
+            .into_iter()
+            .partition(|lost| lost.slot == file.slot);
+        inner.clean_but_lost = others;
+        let gone: Vec<Lost> = gone;
+        for lost in gone {
+            file.file.write_all_at(&lost.before, lost.offset)?;
+        }
         Ok(())
     }
 }

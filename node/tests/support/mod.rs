@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 pub const SMALL: Geometry = Geometry {
     segment_bytes: 16 << 10,
-    segments: 64,
+    segments: 12,
 };
 
 pub fn panics() -> FatalHook {

@@ -17,6 +17,16 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Returns when the bytes written before are on the disk. Never called again after it failed once:
     /// the kernel may have dropped what it could not write.
     fn sync(&self, file: &SegmentFile) -> io::Result<()>;
+    /// From here on reads give what is on the disk. After a failed write-back the kernel keeps pages that
+    /// never reached it, clean, and another process would read and trust them.
+    fn forget_cached(&self, file: &SegmentFile) -> io::Result<()>;
+}
+
+/// What was only in memory goes to the disk first: pages that are not clean would stay.
+fn drop_pages(file: &SegmentFile) -> io::Result<()> {
+    file.file.sync_data()?;
+    rustix::fs::fadvise(&file.file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,6 +39,10 @@ impl Disk for SystemDisk {
 
     fn sync(&self, file: &SegmentFile) -> io::Result<()> {
         file.file.sync_data()
+    }
+
+    fn forget_cached(&self, file: &SegmentFile) -> io::Result<()> {
+        drop_pages(file)
     }
 }
 
@@ -44,5 +58,9 @@ impl Disk for ReadOnlyDisk {
 
     fn sync(&self, _file: &SegmentFile) -> io::Result<()> {
         Ok(())
+    }
+
+    fn forget_cached(&self, file: &SegmentFile) -> io::Result<()> {
+        drop_pages(file)
     }
 }

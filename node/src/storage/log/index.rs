@@ -151,6 +151,16 @@ impl Index {
         }
     }
 
+    /// Where the entries from this one on begin: at most one stretch too early. None while no entry is in
+    /// the files.
+    pub fn place_of(&self, index: u64) -> Option<Place> {
+        let after = self
+            .anchors
+            .partition_point(|anchor| anchor.first_index <= index);
+        let anchor = self.anchors.get(after.saturating_sub(1))?;
+        Some(anchor.place)
+    }
+
     /// The anchor to start at for an entry, and the index at which its stretch ends.
     pub fn find(&self, index: u64, next_index: u64) -> Option<(Anchor, u64)> {
         let after = self

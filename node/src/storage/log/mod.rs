@@ -19,7 +19,9 @@ pub mod writer;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::files::is_damage;
 use super::types::LogId;
 use crate::limits::{LOG_SEGMENT_MIB_MAX, LOG_SEGMENT_MIB_MIN};
 use sector::SECTOR_BYTES;
@@ -50,6 +52,11 @@ impl Geometry {
         u64::from(self.segment_bytes) * u64::from(self.segments)
     }
 
+    /// What entries may fill: the last free segment takes votes and purges only.
+    pub fn usable_bytes(&self) -> u64 {
+        self.budget_bytes() - u64::from(self.segment_bytes)
+    }
+
     /// One segment is written, one is made ready, one is kept for votes and purges of a full log.
     pub fn check(&self) -> io::Result<()> {
         let segment_bytes = self.segment_bytes as usize;
@@ -76,6 +83,14 @@ impl LogError {
     pub fn damage(reason: impl Into<String>) -> LogError {
         LogError::Damage(reason.into())
     }
+
+    /// Of a failed read: what the disk cannot give is damage, every other error may be gone next time.
+    pub fn of_read(error: io::Error) -> LogError {
+        match is_damage(&error) {
+            true => LogError::Damage(format!("it cannot be read: {error}")),
+            false => LogError::Io(error),
+        }
+    }
 }
 
 /// Called once, when log, vote or identity could not be written: it ends the process (I6). Tests note it.
@@ -87,11 +102,16 @@ pub type FirstFrameHook = Box<dyn FnOnce() -> io::Result<()> + Send>;
 /// Called with a purge point once it is on the disk.
 pub type PurgedHook = Arc<dyn Fn(LogId) -> io::Result<()> + Send + Sync>;
 
+/// Called with the time that one write and one fsync took.
+pub type WroteHook = Arc<dyn Fn(Duration) + Send + Sync>;
+
 /// What the log's writer calls, on its own thread, before it answers.
 pub struct LogHooks {
     /// Before the first frame of this run is answered: an empty log is no longer a new one.
     pub first_frame: Option<FirstFrameHook>,
     pub purged: Option<PurgedHook>,
+    /// How long each write and fsync of a frame took.
+    pub wrote: Option<WroteHook>,
     pub fatal: FatalHook,
 }
 
@@ -100,6 +120,7 @@ impl LogHooks {
         LogHooks {
             first_frame: None,
             purged: None,
+            wrote: None,
             fatal,
         }
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
-use super::LogError;
 use super::index::{Anchor, Index, LogRange, Place};
 use super::recovery::Head;
+use super::{Geometry, LogError};
 use crate::storage::codec::{ENTRY_HEAD_BYTES, entry_parts};
 use crate::storage::types::{Entry, LogId, TypeConfig, Vote};
 
@@ -383,6 +383,17 @@ impl Shared {
 }
 
 impl State {
+    /// Bytes of the files from the entry with this index on.
+    pub fn bytes_from(&self, index: u64, geometry: Geometry) -> u64 {
+        if index >= self.range.next() {
+            return 0;
+        }
+        self.index.place_of(index).map_or(0, |place| {
+            self.head
+                .bytes_since((place.generation, place.sector), geometry)
+        })
+    }
+
     fn check_open(&self) -> io::Result<()> {
         match &self.phase {
             Phase::Open => Ok(()),

@@ -33,6 +33,19 @@ pub struct Head {
     pub is_carried: bool,
 }
 
+impl Head {
+    /// Bytes from the oldest segment in use up to here.
+    pub fn used_bytes(&self, geometry: Geometry) -> u64 {
+        self.bytes_since((self.oldest, 0), geometry)
+    }
+
+    /// Bytes from this generation and sector up to here.
+    pub fn bytes_since(&self, (generation, sector): (u32, usize), geometry: Geometry) -> u64 {
+        let whole = u64::from(self.generation - generation) * u64::from(geometry.segment_bytes);
+        (whole + (self.sector * SECTOR_BYTES) as u64).saturating_sub((sector * SECTOR_BYTES) as u64)
+    }
+}
+
 /// A log that was read whole.
 pub struct Recovered<D> {
     pub segments: Arc<Segments<D>>,

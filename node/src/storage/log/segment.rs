@@ -17,6 +17,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::disk::{Disk, SegmentFile};
 use super::sector::{SECTOR_BYTES, Sector, classify};
 use super::{Geometry, LogError};
+use crate::storage::files::{create_directory, sync_directory};
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 /// Two sectors in blocks of their own, written in turn.
@@ -42,7 +43,7 @@ fn mark_path_of(directory: &Path) -> PathBuf {
 /// Makes the files of an empty log and reserves their space. Everything is on the disk on return.
 pub fn format(directory: &Path, geometry: Geometry) -> io::Result<()> {
     geometry.check()?;
-    fs::create_dir_all(directory)?;
+    create_directory(directory)?;
     for slot in 0..geometry.segments {
         let file = OpenOptions::new()
             .write(true)
@@ -71,7 +72,7 @@ pub fn format(directory: &Path, geometry: Geometry) -> io::Result<()> {
         .open(mark_path_of(directory))?;
     mark.write_all_at(&[0; MARK_BYTES as usize], 0)?;
     mark.sync_all()?;
-    File::open(directory)?.sync_all()
+    sync_directory(directory)
 }
 
 fn zero_file(
@@ -87,7 +88,8 @@ fn zero_file(
 }
 
 impl<D: Disk> Segments<D> {
-    /// Opens all files; one that is missing, too many, or not of its size is damage.
+    /// Opens all files, for reading from the disk; one that is missing, too many, or not of its size is
+    /// damage.
     pub fn open(
         directory: &Path,
         geometry: Geometry,
@@ -131,10 +133,12 @@ impl<D: Disk> Segments<D> {
                     path.display()
                 )));
             }
-            files.push(SegmentFile {
+            let file = SegmentFile {
                 slot: slot as u32,
                 file,
-            });
+            };
+            disk.forget_cached(&file)?;
+            files.push(file);
         }
         Ok(Segments {
             files,
@@ -170,10 +174,11 @@ impl<D: Disk> Segments<D> {
         self.directory.sync_all()
     }
 
-    pub fn read(&self, generation: u32, sector: usize, into: &mut [u8]) -> io::Result<()> {
+    pub fn read(&self, generation: u32, sector: usize, into: &mut [u8]) -> Result<(), LogError> {
         self.file(generation)
             .file
             .read_exact_at(into, (sector * SECTOR_BYTES) as u64)
+            .map_err(LogError::of_read)
     }
 
     /// Makes a segment ready for its generation: zeros, on the disk.
@@ -200,7 +205,8 @@ impl<D: Disk> Segments<D> {
         let mut newest = 0;
         for half in 0..2 {
             let mut sector = [0; SECTOR_BYTES];
-            file.read_exact_at(&mut sector, half * (MARK_BYTES / 2))?;
+            file.read_exact_at(&mut sector, half * (MARK_BYTES / 2))
+                .map_err(LogError::of_read)?;
             match classify(&sector, self.salt) {
                 Sector::Zero => {}
                 Sector::Good { sequence, .. } => newest = newest.max(sequence),
@@ -249,7 +255,7 @@ impl<'a, D: Disk> Window<'a, D> {
     }
 
     /// Up to `count` sectors from `at`; fewer at the segment's end.
-    pub fn sectors(&mut self, at: usize, count: usize) -> io::Result<&[u8]> {
+    pub fn sectors(&mut self, at: usize, count: usize) -> Result<&[u8], LogError> {
         let end = self.segments.geometry.sectors();
         let count = count.min(end - at);
         let held = self.bytes.len() / SECTOR_BYTES;

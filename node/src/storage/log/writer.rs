@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::LogHooks;
 use super::disk::Disk;
 use super::frame::{HEADER_BYTES, Header};
@@ -26,6 +28,13 @@ enum Next {
     Preparing(JoinHandle<io::Result<()>>),
 }
 
+/// What is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnDisk {
+    pub last: Option<LogId>,
+    pub used_bytes: u64,
+}
+
 pub struct Writer<D> {
     pub shared: Arc<Shared>,
     pub segments: Arc<Segments<D>>,
@@ -33,6 +42,7 @@ pub struct Writer<D> {
     pub range: LogRange,
     pub vote: Option<Vote>,
     hooks: LogHooks,
+    on_disk: watch::Sender<OnDisk>,
     next: Next,
     buffer: FrameBuffer,
     marked: Instant,
@@ -67,20 +77,26 @@ impl<D: Disk> Writer<D> {
         (head, range, vote): (Head, LogRange, Option<Vote>),
         hooks: LogHooks,
         mark_every: Duration,
-    ) -> Writer<D> {
+    ) -> (Writer<D>, watch::Receiver<OnDisk>) {
         let buffer = FrameBuffer::default();
-        Writer {
+        let (on_disk, watched) = watch::channel(OnDisk {
+            last: range.last,
+            used_bytes: head.used_bytes(segments.geometry()),
+        });
+        let writer = Writer {
             shared,
             segments,
             head,
             range,
             vote,
             hooks,
+            on_disk,
             next: Next::Unprepared,
             buffer,
             marked: Instant::now(),
             mark_every,
-        }
+        };
+        (writer, watched)
     }
 
     pub fn run(mut self) {
@@ -150,12 +166,16 @@ impl<D: Disk> Writer<D> {
             place.generation,
             place.sequence,
         );
+        let begun = Instant::now();
         self.segments
             .write(place.generation, place.sector, bytes)
             .map_err(|e| ("log write", e))?;
         self.segments
             .sync(place.generation)
             .map_err(|e| ("log fsync", e))?;
+        if let Some(hook) = &self.hooks.wrote {
+            hook(begun.elapsed());
+        }
 
         batch
             .entries
@@ -182,6 +202,10 @@ impl<D: Disk> Writer<D> {
             .zip(batch.entries.last().map(|e| e.id));
         self.shared
             .flushed(batch, place, ends, &self.head, self.vote);
+        self.on_disk.send_replace(OnDisk {
+            last: self.range.last,
+            used_bytes: self.head.used_bytes(self.segments.geometry()),
+        });
         self.prepare_early();
         if (is_carried && self.shared.is_idle()) || self.marked.elapsed() >= self.mark_every {
             self.mark().map_err(|e| ("log mark", e))?;

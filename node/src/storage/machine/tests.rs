@@ -185,8 +185,8 @@ async fn a_cut_waits_for_the_log_and_is_then_openrafts_snapshot() {
             .expect("no error")
             .is_none()
     );
-    let cut = store.cut_snapshot(async |index| {
-        assert_eq!(index, 1);
+    let cut = store.cut_snapshot(async |log_id: LogId| {
+        assert_eq!(log_id, LogId::new_term_index(1, 1));
         Ok(())
     });
     let cut = cut.await.expect("cut").expect("there is something new");

@@ -1,12 +1,13 @@
 //! A snapshot on its way from the leader: chunks into a temporary file named by the snapshot's id, so that
 //! a broken transfer goes on where it stopped, also after a restart.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::{SnapshotHandle, Snapshots, bad, remove_if_there};
+use super::{RECEIVING, SnapshotHandle, Snapshots, bad, name_of, paths};
+use crate::storage::files::{is_damage, remove_if_there};
 
 #[derive(Debug)]
 pub struct SnapshotReceiver {
@@ -30,14 +31,9 @@ impl SnapshotReceiver {
                 "a snapshot id has 32 hexadecimal digits",
             ));
         }
-        let path = snapshots.dir().join(format!("receive-{id}.tmp"));
-        for entry in fs::read_dir(snapshots.dir())? {
-            let other = entry?.path();
-            let name = other
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            if name.starts_with("receive-") && other != path {
+        let path = snapshots.dir().join(format!("{RECEIVING}{id}.tmp"));
+        for other in paths(snapshots.dir())? {
+            if name_of(&other).starts_with(RECEIVING) && other != path {
                 remove_if_there(&other)?;
             }
         }
@@ -84,7 +80,8 @@ impl SnapshotReceiver {
         Ok(())
     }
 
-    /// Verifies the whole. A file that does not verify is dropped: the next try starts from nothing.
+    /// Verifies the whole. A file that does not verify is dropped: the next try starts from nothing. The
+    /// received file lives as long as its handle, and longer only if it is published.
     pub fn finish(mut self, snapshots: &Snapshots) -> io::Result<SnapshotHandle> {
         if self.received != self.bytes_total {
             return Err(bad(format!(
@@ -95,7 +92,7 @@ impl SnapshotReceiver {
         self.file.sync_all()?;
         let checked = SnapshotHandle::open(&self.path, snapshots.identity());
         match checked {
-            Ok(handle) if handle.id == self.id => Ok(handle),
+            Ok(handle) if handle.id == self.id => snapshots.arrived(&self.path, handle),
             Ok(handle) => {
                 self.restart()?;
                 Err(bad(format!(
@@ -104,7 +101,9 @@ impl SnapshotReceiver {
                 )))
             }
             Err(error) => {
-                self.restart()?;
+                if is_damage(&error) {
+                    self.restart()?;
+                }
                 Err(error)
             }
         }
