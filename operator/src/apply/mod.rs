@@ -16,6 +16,7 @@ mod pods;
 use crds::{MemberId, TaskStoreCluster};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use tracing::info;
 
@@ -82,7 +83,7 @@ impl<'a> Scope<'a> {
 pub async fn apply(scope: &Scope<'_>, actions: &[Action]) -> Result<(), Error> {
     if actions
         .iter()
-        .any(|action| action.recheck() == Recheck::Cluster)
+        .any(|action| matches!(action.recheck(), Recheck::Cluster | Recheck::Quorum))
     {
         recheck_cluster(scope).await?;
     }
@@ -109,6 +110,26 @@ async fn recheck_cluster(scope: &Scope<'_>) -> Result<(), Error> {
             Ok(())
         }
         _ => Err(Error::Stale { doing }),
+    }
+}
+
+/// Voters change only while no eviction can be granted, and what a cache shows closed may be open by now.
+async fn recheck_budget(scope: &Scope<'_>) -> Result<(), Error> {
+    let doing = "budget read again";
+    let name = crds::names::disruption_budget(scope.name());
+    let found = scope
+        .api::<PodDisruptionBudget>()
+        .get_opt(&name)
+        .await
+        .map_err(kubernetes(doing))?;
+    let is_closed = found.is_some_and(|found| {
+        crate::observe::objects::budget(&found, scope.cluster)
+            .is_closed_for_certain(scope.observed.pods_counted())
+    });
+    if is_closed {
+        Ok(())
+    } else {
+        Err(Error::Stale { doing })
     }
 }
 
@@ -142,6 +163,9 @@ async fn perform(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
     } = action
     {
         recheck_volume(scope, *member, volume_uid).await?;
+    }
+    if action.recheck() == Recheck::Quorum {
+        recheck_budget(scope).await?;
     }
     let outcome = act(scope, action).await;
     scope.ctx.metrics.action(action.kind(), outcome.is_ok());
@@ -190,12 +214,7 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             start,
             is_voter,
         } => pods::create(scope, *member, volume_uid, *start, *is_voter).await,
-        Action::MarkVoter { member, version } => {
-            pods::mark_voter(scope, *member, version, true).await
-        }
-        Action::UnmarkVoter { member, version } => {
-            pods::mark_voter(scope, *member, version, false).await
-        }
+        Action::MarkVoter { member, version } => pods::mark_voter(scope, *member, version).await,
         Action::DeletePod { member, uid, .. } => pods::delete(scope, *member, uid).await,
         Action::Format { member, volume_uid } => members::format(scope, *member, volume_uid).await,
         Action::Initialize { on, voters } => members::initialize(scope, *on, voters).await,
