@@ -45,8 +45,7 @@ fn killed_at(story: fn(&mut World), pass: usize, effects: usize) -> (Vec<String>
         let done = world.pass(&seen, max);
         is_hit |= number == pass && done.len() == effects;
         if number == pass {
-            // The next process knows nothing of Secrets.
-            world.objects.credentials = Default::default();
+            world.replace_operator();
         }
     }
     world.run();
@@ -117,7 +116,7 @@ fn a_founder_whose_volume_goes_at_any_moment_never_votes_on_a_new_one() {
                 let seen = world.look().expect("there is a cluster");
                 world.pass(&seen, if number == pass { effects } else { usize::MAX });
             }
-            world.objects.credentials = Default::default();
+            world.replace_operator();
             world.lose_volume(founder);
             world.run();
             let is_missed = world.waits().iter().any(|wait| wait.contains("m2 is gone"));
@@ -173,7 +172,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
         6 => world.raft.slow.clear(),
         7 => world.tick(7),
         _ => {
-            world.objects.credentials = Default::default();
+            world.replace_operator();
         }
     }
 }

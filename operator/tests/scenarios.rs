@@ -143,7 +143,7 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
                 let effects_max = at.filter(|_| is_next).map_or(usize::MAX, |at| at + 1);
                 let done = world.pass(&seen, effects_max);
                 if effects_max != usize::MAX {
-                    world.objects.credentials = Default::default();
+                    world.replace_operator();
                     return done;
                 }
             }

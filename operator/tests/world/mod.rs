@@ -37,6 +37,8 @@ pub struct World {
     pub cordoned: Vec<String>,
     /// Secrets of the user's that are there.
     pub secrets: Vec<String>,
+    /// A process has just begun: no member has reported to it, and it knows of no Secret.
+    is_new_process: bool,
     counter: u64,
 }
 
@@ -55,6 +57,7 @@ impl World {
             now: Timestamp::from_second(1_795_000_000).unwrap(),
             cordoned: Vec::new(),
             secrets: Vec::new(),
+            is_new_process: false,
             counter: 0,
         }
     }
@@ -97,7 +100,9 @@ impl World {
     /// What an operator sees now.
     pub fn observe(&self) -> Observed {
         let mut observed = self.objects.clone();
-        observed.members = self.raft.reports(&self.objects, &self.disks);
+        if !self.is_new_process {
+            observed.members = self.raft.reports(&self.objects, &self.disks);
+        }
         observed.credentials.client_secret = self.client_secret().map(|name| {
             let state = if self.secrets.contains(&name) {
                 ClientSecret::Good
@@ -111,6 +116,12 @@ impl World {
 
     fn client_secret(&self) -> Option<String> {
         self.cluster.as_ref()?.spec.tls.secret_name.clone()
+    }
+
+    /// The operator dies, and another process takes over.
+    pub fn replace_operator(&mut self) {
+        self.objects.credentials = Credentials::default();
+        self.is_new_process = true;
     }
 
     /// What one operator would do on what it saw.
@@ -131,6 +142,7 @@ impl World {
     /// One pass of an operator that dies after `effects_max` effects. Answers what it did.
     pub fn pass(&mut self, seen: &(TaskStoreCluster, Observed), effects_max: usize) -> Vec<String> {
         let thought = self.think(seen);
+        self.is_new_process = false;
         let mut done = Vec::new();
         if thought.must_record(&seen.0) {
             if effects_max > 0 && self.report(seen, &thought).is_ok() {
