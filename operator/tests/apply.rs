@@ -18,7 +18,7 @@ use operator::error::Error;
 use operator::events::Events;
 use operator::leadership::Role;
 use operator::metrics::Metrics;
-use operator::observe::Observed;
+use operator::observe::{Observed, Start};
 use operator::plan::Action;
 use operator::plan::action::Guard;
 use operator::resources;
@@ -27,6 +27,7 @@ use world::World;
 
 const CLUSTER: &str = "/apis/taskstore.dev/v1alpha1/namespaces/shop/taskstoreclusters/demo";
 const BUDGET: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets/demo";
+const PODS: &str = "/api/v1/namespaces/shop/pods";
 const SECRETS: &str = "/api/v1/namespaces/shop/secrets";
 
 #[derive(Clone, Default)]
@@ -126,14 +127,39 @@ fn budget(cluster: &TaskStoreCluster, min_available: u32) -> Value {
     budget
 }
 
+/// Those of m1 to m3, all counted but perhaps m2.
+fn pods(cluster: &TaskStoreCluster, is_m2_counted: bool) -> Value {
+    let pod = |number: u32| {
+        let identity = resources::pod::Identity {
+            cluster_id: "c",
+            member: MemberId::new(1, number),
+            volume_uid: "v",
+        };
+        let is_voter = number != 2 || is_m2_counted;
+        let mut pod = json!(resources::pod::build(
+            cluster,
+            &identity,
+            "taskstore:1",
+            Start::Serve,
+            is_voter
+        ));
+        pod["metadata"]["uid"] = json!(number.to_string());
+        pod["metadata"]["resourceVersion"] = json!("1");
+        pod
+    };
+    let items: Vec<Value> = (1..=3).map(pod).collect();
+    json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items})
+}
+
 #[tokio::test]
 async fn voters_are_set_only_under_a_budget_that_is_closed_right_now() {
     let (server, context) = serve().await;
     let (cluster, observed) = running();
     server.put(CLUSTER, json!(cluster));
+    server.put(PODS, pods(&cluster, true));
     let change = [Action::SetVoters {
         leader: MemberId::new(1, 1),
-        voters: [MemberId::new(1, 1)].into(),
+        voters: [MemberId::new(1, 1), MemberId::new(1, 2)].into(),
         guard: Guard {
             term: 1,
             log_id: Default::default(),
@@ -156,6 +182,13 @@ async fn voters_are_set_only_under_a_budget_that_is_closed_right_now() {
         );
     }
     server.put(BUDGET, budget(&cluster, 3));
+    server.put(PODS, pods(&cluster, false));
+    let refused = apply(&scope, &change).await;
+    assert!(
+        matches!(refused, Err(Error::Stale { .. })),
+        "m2 was made again and is not counted: {refused:?}"
+    );
+    server.put(PODS, pods(&cluster, true));
     let outcome = apply(&scope, &change).await;
     assert!(
         matches!(outcome, Err(Error::NotConnected { .. })),

@@ -13,17 +13,21 @@ mod members;
 mod objects;
 mod pods;
 
+use std::collections::BTreeSet;
+
+use crds::names::label;
 use crds::{MemberId, TaskStoreCluster};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
+use kube::api::ListParams;
 use tracing::info;
 
 use crate::context::Context;
 use crate::error::{Error, kubernetes};
 use crate::events;
-use crate::observe::{Life, Observed, VolumeState};
+use crate::observe::{Life, Observed, VolumeState, objects as seen};
 use crate::plan::Action;
 use crate::plan::action::Recheck;
 use crate::resources::{cluster_name, namespace};
@@ -113,19 +117,22 @@ async fn recheck_cluster(scope: &Scope<'_>) -> Result<(), Error> {
     }
 }
 
-/// Voters change only while no eviction can be granted, and what a cache shows closed may be open by now.
-async fn recheck_budget(scope: &Scope<'_>) -> Result<(), Error> {
+/// Voters change only while no eviction can be granted, and what a cache shows closed may be open by now, or
+/// a pod made again without its label.
+async fn recheck_budget(scope: &Scope<'_>, voters: &BTreeSet<MemberId>) -> Result<(), Error> {
     let doing = "budget read again";
     let name = crds::names::disruption_budget(scope.name());
-    let found = scope
-        .api::<PodDisruptionBudget>()
-        .get_opt(&name)
-        .await
-        .map_err(kubernetes(doing))?;
-    let is_closed = found.is_some_and(|found| {
-        crate::observe::objects::budget(&found, scope.cluster)
-            .is_closed_for_certain(scope.observed.pods_counted())
-    });
+    let ours = ListParams::default().labels(&format!("{}={}", label::CLUSTER, scope.name()));
+    let (budgets, pods) = (scope.api::<PodDisruptionBudget>(), scope.api::<Pod>());
+    let (budget, pods) =
+        tokio::try_join!(budgets.get_opt(&name), pods.list(&ours)).map_err(kubernetes(doing))?;
+    let pods: Vec<_> = pods
+        .items
+        .iter()
+        .filter_map(|pod| seen::pod(pod, ""))
+        .collect();
+    let is_closed =
+        budget.is_some_and(|found| seen::budget(&found, scope.cluster).allows(voters, pods.iter()));
     if is_closed {
         Ok(())
     } else {
@@ -142,9 +149,7 @@ async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Resul
         .get_opt(&name)
         .await
         .map_err(kubernetes(doing))?;
-    let volume = found
-        .as_ref()
-        .and_then(|claim| crate::observe::objects::volume(claim, ""));
+    let volume = found.as_ref().and_then(|claim| seen::volume(claim, ""));
     match volume {
         Some(volume)
             if volume.uid == uid
@@ -164,8 +169,8 @@ async fn perform(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
     {
         recheck_volume(scope, *member, volume_uid).await?;
     }
-    if action.recheck() == Recheck::Quorum {
-        recheck_budget(scope).await?;
+    if let Action::SetVoters { voters, .. } = action {
+        recheck_budget(scope, voters).await?;
     }
     let outcome = act(scope, action).await;
     scope.ctx.metrics.action(action.kind(), outcome.is_ok());

@@ -14,7 +14,7 @@ pub mod report;
 mod snapshot;
 pub mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::MemberId;
 use jiff::Timestamp;
@@ -163,6 +163,19 @@ impl Budget {
             && self.observed_generation >= self.generation
             && self.disruptions_allowed == 0
             && self.disrupted == 0
+    }
+
+    /// Whether the voters may become these: it is closed for certain, and counts each of them that has a pod.
+    pub fn allows<'a>(
+        &self,
+        voters: &BTreeSet<MemberId>,
+        pods: impl Iterator<Item = &'a Pod> + Clone,
+    ) -> bool {
+        let counted = pods.clone().filter(|pod| pod.is_voter).count();
+        self.is_closed_for_certain(counted)
+            && pods
+                .filter(|pod| voters.contains(&pod.member))
+                .all(|pod| pod.is_voter)
     }
 
     /// Its status is about itself as it is, and counts nobody who has left: lower now, it grants no more

@@ -153,8 +153,8 @@ pub enum Recheck {
     /// The cluster object must still be the version the plan was made for, so that no operator that
     /// came later has recorded an operation that needs what is about to go.
     Cluster,
-    /// The cluster object as above, and the disruption budget: closed for certain. What a cache shows
-    /// closed may have been opened since.
+    /// The cluster object as above, and the disruption budget with the pods that it counts: closed for
+    /// certain. What a cache shows closed may have been opened since.
     Quorum,
     /// The volume must be there with the same UID and not be retired.
     Volume,

@@ -25,12 +25,12 @@ impl World {
         if matches!(action.recheck(), Recheck::Cluster | Recheck::Quorum) {
             self.recheck_cluster(&seen.0)?;
         }
-        if action.recheck() == Recheck::Quorum {
+        if let Action::SetVoters { voters, .. } = action {
             let is_closed = self
                 .objects
                 .budget
                 .as_ref()
-                .is_some_and(|budget| budget.is_closed_for_certain(seen.1.pods_counted()));
+                .is_some_and(|budget| budget.allows(voters, self.objects.pods.values()));
             if !is_closed {
                 return Err(Refused("the budget is open"));
             }
