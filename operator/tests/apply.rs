@@ -143,6 +143,7 @@ fn pods(cluster: &TaskStoreCluster, is_m2_counted: bool) -> Value {
             Start::Serve,
             is_voter
         ));
+        pod["status"] = json!({"phase": "Running"});
         pod["metadata"]["uid"] = json!(number.to_string());
         pod["metadata"]["resourceVersion"] = json!("1");
         pod

@@ -165,17 +165,22 @@ impl Budget {
             && self.disrupted == 0
     }
 
-    /// Whether the voters may become these: it is closed for certain, and counts each of them that has a pod.
+    /// Whether the voters may become these: it is closed for certain, counts each of them that has a pod, and
+    /// a quorum of them has one that runs. A leader's word on who is alive is a little older.
     pub fn allows<'a>(
         &self,
         voters: &BTreeSet<MemberId>,
         pods: impl Iterator<Item = &'a Pod> + Clone,
     ) -> bool {
         let counted = pods.clone().filter(|pod| pod.is_voter).count();
+        let mut theirs = pods.filter(|pod| voters.contains(&pod.member));
+        let running = theirs
+            .clone()
+            .filter(|pod| pod.life == Life::Present && pod.phase == PodPhase::Running)
+            .count();
         self.is_closed_for_certain(counted)
-            && pods
-                .filter(|pod| voters.contains(&pod.member))
-                .all(|pod| pod.is_voter)
+            && running * 2 > voters.len()
+            && theirs.all(|pod| pod.is_voter)
     }
 
     /// Its status is about itself as it is, and counts nobody who has left: lower now, it grants no more
