@@ -204,12 +204,14 @@ pub struct ClientTls {
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// What the scheduler sets aside, at most 16 entries. Default `cpu: 100m, memory: 512Mi`: a member
-    /// without any would be the first that a node short of memory evicts.
+    /// without any would be the first that a node short of memory evicts. May change; running members keep
+    /// what they were made with.
     #[serde(default = "default_requests")]
     #[schemars(extend("maxProperties" = 16))]
     pub requests: BTreeMap<String, Quantity>,
 
-    /// What a member may not pass, at most 16 entries. Default none.
+    /// What a member may not pass, at most 16 entries. Default none. May change; running members keep what
+    /// they were made with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub limits: BTreeMap<String, Quantity>,
@@ -229,26 +231,27 @@ impl Default for Resources {
 #[serde(rename_all = "camelCase")]
 pub struct Scheduling {
     /// Soft (default): members spread over zones, then nodes, and share one only when they must.
-    /// Required: a member that cannot have a zone and a node of its own waits as Pending.
+    /// Required: a member that cannot have a zone and a node of its own waits as Pending. May change.
     #[serde(default)]
     pub spread: Spread,
 
-    /// Labels a node must carry, at most 32. Default none.
+    /// Labels a node must carry, at most 32. Default none. May change.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub node_selector: BTreeMap<String, String>,
 
     /// Taints that members tolerate besides not-ready and unreachable, which they always tolerate;
-    /// at most 32. Default none.
+    /// at most 32. Default none. May change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
 
-    /// Affinity of the members' pods. Default none.
+    /// Affinity of the members' pods. Default none. May change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
 
     /// Priority class of the members' pods, at most 253 characters. Default: the cluster's default.
+    /// May change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,

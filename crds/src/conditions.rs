@@ -93,8 +93,6 @@ words! {
         Healing,
 
         // Progressing, while it waits.
-        /// For volumes to be bound.
-        WaitingForVolumes,
         /// For pods to be scheduled and started.
         WaitingForPods,
         /// For a pod to be gone.
@@ -111,7 +109,7 @@ words! {
         WaitingForMembership,
         /// For leadership to move to another member.
         WaitingForHandOver,
-        /// For the closed disruption budget to be observed.
+        /// For the disruption budget's status to show the pods as they are.
         WaitingForBudget,
         /// For evictions that were granted before the budget closed.
         WaitingForEvictions,
@@ -141,6 +139,8 @@ words! {
         MemberDamaged,
         /// A volume is gone or is not the one the member was bound to.
         VolumeLost,
+        /// A volume is labelled retired while its member still belongs to the store.
+        VolumeRetired,
         /// A member's pod cannot be scheduled, often because its local volume's node is drained.
         MemberUnschedulable,
         /// Two voters run on one node.

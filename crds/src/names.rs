@@ -19,10 +19,6 @@ pub const HEALTH_PORT: u16 = 7403;
 pub const MEMBER_CONTAINER: &str = "taskstore";
 /// The volume that holds a member's data, in every pod.
 pub const DATA_VOLUME: &str = "data";
-/// The volume with the member's own certificate and the CA bundle of peers and admin.
-pub const PEER_TLS_VOLUME: &str = "peer-tls";
-/// The volume with the certificate of the client port.
-pub const CLIENT_TLS_VOLUME: &str = "client-tls";
 
 /// Labels of what we make. All of them are indexed by the API server; facts that nobody selects by
 /// are annotations.
@@ -37,8 +33,8 @@ pub mod label {
     pub const CLUSTER_ID: &str = "taskstore.dev/cluster-id";
     pub const INCARNATION: &str = "taskstore.dev/incarnation";
     pub const MEMBER_ID: &str = "taskstore.dev/member-id";
-    /// On the pod of a voter: what the disruption budget selects. Set before a promotion, removed
-    /// after the removal has committed.
+    /// On the pod of a voter: what the disruption budget selects. Set before a promotion; it goes
+    /// with the pod, which is deleted after the removal has committed.
     pub const VOTER: &str = "taskstore.dev/voter";
     /// On a volume that has been stamped: an empty directory behind it is a lost volume.
     pub const FORMATTED: &str = "taskstore.dev/formatted";

@@ -16,7 +16,7 @@ const STRING_CHARS_MAX: u64 = 1024;
 const LIST_ITEMS_MAX: u64 = 256;
 const MAP_ENTRIES_MAX: u64 = 64;
 
-/// A quantity that is not negative, as a string; as a number the API server needs no pattern.
+/// A quantity that is not negative, as a string. A number meets no pattern and has a minimum instead.
 const QUANTITY_PATTERN: &str =
     r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
 
@@ -104,6 +104,7 @@ fn bound(node: &mut Map<String, Value>) {
     if node.get("x-kubernetes-int-or-string") == Some(&json!(true)) {
         node.remove("type");
         node.insert("pattern".into(), json!(QUANTITY_PATTERN));
+        node.insert("minimum".into(), json!(0));
         node.insert("maxLength".into(), json!(64));
         node.insert(
             "anyOf".into(),

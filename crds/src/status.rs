@@ -76,9 +76,11 @@ pub struct Identity {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Membership {
+    /// Members that vote, ordered by id.
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub voters: Vec<MemberId>,
+    /// Members that follow the log and do not vote, ordered by id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub learners: Vec<MemberId>,
@@ -94,7 +96,9 @@ pub struct Membership {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 pub struct LogId {
+    /// Term of the leader that wrote the entry.
     pub term: u64,
+    /// Position of the entry in the log.
     pub index: u64,
 }
 
@@ -102,24 +106,31 @@ pub struct LogId {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberStatus {
+    /// Raft id: incarnation · 2³² + number; never given twice.
     pub id: MemberId,
+    /// Name of its pod, and of its volume claim.
     #[schemars(length(max = 63))]
     pub pod: String,
     /// UID of the one volume this member has for life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     pub pvc_uid: Option<String>,
+    /// Node that its pod runs on, or ran on last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node: Option<String>,
+    /// Zone of that node, as the pod's topology label says; absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub zone: Option<String>,
+    /// What it is in the configuration: Joining, Learner, Voter or Leaving.
     pub role: Role,
+    /// How it is, by the leader's word first, then by its own.
     pub health: Health,
     /// Since when role and health are what they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// Version of TaskStore that it runs, as it last reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub version: Option<String>,
@@ -157,12 +168,15 @@ pub struct Operation {
     /// The same id gives the same reserved member numbers, so a retry makes no second set.
     #[schemars(length(max = 64))]
     pub id: String,
+    /// What is changed: Bootstrap, Adopt, ScaleOut or ScaleIn.
     pub kind: OperationKind,
+    /// How far it has come; what it waits for is in the condition Progressing.
     pub step: Step,
     /// The members that come or go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub members: Vec<MemberId>,
+    /// When it was first recorded; it goes on from there under every later operator.
     pub started_at: Time,
     /// When the condition Progressing starts to complain. Nothing is given up then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,6 +229,7 @@ pub struct Template {
     /// Hash of the rendered pod without its images.
     #[schemars(length(max = 64))]
     pub hash: String,
+    /// Image of the members' container, of the first of them.
     #[schemars(length(max = 512))]
     pub image: String,
 }

@@ -104,16 +104,49 @@ fn objects_that_hold_defaults_default_to_an_empty_object() {
     });
 }
 
+/// What is embedded from Kubernetes has its own words.
+fn is_own(path: &str) -> bool {
+    let embedded = ["affinity.", "tolerations[]", "conditions[]"];
+    let is_below = path.starts_with(".spec.") || path.starts_with(".status.");
+    is_below && !embedded.iter().any(|part| path.contains(part))
+}
+
 #[test]
-fn every_field_of_the_spec_is_documented() {
+fn every_field_of_spec_and_status_is_documented() {
     every_node(|path, node| {
-        let own = path.starts_with(".spec")
-            && !path.contains("affinity")
-            && !path.contains("tolerations");
         let words = node["description"].as_str().unwrap_or_default();
         assert!(
-            !own || path.ends_with("[]") || words.len() > 20,
+            !is_own(path) || path.ends_with("[]") || words.len() > 20,
             "{path} is not documented: {words:?}"
         );
     });
+}
+
+#[test]
+fn every_setting_says_its_default_and_whether_it_may_change() {
+    every_node(|path, node| {
+        let is_setting = is_own(path) && path.starts_with(".spec.") && !path.contains("[]");
+        if is_setting && node["properties"].is_null() {
+            let words = node["description"].as_str().unwrap_or_default();
+            for either in [["Default", "default"], ["May ", "Never changes"]] {
+                assert!(
+                    either.iter().any(|word| words.contains(word)),
+                    "{path} does not say {either:?}: {words}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn no_quantity_is_negative_as_a_string_or_as_a_number() {
+    let mut quantities = 0;
+    every_node(|path, node| {
+        if !node["x-kubernetes-int-or-string"].is_null() {
+            quantities += 1;
+            assert_eq!(node["minimum"], 0, "{path}");
+            assert!(node["pattern"].is_string(), "{path}");
+        }
+    });
+    assert!(quantities >= 4, "{quantities}");
 }

@@ -28,7 +28,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::clients::members::Key;
 use crate::context::Context;
@@ -195,7 +195,7 @@ where
                         let _ = waker.send(cluster).await;
                     }
                 }
-                Err(error) => debug!(kind = %K::kind(&()), %error, "watch interrupted"),
+                Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted"),
             }
         }
     });

@@ -21,6 +21,11 @@ pub enum Error {
     /// Garbage collection has not come to it yet.
     #[error("{kind} {name} still belongs to an earlier cluster of this name")]
     Earlier { kind: &'static str, name: String },
+    #[error(
+        "the authority in Secret {name} is gone, and {certificate} still carries one that it signed; put the Secret \
+         back from a backup, or delete the members' certificates to have a new authority made"
+    )]
+    AuthorityLost { name: String, certificate: String },
     #[error("{doing} {}: {} ({:?})", short(*member), source.message(), source.code())]
     Member {
         member: MemberId,
@@ -47,6 +52,7 @@ impl Error {
             Self::Stale { .. } => "stale",
             Self::NameTaken { .. } => "name_taken",
             Self::Earlier { .. } => "earlier",
+            Self::AuthorityLost { .. } => "authority_lost",
             Self::Member { .. } => "member",
             Self::NotConnected { .. } => "not_connected",
             Self::Certificate(_) => "certificate",
@@ -62,7 +68,9 @@ impl Error {
             }
             Self::NameTaken { .. } => Some(crds::Reason::NameTaken),
             Self::Member { .. } => Some(crds::Reason::WaitingForMembers),
-            Self::Certificate(_) => Some(crds::Reason::WaitingForCertificates),
+            Self::Certificate(_) | Self::AuthorityLost { .. } => {
+                Some(crds::Reason::WaitingForCertificates)
+            }
             Self::Stale { .. } | Self::Earlier { .. } | Self::NotConnected { .. } => None,
         }
     }

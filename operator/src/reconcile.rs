@@ -81,6 +81,11 @@ async fn pass(
     )
     .await
     .map_err(kubernetes("observe"))?;
+    ctx.held(&key, |held| {
+        held.facts
+            .client_secret
+            .clone_from(&observed.credentials.client_secret);
+    });
 
     let plan = plan(cluster, &observed, now);
     let done = if plan.must_record(cluster) {

@@ -2,8 +2,9 @@
 
 mod world;
 
-use crds::MemberId;
 use crds::cluster::VolumePolicy;
+use crds::conditions::get;
+use crds::{ConditionType, MemberId};
 use operator::observe::{Life, PeerHealth, PodPhase};
 use operator::plan::action::{Guard, PodEnd};
 use operator::plan::{Action, Plan, Progress, Waiting};
@@ -245,4 +246,106 @@ fn an_empty_status_is_not_taken_for_a_new_cluster_while_nobody_leads() {
     let plan = world.think(&seen);
     assert_eq!(plan.progress.identity, None);
     assert_eq!(plan.waiting, vec![Waiting::LostStatusWithoutLeader]);
+}
+
+#[test]
+fn a_budget_that_was_opened_behind_the_cache_stops_a_change_of_voters() {
+    let mut world = running(3);
+    world.edit(|cluster| cluster.spec.replicas = 5);
+    let promotion = until(&mut world, |action| {
+        matches!(action, Action::SetVoters { .. })
+    });
+    let seen = world.look().expect("there is a cluster");
+    world.objects.budget.as_mut().unwrap().min_available = 2;
+    world.turn();
+    assert_eq!(
+        world.effect(&seen, &promotion),
+        Err(world::Refused("the budget is open"))
+    );
+}
+
+#[test]
+fn a_budget_stays_closed_while_its_status_counts_a_member_that_left() {
+    let mut world = running(3);
+    let budget = world.objects.budget.as_mut().unwrap();
+    (budget.min_available, budget.healthy) = (5, 5);
+    assert_eq!(decided(&world), (vec![], vec![Waiting::Budget]));
+
+    let budget = world.objects.budget.as_mut().unwrap();
+    budget.healthy = 3;
+    let version = budget.object.version.clone();
+    assert_eq!(
+        decided(&world).0,
+        vec![Action::SetBudget {
+            min_available: 2,
+            version
+        }]
+    );
+}
+
+#[test]
+fn an_operation_wakes_the_operator_when_it_becomes_overdue() {
+    let mut world = running(3);
+    world.edit(|cluster| cluster.spec.replicas = 5);
+    world.raft.slow.insert(m(5));
+    world.run();
+    let seen = world.look().expect("there is a cluster");
+    let status = seen.0.status.clone().unwrap();
+    let deadline = status.operation.unwrap().deadline.unwrap().0;
+    assert_eq!(world.think(&seen).wake_at, Some(deadline));
+
+    world.now = deadline;
+    world.run();
+    let status = world.look().expect("still").0.status.unwrap();
+    let progressing = get(&status.conditions, ConditionType::Progressing).unwrap();
+    assert_eq!(progressing.reason, "OperationOverdue");
+}
+
+#[test]
+fn a_changed_secret_of_the_client_port_is_called_not_rolled_out() {
+    let mut world = running(3);
+    world.secrets.push("web".into());
+    world.edit(|cluster| cluster.spec.tls.secret_name = Some("web".into()));
+    world.run();
+    let status = world.look().expect("there is a cluster").0.status.unwrap();
+    let progressing = get(&status.conditions, ConditionType::Progressing).unwrap();
+    assert_eq!(progressing.reason, "ChangeNotRolledOut");
+}
+
+#[test]
+fn a_scale_out_that_is_taken_back_looks_for_learners_that_were_just_ordered() {
+    let mut world = running(3);
+    world.edit(|cluster| cluster.spec.replicas = 5);
+    let order = until(&mut world, |action| {
+        matches!(action, Action::AddLearners { .. })
+    });
+    let before = world.look().expect("there is a cluster");
+    world.effect(&before, &order).unwrap();
+    world.edit(|cluster| cluster.spec.replicas = 3);
+    // What the leader says is older than what it did.
+    let mut seen = world.look().expect("still");
+    seen.1.members = before.1.members;
+    let plan = world.think(&seen);
+    assert!(plan.progress.operation.is_some(), "it is not over");
+
+    world.run();
+    assert_eq!(world.raft.config.clone().unwrap().learners, [].into());
+}
+
+#[test]
+fn a_learner_that_was_let_go_is_not_added_again_under_its_id() {
+    let mut world = running(3);
+    world.edit(|cluster| cluster.spec.replicas = 5);
+    world.raft.slow.insert(m(5));
+    world.run();
+    world.edit(|cluster| cluster.spec.replicas = 3);
+    let removal = until(&mut world, |action| {
+        matches!(action, Action::RemoveLearners { .. })
+    });
+    let seen = world.look().expect("there is a cluster");
+    world.effect(&seen, &removal).unwrap();
+    world.edit(|cluster| cluster.spec.replicas = 5);
+    world.run();
+    let voters = world.raft.config.clone().unwrap().voters;
+    assert_eq!(voters, [1, 2, 3, 6, 7].map(m).into());
 }

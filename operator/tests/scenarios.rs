@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crds::MemberId;
 use crds::cluster::VolumePolicy;
-use operator::observe::{Life, PodPhase};
-use world::World;
+use operator::observe::{Drift, Life, PodPhase, VolumeState};
+use world::{Disk, World};
 
 fn member(word: &str) -> MemberId {
     MemberId::new(
@@ -98,16 +98,56 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
             let disk = world.disks.get_mut(&uid).expect("a disk");
             (disk.stamped, disk.known) = (false, None);
         }
-        ["lose", "volume", who] => {
+        ["lose", "volume", who] => world.lose_volume(member(who)),
+        // Somebody made the claim again, with its labels: another volume under the old name.
+        ["exchange", "volume", who] => {
             let name = world
                 .objects
                 .volume_of(member(who))
                 .expect("a volume")
                 .name
                 .clone();
-            let volume = world.objects.volumes.remove(&name).expect("it was found");
+            let uid = world.fresh("uid");
+            let volume = world.objects.volumes.get_mut(&name).expect("it was found");
             world.disks.remove(&volume.uid);
+            world.disks.insert(uid.clone(), Disk::default());
+            volume.uid = uid;
             world.pod_mut(member(who)).life = Life::Deleting;
+        }
+        // A person labels a volume, or takes the label off.
+        ["retire", who] => world.label_volume(member(who), VolumeState::Retired),
+        ["unretire", who] => world.label_volume(member(who), VolumeState::Formatted),
+        ["tls", secret] => {
+            let secret = (*secret).to_owned();
+            world.edit(|cluster| cluster.spec.tls.secret_name = Some(secret));
+        }
+        ["secret", name] => world.secrets.push((*name).to_owned()),
+        ["narrow", "budget"] => {
+            let version = world.fresh("v");
+            let budget = world.objects.budget.as_mut().expect("a budget");
+            budget.object.drift = Drift::Changed;
+            budget.object.version = version;
+        }
+        // The operator dies right after the effect that starts with these words.
+        ["die", "after", words @ ..] => {
+            let last = words.join(" ");
+            for _ in 0..60 {
+                world.turn();
+                let seen = world.look().expect("there is a cluster");
+                let planned = world.think(&seen);
+                let at = planned
+                    .actions
+                    .iter()
+                    .position(|action| action.to_string().starts_with(&last));
+                let is_next = !planned.must_record(&seen.0);
+                let effects_max = at.filter(|_| is_next).map_or(usize::MAX, |at| at + 1);
+                let done = world.pass(&seen, effects_max);
+                if effects_max != usize::MAX {
+                    world.replace_operator();
+                    return done;
+                }
+            }
+            panic!("it never came to: {last}");
         }
         ["lose", "status"] => world.edit(|cluster| cluster.status = None),
         ["delete", "cluster"] => world.delete_cluster(),

@@ -50,23 +50,27 @@ listed or watched: RBAC knows no labels, so that would open every Secret of the 
   verbs: [get, list, watch]
 - apiGroups: [taskstore.dev]
   resources: [taskstoreclusters/status]
-  verbs: [update, patch]
-# To be named as the owner that blocks a deletion, where the API server checks it.
-- apiGroups: [taskstore.dev]
-  resources: [taskstoreclusters/finalizers]
   verbs: [update]
-# Members: a pod and a volume each, their Services, and the account their pods run under.
+# Members: a pod and a volume each.
 - apiGroups: [""]
-  resources: [pods, persistentvolumeclaims, services, serviceaccounts]
+  resources: [pods, persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
+# Their Services, and the account their pods run under; garbage collection takes them away.
+- apiGroups: [""]
+  resources: [services, serviceaccounts]
+  verbs: [get, list, watch, create, patch]
 # The disruption budget of each cluster.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
-# Certificates and keys, and the CA that clients trust: by name, never listed or watched.
+  verbs: [get, list, watch, create, update, delete]
+# Certificates and keys: by name, never listed or watched.
 - apiGroups: [""]
-  resources: [secrets, configmaps]
-  verbs: [get, create, update, patch, delete]
+  resources: [secrets]
+  verbs: [get, create, update, delete]
+# The CA that clients trust: by name as well.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, update]
 # What happened, for kubectl describe.
 - apiGroups: [events.k8s.io]
   resources: [events]

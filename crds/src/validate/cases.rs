@@ -174,6 +174,13 @@ fn creates() -> Vec<Case> {
             Accepted,
         ),
         create(
+            "a negative number of processors",
+            json!({"resources": {"requests": {"cpu": -1}}}),
+            OutOfSchema {
+                field: "spec.resources.requests",
+            },
+        ),
+        create(
             "only limits",
             json!({"resources": {"limits": {"cpu": "2", "memory": "1Gi"}}}),
             Accepted,

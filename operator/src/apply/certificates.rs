@@ -14,7 +14,7 @@ use crate::certificates::{self, LEAF_LIFE, LEAF_RENEW_BEFORE, Pair};
 use crate::context::Held;
 use crate::error::{Error, kubernetes};
 use crate::observe::objects::owner;
-use crate::observe::{Authority, Owner};
+use crate::observe::{Authority, Owner, VolumeState};
 use crate::resources::secret;
 
 /// The authority of this cluster: kept with its volumes, and made anew when none of them is left.
@@ -28,7 +28,16 @@ pub async fn ensure_authority(scope: &Scope<'_>) -> Result<(), Error> {
     {
         Some(known) if is_of_cluster(scope, found.as_ref()) => known,
         _ => {
-            let minted = certificates::authority(&scope.cluster_id, now)?;
+            let minted = match scope
+                .ctx
+                .held(&scope.key(), |known| known.authority.clone())
+            {
+                Some(known) => known,
+                None => {
+                    check_replaceable(scope, &name).await?;
+                    certificates::authority(&scope.cluster_id, now)?
+                }
+            };
             let wanted = secret::authority(scope.cluster, &scope.cluster_id, &minted);
             write(scope, found.as_ref(), wanted).await?;
             // Another operator may have been first: what is stored counts.
@@ -53,7 +62,6 @@ pub async fn ensure_authority(scope: &Scope<'_>) -> Result<(), Error> {
         }
         known.facts.authority = Some(Authority {
             cluster_id: scope.cluster_id.clone(),
-            expires: now.checked_add(LEAF_LIFE).unwrap_or(now),
             owner: stored_owner,
         });
         known.tls = Some(ClientTls {
@@ -64,6 +72,36 @@ pub async fn ensure_authority(scope: &Scope<'_>) -> Result<(), Error> {
         known.authority = Some(held);
     });
     Ok(())
+}
+
+/// Members that trust different authorities refuse each other. So a lost one is made anew only while the
+/// store was never initialized, or when no member has a certificate of it any more.
+async fn check_replaceable(scope: &Scope<'_>, authority: &str) -> Result<(), Error> {
+    let status = scope.cluster.status.as_ref();
+    let identity = status.and_then(|status| status.identity.as_ref());
+    if identity.is_some_and(|identity| !identity.initialized) {
+        return Ok(());
+    }
+    let members = scope.observed.volumes.values().filter(|volume| {
+        volume.state != VolumeState::Retired && volume.cluster_id == scope.cluster_id
+    });
+    for volume in members {
+        let certificate = names::member_secret(scope.name(), volume.member);
+        let found = read(scope, &certificate).await?;
+        if found.is_some_and(|found| is_of_an_authority(&found, uid(scope))) {
+            return Err(Error::AuthorityLost {
+                name: authority.to_owned(),
+                certificate,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Certificates of an earlier cluster are about to be collected and hold nobody together.
+fn is_of_an_authority(found: &Secret, cluster_uid: &str) -> bool {
+    owner(&found.metadata, cluster_uid) != Owner::Other
+        && entry(found, secret::CA_CERTIFICATE).is_some()
 }
 
 /// The CA that clients trust, in a ConfigMap that anybody of the namespace may read.
@@ -134,7 +172,12 @@ pub async fn ensure_member(scope: &Scope<'_>, member: MemberId) -> Result<(), Er
 
 pub async fn delete_member(scope: &Scope<'_>, member: MemberId) -> Result<(), Error> {
     let name = names::member_secret(scope.name(), member);
-    delete::<Secret>(scope, "certificate deleted", &name, None).await?;
+    if let Some(found) = read(scope, &name).await? {
+        let uid = found.metadata.uid.clone().unwrap_or_default();
+        if is_labelled(scope, &found) {
+            delete::<Secret>(scope, "certificate deleted", &name, &uid).await?;
+        }
+    }
     scope.ctx.held(&scope.key(), |held| {
         held.facts.member_expires.remove(&member);
     });
@@ -195,11 +238,7 @@ async fn write(scope: &Scope<'_>, found: Option<&Secret>, mut wanted: Secret) ->
         return create(scope, "secret created", &wanted, "Secret").await;
     };
     let name = wanted.metadata.name.clone().unwrap_or_default();
-    let is_labelled =
-        found.metadata.labels.as_ref().is_some_and(|labels| {
-            labels.get(label::CLUSTER).map(String::as_str) == Some(scope.name())
-        });
-    if !is_labelled {
+    if !is_labelled(scope, found) {
         return Err(Error::NameTaken {
             kind: "Secret",
             name,
@@ -212,6 +251,13 @@ async fn write(scope: &Scope<'_>, found: Option<&Secret>, mut wanted: Secret) ->
         .await
         .map_err(kubernetes("secret replaced"))?;
     Ok(())
+}
+
+/// Whether a Secret was made for a cluster of this name.
+fn is_labelled(scope: &Scope<'_>, found: &Secret) -> bool {
+    let labels = found.metadata.labels.as_ref();
+    labels
+        .is_some_and(|labels| labels.get(label::CLUSTER).map(String::as_str) == Some(scope.name()))
 }
 
 /// `whenDeleted` decides whether the authority goes with the cluster.

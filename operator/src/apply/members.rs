@@ -15,8 +15,6 @@ use crate::plan::action::{Guard, short};
 
 /// A change waits for its commit; after this the next report tells how it ended.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// Its refusals are about the volume, and no guard of ours.
-const FORMAT: &str = "format";
 /// A member that refuses its format order is not asked again at once.
 const FORMAT_RETRY: Duration = Duration::from_secs(1);
 
@@ -27,7 +25,7 @@ pub async fn format(scope: &Scope<'_>, member: MemberId, volume_uid: &str) -> Re
         member_id: member.0,
         volume_uid: volume_uid.to_owned(),
     };
-    let doing = FORMAT;
+    let doing = "format";
     let request = timed(v1::FormatRequest {
         identity: Some(identity),
     });
@@ -178,16 +176,30 @@ fn timed<T>(message: T) -> tonic::Request<T> {
     request
 }
 
-/// A guard that did not hold says that we were late; everything else is told to people.
+/// A guard that did not hold says that we were late. Everything else is told to people, and asked for again
+/// with pauses: what a member refuses for good must not become a busy loop.
 fn refused(member: MemberId, doing: &'static str) -> impl FnOnce(tonic::Status) -> Error {
     move |source| match source.code() {
-        tonic::Code::FailedPrecondition | tonic::Code::Aborted if doing != FORMAT => {
-            Error::Stale { doing }
-        }
+        tonic::Code::Aborted => Error::Stale { doing },
         _ => Error::Member {
             member,
             doing,
             source: Box::new(source),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_outdated_order_is_stale_and_a_refused_one_has_a_reason() {
+        let outdated = refused(MemberId(1), "set voters")(tonic::Status::aborted("term 3, not 2"));
+        assert!(matches!(outdated, Error::Stale { .. }), "{outdated}");
+        let no = tonic::Status::failed_precondition("m4 is no learner");
+        let error = refused(MemberId(1), "set voters")(no);
+        assert_eq!(error.reason(), Some(crds::Reason::WaitingForMembers));
+        assert!(error.to_string().contains("m4 is no learner"), "{error}");
     }
 }

@@ -13,16 +13,21 @@ mod members;
 mod objects;
 mod pods;
 
+use std::collections::BTreeSet;
+
+use crds::names::label;
 use crds::{MemberId, TaskStoreCluster};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
+use kube::api::ListParams;
 use tracing::info;
 
 use crate::context::Context;
 use crate::error::{Error, kubernetes};
 use crate::events;
-use crate::observe::{Life, Observed, VolumeState};
+use crate::observe::{Life, Observed, VolumeState, objects as seen};
 use crate::plan::Action;
 use crate::plan::action::Recheck;
 use crate::resources::{cluster_name, namespace};
@@ -82,7 +87,7 @@ impl<'a> Scope<'a> {
 pub async fn apply(scope: &Scope<'_>, actions: &[Action]) -> Result<(), Error> {
     if actions
         .iter()
-        .any(|action| action.recheck() == Recheck::Cluster)
+        .any(|action| matches!(action.recheck(), Recheck::Cluster | Recheck::Quorum))
     {
         recheck_cluster(scope).await?;
     }
@@ -112,6 +117,29 @@ async fn recheck_cluster(scope: &Scope<'_>) -> Result<(), Error> {
     }
 }
 
+/// Voters change only while no eviction can be granted, and what a cache shows closed may be open by now, or
+/// a pod made again without its label.
+async fn recheck_budget(scope: &Scope<'_>, voters: &BTreeSet<MemberId>) -> Result<(), Error> {
+    let doing = "budget read again";
+    let name = crds::names::disruption_budget(scope.name());
+    let ours = ListParams::default().labels(&format!("{}={}", label::CLUSTER, scope.name()));
+    let (budgets, pods) = (scope.api::<PodDisruptionBudget>(), scope.api::<Pod>());
+    let (budget, pods) =
+        tokio::try_join!(budgets.get_opt(&name), pods.list(&ours)).map_err(kubernetes(doing))?;
+    let pods: Vec<_> = pods
+        .items
+        .iter()
+        .filter_map(|pod| seen::pod(pod, ""))
+        .collect();
+    let is_closed =
+        budget.is_some_and(|found| seen::budget(&found, scope.cluster).allows(voters, pods.iter()));
+    if is_closed {
+        Ok(())
+    } else {
+        Err(Error::Stale { doing })
+    }
+}
+
 /// A pod on a retired or exchanged volume must not start: retired members together could elect each other.
 async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
     let doing = "volume read again";
@@ -121,9 +149,7 @@ async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Resul
         .get_opt(&name)
         .await
         .map_err(kubernetes(doing))?;
-    let volume = found
-        .as_ref()
-        .and_then(|claim| crate::observe::objects::volume(claim, ""));
+    let volume = found.as_ref().and_then(|claim| seen::volume(claim, ""));
     match volume {
         Some(volume)
             if volume.uid == uid
@@ -142,6 +168,9 @@ async fn perform(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
     } = action
     {
         recheck_volume(scope, *member, volume_uid).await?;
+    }
+    if let Action::SetVoters { voters, .. } = action {
+        recheck_budget(scope, voters).await?;
     }
     let outcome = act(scope, action).await;
     scope.ctx.metrics.action(action.kind(), outcome.is_ok());
@@ -190,12 +219,7 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             start,
             is_voter,
         } => pods::create(scope, *member, volume_uid, *start, *is_voter).await,
-        Action::MarkVoter { member, version } => {
-            pods::mark_voter(scope, *member, version, true).await
-        }
-        Action::UnmarkVoter { member, version } => {
-            pods::mark_voter(scope, *member, version, false).await
-        }
+        Action::MarkVoter { member, version } => pods::mark_voter(scope, *member, version).await,
         Action::DeletePod { member, uid, .. } => pods::delete(scope, *member, uid).await,
         Action::Format { member, volume_uid } => members::format(scope, *member, volume_uid).await,
         Action::Initialize { on, voters } => members::initialize(scope, *on, voters).await,

@@ -87,15 +87,12 @@ pub async fn delete<K: Written>(
     scope: &Scope<'_>,
     doing: &'static str,
     name: &str,
-    uid: Option<&str>,
+    uid: &str,
 ) -> Result<(), Error> {
-    let mut parameters = DeleteParams::background();
-    if let Some(uid) = uid {
-        parameters = parameters.preconditions(Preconditions {
-            uid: Some(uid.to_owned()),
-            resource_version: None,
-        });
-    }
+    let parameters = DeleteParams::background().preconditions(Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    });
     match scope.api::<K>().delete(name, &parameters).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -194,15 +191,22 @@ pub async fn create_budget(scope: &Scope<'_>, min_available: u32) -> Result<(), 
 }
 
 pub async fn set_budget(scope: &Scope<'_>, min_available: u32, version: &str) -> Result<(), Error> {
-    let budget = resources::disruption_budget::build(scope.cluster, min_available);
-    let mut spec = json!(budget.spec);
-    // A merge patch keeps what it does not name: somebody's maxUnavailable would exclude ours.
-    spec["maxUnavailable"] = Value::Null;
-    let change = json!({ "spec": spec });
-    patch::<PodDisruptionBudget>(scope, "budget set", &budget.name_any(), version, change).await
+    let doing = "budget set";
+    let mut budget = resources::disruption_budget::build(scope.cluster, min_available);
+    budget.metadata.resource_version = Some(version.to_owned());
+    // A patch keeps what it does not name: somebody's maxUnavailable, or one more label in the selector.
+    let replaced = scope
+        .api::<PodDisruptionBudget>()
+        .replace(&budget.name_any(), &PostParams::default(), &budget)
+        .await;
+    match replaced {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Err(Error::Stale { doing }),
+        Err(error) => Err(kubernetes(doing)(error)),
+    }
 }
 
 pub async fn delete_budget(scope: &Scope<'_>, uid: &str) -> Result<(), Error> {
     let name = crds::names::disruption_budget(scope.name());
-    delete::<PodDisruptionBudget>(scope, "budget deleted", &name, Some(uid)).await
+    delete::<PodDisruptionBudget>(scope, "budget deleted", &name, uid).await
 }

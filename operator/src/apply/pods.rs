@@ -38,7 +38,7 @@ pub async fn retire_volume(
 
 pub async fn delete_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
     let name = names::volume_claim(scope.name(), member);
-    delete_object::<PersistentVolumeClaim>(scope, "volume deleted", &name, Some(uid)).await
+    delete_object::<PersistentVolumeClaim>(scope, "volume deleted", &name, uid).await
 }
 
 pub async fn create(
@@ -63,31 +63,15 @@ pub async fn create(
     create_object(scope, "pod created", &pod, "Pod").await
 }
 
-pub async fn mark_voter(
-    scope: &Scope<'_>,
-    member: MemberId,
-    version: &str,
-    is_voter: bool,
-) -> Result<(), Error> {
-    let value = if is_voter {
-        json!(label::TRUE)
-    } else {
-        Value::Null
-    };
+pub async fn mark_voter(scope: &Scope<'_>, member: MemberId, version: &str) -> Result<(), Error> {
+    let change = labels(label::VOTER, json!(label::TRUE));
     let name = names::pod(scope.name(), member);
-    patch::<Pod>(
-        scope,
-        "voter label set",
-        &name,
-        version,
-        labels(label::VOTER, value),
-    )
-    .await
+    patch::<Pod>(scope, "voter label set", &name, version, change).await
 }
 
 pub async fn delete(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
     let name = names::pod(scope.name(), member);
-    delete_object::<Pod>(scope, "pod deleted", &name, Some(uid)).await
+    delete_object::<Pod>(scope, "pod deleted", &name, uid).await
 }
 
 fn labels(key: &str, value: Value) -> Value {

@@ -120,7 +120,7 @@ impl Candidate {
     }
 
     async fn look_and_write(&mut self, started: Instant) -> Result<bool, kube::Error> {
-        self.look(started).await?;
+        self.look().await?;
         let me = self.settings.identity.clone();
         let decision = decide(
             &me,
@@ -143,7 +143,7 @@ impl Candidate {
         };
         match written {
             Ok(lease) => {
-                self.note(lease, started);
+                self.note(lease);
                 self.renewed_at = Some(started);
                 Ok(true)
             }
@@ -155,15 +155,17 @@ impl Candidate {
         }
     }
 
-    async fn look(&mut self, now: Instant) -> Result<(), kube::Error> {
+    async fn look(&mut self) -> Result<(), kube::Error> {
         match self.leases.get_opt(&self.settings.name).await? {
-            Some(lease) => self.note(lease, now),
+            Some(lease) => self.note(lease),
             None => self.seen = None,
         }
         Ok(())
     }
 
-    fn note(&mut self, lease: Lease, now: Instant) {
+    /// Dated by the answer: counted from the request, another holder's term would end too early.
+    fn note(&mut self, lease: Lease) {
+        let now = Instant::now();
         let record = record(&lease);
         let observed = match self.seen.take() {
             Some((seen, _)) => seen.then(record, now),

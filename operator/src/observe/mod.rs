@@ -14,7 +14,7 @@ pub mod report;
 mod snapshot;
 pub mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::MemberId;
 use jiff::Timestamp;
@@ -148,6 +148,9 @@ pub struct Budget {
     pub generation: i64,
     pub observed_generation: i64,
     pub disruptions_allowed: i32,
+    /// Pods it selects, and how many of them are healthy: Ready, not on their way out.
+    pub expected: usize,
+    pub healthy: usize,
     /// Pods whose eviction was granted and that are not gone yet.
     pub disrupted: usize,
 }
@@ -155,10 +158,35 @@ pub struct Budget {
 impl Budget {
     /// No eviction can be granted any more, and none that was granted is under way.
     pub fn is_closed_for_certain(&self, pods_counted: usize) -> bool {
-        self.min_available as usize >= pods_counted
+        self.object.drift == Drift::None
+            && self.min_available as usize >= pods_counted.max(self.expected)
             && self.observed_generation >= self.generation
             && self.disruptions_allowed == 0
             && self.disrupted == 0
+    }
+
+    /// Whether the voters may become these: it is closed for certain, counts each of them that has a pod, and
+    /// a quorum of them has one that runs. A leader's word on who is alive is a little older.
+    pub fn allows<'a>(
+        &self,
+        voters: &BTreeSet<MemberId>,
+        pods: impl Iterator<Item = &'a Pod> + Clone,
+    ) -> bool {
+        let counted = pods.clone().filter(|pod| pod.is_voter).count();
+        let mut theirs = pods.filter(|pod| voters.contains(&pod.member));
+        let running = theirs
+            .clone()
+            .filter(|pod| pod.life == Life::Present && pod.phase == PodPhase::Running)
+            .count();
+        self.is_closed_for_certain(counted)
+            && running * 2 > voters.len()
+            && theirs.all(|pod| pod.is_voter)
+    }
+
+    /// Its status is about itself as it is, and counts nobody who has left: lower now, it grants no more
+    /// than the voters can spare.
+    pub fn has_settled(&self, voters: usize) -> bool {
+        self.observed_generation >= self.generation && self.healthy <= voters
     }
 }
 
@@ -169,12 +197,22 @@ pub struct Credentials {
     /// When the certificate of the client port runs out. Absent: not checked yet.
     pub client_expires: Option<Timestamp>,
     pub member_expires: BTreeMap<MemberId, Timestamp>,
+    /// The Secret that the spec names for the client port, by that name. Absent: not read yet.
+    pub client_secret: Option<(String, ClientSecret)>,
+}
+
+/// Whether a Secret of the user's can be the certificate of the client port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientSecret {
+    Good,
+    Missing,
+    /// Why it cannot, in words.
+    Invalid(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
     pub cluster_id: String,
-    pub expires: Timestamp,
     /// Whether it goes with the cluster or stays with kept volumes.
     pub owner: Owner,
 }
@@ -203,6 +241,11 @@ impl Observed {
 
     pub fn pod_of(&self, member: MemberId) -> Option<&Pod> {
         self.pods.values().find(|pod| pod.member == member)
+    }
+
+    /// Pods that carry the voter label: those that the budget counts.
+    pub fn pods_counted(&self) -> usize {
+        self.pods.values().filter(|pod| pod.is_voter).count()
     }
 
     /// What a member says about itself right now.

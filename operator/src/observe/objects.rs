@@ -7,12 +7,17 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 
 use super::{
-    Budget, Drift, Life, Object, Owner, Pod, PodPhase, Start, Trouble, Volume, VolumeState,
+    Budget, ClientSecret, Drift, Life, Object, Owner, Pod, PodPhase, Start, Trouble, Volume,
+    VolumeState,
 };
+use crate::certificates;
 use crate::resources;
+use crate::resources::secret::{CLIENT_CERTIFICATE, CLIENT_KEY};
 
 const ZONE_LABELS: [&str; 2] = [
     "topology.kubernetes.io/zone",
@@ -186,20 +191,122 @@ pub fn budget(budget: &PodDisruptionBudget, cluster: &TaskStoreCluster) -> Budge
         .and_then(|spec| spec.min_available.as_ref())
     {
         Some(IntOrString::Int(count)) => u32::try_from(*count).unwrap_or(0),
-        // Somebody wrote a percentage: whatever we want differs from it.
-        _ => u32::MAX,
+        // Somebody wrote a percentage, which the comparison below finds.
+        _ => 0,
     };
+    let wanted = resources::disruption_budget::build(cluster, min_available);
+    let mut known = object(meta, budget, &wanted, cluster);
+    // One more condition of the selector leaves voters without a budget.
+    let selector =
+        |budget: &PodDisruptionBudget| budget.spec.clone().and_then(|spec| spec.selector);
+    if selector(budget) != selector(&wanted) {
+        known.drift = Drift::Changed;
+    }
+    let count = |pods: i32| usize::try_from(pods).unwrap_or(0);
     Budget {
-        object: object(
-            meta,
-            budget,
-            &resources::disruption_budget::build(cluster, min_available),
-            cluster,
-        ),
+        object: known,
         min_available,
         generation: meta.generation.unwrap_or(0),
         observed_generation: status.observed_generation.unwrap_or(0),
         disruptions_allowed: status.disruptions_allowed,
+        expected: count(status.expected_pods),
+        healthy: count(status.current_healthy),
         disrupted: status.disrupted_pods.map_or(0, |pods| pods.len()),
+    }
+}
+
+/// Whether a Secret can be the certificate of the client port.
+pub fn client_secret(found: Option<&core::Secret>) -> ClientSecret {
+    let Some(found) = found else {
+        return ClientSecret::Missing;
+    };
+    let entry = |key: &str| {
+        let data = found.data.as_ref()?;
+        Some(data.get(key)?.0.as_slice())
+    };
+    let without = |key: &str| ClientSecret::Invalid(format!("it has no {key}"));
+    let Some(certificate) = entry(CLIENT_CERTIFICATE) else {
+        return without(CLIENT_CERTIFICATE);
+    };
+    let Some(key) = entry(CLIENT_KEY) else {
+        return without(CLIENT_KEY);
+    };
+    if let Err(error) = certificates::expires(certificate) {
+        return ClientSecret::Invalid(format!("{CLIENT_CERTIFICATE}: {error}"));
+    }
+    if PrivateKeyDer::from_pem_slice(key).is_err() {
+        return ClientSecret::Invalid(format!("{CLIENT_KEY} holds no private key"));
+    }
+    ClientSecret::Good
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::ByteString;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+    use std::collections::BTreeMap;
+
+    fn cluster() -> TaskStoreCluster {
+        let mut cluster = TaskStoreCluster::new("demo", Default::default());
+        cluster.metadata.uid = Some("uid".into());
+        cluster
+    }
+
+    #[test]
+    fn a_budget_whose_selector_was_narrowed_protects_nobody_for_certain() {
+        let mut object = resources::disruption_budget::build(&cluster(), 3);
+        assert_eq!(budget(&object, &cluster()).object.drift, Drift::None);
+        assert!(budget(&object, &cluster()).is_closed_for_certain(3));
+        let selector = object.spec.as_mut().unwrap().selector.as_mut().unwrap();
+        selector.match_expressions = Some(vec![LabelSelectorRequirement {
+            key: "x".into(),
+            operator: "Exists".into(),
+            values: None,
+        }]);
+        assert_eq!(budget(&object, &cluster()).object.drift, Drift::Changed);
+        assert!(!budget(&object, &cluster()).is_closed_for_certain(3));
+    }
+
+    #[test]
+    fn a_budget_in_percent_has_drifted_whatever_is_wanted() {
+        let mut object = resources::disruption_budget::build(&cluster(), 3);
+        object.spec.as_mut().unwrap().min_available = Some(IntOrString::String("100%".into()));
+        assert_eq!(budget(&object, &cluster()).object.drift, Drift::Changed);
+    }
+
+    #[test]
+    fn a_users_secret_needs_a_certificate_and_a_key_that_can_be_read() {
+        let now = Timestamp::from_second(1_795_000_000).unwrap();
+        let pair = certificates::authority("uid", now).unwrap();
+        let secret = |entries: &[(&str, &str)]| core::Secret {
+            data: Some(
+                entries
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
+                    .collect::<BTreeMap<_, _>>(),
+            ),
+            ..core::Secret::default()
+        };
+        let (certificate, key) = (pair.certificate_pem.as_str(), pair.key_pem.as_str());
+        let state = |entries: &[(&str, &str)]| client_secret(Some(&secret(entries)));
+        assert_eq!(client_secret(None), ClientSecret::Missing);
+        assert_eq!(
+            state(&[("tls.crt", certificate), ("tls.key", key)]),
+            ClientSecret::Good
+        );
+        assert_eq!(
+            state(&[("tls.crt", certificate)]),
+            ClientSecret::Invalid("it has no tls.key".into())
+        );
+        for useless in [
+            [("tls.crt", "no certificate"), ("tls.key", key)],
+            [("tls.crt", certificate), ("tls.key", "no key")],
+        ] {
+            assert!(
+                matches!(state(&useless), ClientSecret::Invalid(_)),
+                "{useless:?}"
+            );
+        }
     }
 }

@@ -10,7 +10,7 @@ use kube::api::ListParams;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
-use super::{Credentials, Member, Observed, objects};
+use super::{ClientSecret, Credentials, Member, Observed, Pod, PodPhase, objects};
 use crate::resources::{self, cluster_name, namespace};
 use crds::MemberId;
 use std::collections::BTreeMap;
@@ -26,14 +26,15 @@ pub struct Caches {
     pub budgets: Store<PodDisruptionBudget>,
 }
 
-/// Builds the picture of one cluster. Asks the API server only while the cluster has no recorded identity:
-/// then a cache that is not yet full must not make an existing cluster look like a new one.
+/// Builds the picture of one cluster. Asks the API server only while the cluster has no recorded identity,
+/// because then a cache that is not yet full must not make an existing cluster look like a new one; and for
+/// a Secret of the user's that a pod may be waiting for.
 pub async fn observe(
     client: &Client,
     caches: &Caches,
     cluster: &TaskStoreCluster,
     members: BTreeMap<MemberId, Member>,
-    credentials: Credentials,
+    mut credentials: Credentials,
     default_image: &str,
 ) -> Result<Observed, kube::Error> {
     let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
@@ -57,11 +58,13 @@ pub async fn observe(
         .filter_map(|claim| objects::volume(claim, uid))
         .map(|volume| (volume.name.clone(), volume))
         .collect();
-    let pods = pods
+    let pods: BTreeMap<String, Pod> = pods
         .iter()
         .filter_map(|pod| objects::pod(pod, uid))
         .map(|pod| (pod.name.clone(), pod))
         .collect();
+    credentials.client_secret =
+        client_secret(client, cluster, &pods, credentials.client_secret).await?;
     let name = cluster_name(cluster);
     let service = |name: String, wanted: core::Service| {
         named(&caches.services, cluster, &name)
@@ -92,6 +95,25 @@ pub async fn observe(
         members,
         default_image: default_image.to_owned(),
     })
+}
+
+/// Read until it is good, and again while a pod is Pending: it may have been taken away since.
+async fn client_secret(
+    client: &Client,
+    cluster: &TaskStoreCluster,
+    pods: &BTreeMap<String, Pod>,
+    known: Option<(String, ClientSecret)>,
+) -> Result<Option<(String, ClientSecret)>, kube::Error> {
+    let Some(name) = &cluster.spec.tls.secret_name else {
+        return Ok(None);
+    };
+    let is_good = known == Some((name.clone(), ClientSecret::Good));
+    if is_good && !pods.values().any(|pod| pod.phase == PodPhase::Pending) {
+        return Ok(known);
+    }
+    let secrets: Api<core::Secret> = Api::namespaced(client.clone(), namespace(cluster));
+    let found = secrets.get_opt(name).await?;
+    Ok(Some((name.clone(), objects::client_secret(found.as_ref()))))
 }
 
 fn of_cluster<K>(store: &Store<K>, cluster: &TaskStoreCluster) -> Vec<Arc<K>>

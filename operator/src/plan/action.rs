@@ -106,10 +106,6 @@ pub enum Action {
         member: MemberId,
         version: String,
     },
-    UnmarkVoter {
-        member: MemberId,
-        version: String,
-    },
     DeletePod {
         member: MemberId,
         uid: String,
@@ -157,6 +153,9 @@ pub enum Recheck {
     /// The cluster object must still be the version the plan was made for, so that no operator that
     /// came later has recorded an operation that needs what is about to go.
     Cluster,
+    /// The cluster object as above, and the disruption budget with the pods that it counts: closed for
+    /// certain. What a cache shows closed may have been opened since.
+    Quorum,
     /// The volume must be there with the same UID and not be retired.
     Volume,
 }
@@ -180,7 +179,7 @@ impl Action {
                 "the patch tests the resourceVersion it was decided on"
             }
             Self::SetBudget { .. } => {
-                "the patch tests the resourceVersion, and no operation was recorded since it was decided"
+                "the write tests the resourceVersion, and no operation was recorded since it was decided"
             }
             Self::DeleteBudget { .. } => "a single voter has no quorum to protect; deleted by UID",
             Self::CreateVolume { .. } => "its member never had a volume and is in no configuration",
@@ -191,7 +190,6 @@ impl Action {
             Self::DeleteVolume { .. } => "it is retired, its pod is gone, and the spec says Delete",
             Self::CreatePod { .. } => "its volume was read again: the same UID, not retired",
             Self::MarkVoter { .. } => "counting one more pod only closes the budget further",
-            Self::UnmarkVoter { .. } => "the removal of this voter has committed",
             Self::DeletePod {
                 why: PodEnd::Ended, ..
             } => "it has ended by itself; deleted by UID",
@@ -214,7 +212,7 @@ impl Action {
                 "learners do not vote, and the change is refused when the configuration moved"
             }
             Self::SetVoters { .. } => {
-                "one joint change, refused when the configuration or the term moved"
+                "one joint change under a closed budget, refused when the configuration or the term moved"
             }
             Self::TransferLeader { .. } => {
                 "Raft elects; the term it was decided in must still hold"
@@ -231,9 +229,13 @@ impl Action {
             | Self::CreateVolume { .. }
             | Self::SetBudget { .. }
             | Self::DeleteBudget { .. }
-            | Self::SetVoters { .. }
             | Self::RemoveLearners { .. }
-            | Self::Initialize { .. } => Recheck::Cluster,
+            | Self::Initialize { .. }
+            | Self::DeletePod {
+                why: PodEnd::Retired,
+                ..
+            } => Recheck::Cluster,
+            Self::SetVoters { .. } => Recheck::Quorum,
             _ => Recheck::Nothing,
         }
     }
@@ -257,7 +259,6 @@ impl Action {
             Self::DeleteVolume { .. } => "DeleteVolume",
             Self::CreatePod { .. } => "CreatePod",
             Self::MarkVoter { .. } => "MarkVoter",
-            Self::UnmarkVoter { .. } => "UnmarkVoter",
             Self::DeletePod { .. } => "DeletePod",
             Self::Format { .. } => "Format",
             Self::Initialize { .. } => "Initialize",
@@ -303,7 +304,6 @@ impl fmt::Display for Action {
                 write!(f, "create pod of {} ({start:?}, {role})", short(*member))
             }
             Self::MarkVoter { member, .. } => write!(f, "mark {} a voter", short(*member)),
-            Self::UnmarkVoter { member, .. } => write!(f, "mark {} no voter", short(*member)),
             Self::DeletePod { member, why, .. } => {
                 write!(f, "delete pod of {} ({why:?})", short(*member))
             }

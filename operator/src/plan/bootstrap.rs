@@ -64,9 +64,15 @@ pub fn stamp(draft: &mut Draft<'_>, members: &[MemberId]) -> bool {
             all = false;
             continue;
         };
+        if !draft.is_the_one(volume) {
+            // Missed by healing.
+            all = false;
+            continue;
+        }
         let is_labelled = volume.state != VolumeState::Unformatted;
         match report.phase {
-            Phase::Blank if is_labelled => {
+            // From then on any of them may have voted.
+            Phase::Blank if is_labelled || draft.is_step(Step::Initialize) => {
                 draft.wait(Waiting::VolumeLost { member: *member });
                 all = false;
             }

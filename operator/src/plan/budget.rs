@@ -3,12 +3,17 @@
 //!
 //! `maxUnavailable` would take the expected count from the spec: after an edit from 5 to 3 it grants three
 //! evictions while Raft still has five voters.
+//!
+//! A closed budget is only ever closed further, and opens when its own status counts no more healthy pods
+//! than there are voters. The pod of a removed member keeps its label to its end: its deletion takes it out
+//! of the healthy count and makes the budget be computed anew. Taking the label off first would do neither,
+//! because a pod without it belongs to no budget, and an old count would grant evictions of the voters.
 
 use crds::MemberId;
 use crds::status::Identity;
 
 use super::{Action, Draft, Seat, Waiting, roster};
-use crate::observe::{Owner, PodPhase};
+use crate::observe::{Drift, Owner, PodPhase};
 
 pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     let wanted = wanted(draft, identity);
@@ -25,7 +30,10 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
             });
         }
         (Some(min_available), Some(budget)) => {
-            if budget.min_available != min_available {
+            let is_as_wanted = budget.min_available == min_available
+                && budget.object.drift == Drift::None
+                && budget.object.owner == Owner::Ours;
+            if !is_as_wanted {
                 let version = budget.object.version.clone();
                 draft.act(Action::SetBudget {
                     min_available,
@@ -48,11 +56,17 @@ fn wanted(draft: &mut Draft<'_>, identity: &Identity) -> Option<u32> {
         return None;
     }
     let as_count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let closed = as_count(counted(draft).max(seats.len()).max(draft.replicas()));
+    let known = draft.observed.budget.as_ref();
+    let counted = draft.observed.pods_counted();
+    let closed = as_count(counted.max(seats.len()).max(draft.replicas()))
+        .max(known.map_or(0, |known| known.min_available));
     if draft.operation().is_some() || !identity.initialized {
         return Some(closed);
     }
-    let Some(leader) = draft.leader else {
+    let Some(leader) = draft
+        .leader
+        .filter(|leader| !leader.raft.membership.is_joint())
+    else {
         return Some(closed);
     };
     let down: Vec<MemberId> = voters
@@ -60,13 +74,22 @@ fn wanted(draft: &mut Draft<'_>, identity: &Identity) -> Option<u32> {
         .copied()
         .filter(|voter| !leader.is_alive(*voter) || !is_running(draft, *voter))
         .collect();
-    if down.is_empty() && voters.len() > 1 {
-        Some(as_count(voters.len() - 1))
-    } else {
-        if !down.is_empty() {
-            draft.wait(Waiting::VotersDown { members: down });
+    if !down.is_empty() {
+        draft.wait(Waiting::VotersDown { members: down });
+        return Some(closed);
+    }
+    let open = as_count(voters.len().saturating_sub(1));
+    match known {
+        Some(known)
+            if open > 0 && (known.min_available <= open || known.has_settled(voters.len())) =>
+        {
+            Some(open)
         }
-        Some(closed)
+        Some(_) if open > 0 => {
+            draft.wait(Waiting::Budget);
+            Some(closed)
+        }
+        _ => Some(closed),
     }
 }
 
@@ -80,18 +103,9 @@ fn is_running(draft: &Draft<'_>, member: MemberId) -> bool {
     })
 }
 
-fn counted(draft: &Draft<'_>) -> usize {
-    draft
-        .observed
-        .pods
-        .values()
-        .filter(|pod| pod.is_voter)
-        .count()
-}
-
 /// Whether no eviction can be granted any more and none is under way; if not, why we wait.
 pub fn is_closed(draft: &mut Draft<'_>) -> bool {
-    let counted = counted(draft);
+    let counted = draft.observed.pods_counted();
     match draft.observed.budget.as_ref() {
         Some(budget) if budget.is_closed_for_certain(counted) => true,
         Some(budget) if budget.disrupted > 0 => {

@@ -3,6 +3,7 @@
 use crds::{MemberId, Reason};
 
 use super::action::{list, short};
+use crate::observe::ClientSecret;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
@@ -51,13 +52,20 @@ pub enum Waiting {
         member: MemberId,
         what: String,
     },
-    Certificates,
+    /// A volume that is labelled retired while its member has its seat.
+    VolumeRetired {
+        member: MemberId,
+    },
+    /// The Secret that the spec names for the client port.
+    ClientSecret {
+        name: String,
+        state: ClientSecret,
+    },
     Leader,
     Initialized,
     CatchUp {
         members: Vec<MemberId>,
     },
-    Promotion,
     HandOver {
         from: MemberId,
         to: MemberId,
@@ -110,10 +118,11 @@ impl Waiting {
             Self::Unschedulable { .. } => Reason::WaitingForPods,
             Self::VolumeLost { .. } => Reason::VolumeLost,
             Self::Damaged { .. } => Reason::MemberDamaged,
-            Self::Certificates => Reason::WaitingForCertificates,
+            Self::VolumeRetired { .. } => Reason::VolumeRetired,
+            Self::ClientSecret { .. } => Reason::WaitingForCertificates,
             Self::Leader | Self::Initialized => Reason::WaitingForLeader,
             Self::CatchUp { .. } => Reason::WaitingForCatchUp,
-            Self::Promotion | Self::JointConfiguration => Reason::WaitingForMembership,
+            Self::JointConfiguration => Reason::WaitingForMembership,
             Self::HandOver { .. } | Self::NoSuccessor { .. } => Reason::WaitingForHandOver,
             Self::QuorumForRemoval { .. } => Reason::WaitingForQuorum,
             Self::VotersDown { .. } => Reason::WaitingForMembers,
@@ -136,7 +145,8 @@ impl Waiting {
             ),
             Self::LostStatusWithoutLeader => {
                 "status was lost, and no member that runs on the existing volumes leads; waiting for a leader \
-                 to say who belongs to this cluster".into()
+                 to say who belongs to this cluster; when none can come, deleting the pods lets the volumes be \
+                 read instead".into()
             }
             Self::Inspection { members } => format!(
                 "existing volumes are being read: {}; a volume that is lost for good is left out once it is \
@@ -166,15 +176,25 @@ impl Waiting {
             }
             Self::Reports { members } => format!("waiting for members to report: {}", list(members)),
             Self::VolumeLost { member } => format!(
-                "the volume of {} is gone or empty; its id is never given to another volume",
+                "the volume of {} is gone, empty or another one; an id never gets a second volume",
                 short(*member)
             ),
             Self::Damaged { member, what } => format!("{} refuses its disk: {what}", short(*member)),
-            Self::Certificates => "waiting for certificates".into(),
+            Self::VolumeRetired { member } => format!(
+                "the volume of {} is labelled taskstore.dev/retired while {0} belongs to the store; its pod is \
+                 not made again until the label is taken off",
+                short(*member)
+            ),
+            Self::ClientSecret { name, state } => match state {
+                ClientSecret::Missing => {
+                    format!("the Secret {name} that spec.tls names is not there; no member can start without it")
+                }
+                ClientSecret::Invalid(what) => format!("the Secret {name} that spec.tls names is of no use: {what}"),
+                ClientSecret::Good => format!("the Secret {name} is good"),
+            },
             Self::Leader => "waiting for a leader".into(),
             Self::Initialized => "initialize was called; waiting for the first leader".into(),
             Self::CatchUp { members } => format!("waiting for new members to catch up: {}", list(members)),
-            Self::Promotion => "waiting for the configuration change to commit".into(),
             Self::HandOver { from, to } => {
                 format!("{} leads and is about to leave; handing over to {}", short(*from), short(*to))
             }
@@ -189,7 +209,7 @@ impl Waiting {
                 "voters do not answer: {}; evictions wait until they are back",
                 list(members)
             ),
-            Self::Budget => "waiting for the closed disruption budget to be observed".into(),
+            Self::Budget => "waiting for the status of the disruption budget to show the pods as they are now".into(),
             Self::Evictions => "waiting for evictions that were granted before the budget closed".into(),
             Self::JointConfiguration => "a half-done configuration change is being finished".into(),
         }

@@ -5,13 +5,13 @@
 //! id is never given to an empty disk.
 
 use crds::MemberId;
-use crds::status::Identity;
+use crds::status::{Identity, Step};
 use jiff::SignedDuration;
 
 use super::action::PodEnd;
 use super::objects::must_issue;
 use super::{Action, Draft, Seat, Waiting, roster};
-use crate::observe::{Life, Owner, PodPhase, Start, Trouble, VolumeState};
+use crate::observe::{Life, Owner, Phase, Pod, PodPhase, Start, Trouble, VolumeState};
 
 /// A pod that ended sooner after its creation than this is made again only then, so that a node that
 /// refuses it at once does not get one pod after the other.
@@ -34,20 +34,37 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
 
 /// Whether the member's volume is there to start on; if not, it is made or missed.
 fn has_volume(draft: &mut Draft<'_>, identity: &Identity, member: MemberId, seat: Seat) -> bool {
-    let is_new = !identity.initialized || seat == Seat::Joining;
     let Some(volume) = draft.observed.volume_of(member) else {
-        if is_new {
+        if is_first(draft, identity, member, seat) {
             draft.act(Action::CreateVolume { member });
         } else {
             draft.wait(Waiting::VolumeLost { member });
         }
         return false;
     };
-    if volume.life == Life::Deleting && draft.observed.pod_of(member).is_none() {
+    let is_going = volume.life == Life::Deleting && draft.observed.pod_of(member).is_none();
+    if is_going || !draft.is_the_one(volume) {
         draft.wait(Waiting::VolumeLost { member });
         return false;
     }
-    volume.state != VolumeState::Retired
+    if volume.state == VolumeState::Retired {
+        draft.wait(Waiting::VolumeRetired { member });
+        return false;
+    }
+    let is_emptied = identity.initialized
+        && seat != Seat::Joining
+        && (draft.observed.report_of(member)).is_some_and(|report| report.phase == Phase::Blank);
+    if is_emptied {
+        draft.wait(Waiting::VolumeLost { member });
+    }
+    true
+}
+
+/// Whether a member can never have had a volume. A founder may have voted from the moment that `initialize`
+/// was about to be called, whether or not anybody was left to record how that ended.
+fn is_first(draft: &Draft<'_>, identity: &Identity, member: MemberId, seat: Seat) -> bool {
+    let may_have_voted = identity.initialized || draft.is_step(Step::Initialize);
+    draft.recorded_volume(member).is_none() && (!may_have_voted || seat == Seat::Joining)
 }
 
 /// Read again before a pod is made, even when known: a Secret that somebody deleted would keep it from
@@ -99,17 +116,7 @@ pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, is_voter: bool
         return;
     }
     if pod.phase == PodPhase::Ended {
-        let due = pod.created.checked_add(POD_PAUSE).unwrap_or(draft.now);
-        if due > draft.now {
-            draft.wake_at(due);
-            draft.wait(Waiting::FailedPodPause { member });
-        } else {
-            draft.act(Action::DeletePod {
-                member,
-                uid: pod.uid.clone(),
-                why: PodEnd::Ended,
-            });
-        }
+        clear(draft, pod);
         return;
     }
     if is_voter && !pod.is_voter {
@@ -138,5 +145,20 @@ pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, is_voter: bool
             });
         }
         None => {}
+    }
+}
+
+/// Takes away a pod that ended and only holds its name.
+pub fn clear(draft: &mut Draft<'_>, pod: &Pod) {
+    let due = pod.created.checked_add(POD_PAUSE).unwrap_or(draft.now);
+    if due > draft.now {
+        draft.wake_at(due);
+        draft.wait(Waiting::FailedPodPause { member: pod.member });
+    } else {
+        draft.act(Action::DeletePod {
+            member: pod.member,
+            uid: pod.uid.clone(),
+            why: PodEnd::Ended,
+        });
     }
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use crds::MemberId;
 use crds::status::{Identity, OperationKind, Step};
 
-use super::{Draft, Waiting};
-use crate::observe::{Life, Owner, Start, Volume, VolumeState};
+use super::{Draft, Waiting, healing};
+use crate::observe::{Life, Owner, PodPhase, Start, Volume, VolumeState};
 
 /// The first incarnation of a cluster; restores and recoveries take higher ones.
 const FIRST_INCARNATION: u16 = 1;
@@ -75,7 +75,7 @@ pub fn settle(draft: &mut Draft<'_>) -> Known {
         .observed
         .pods
         .values()
-        .any(|pod| pod.start == Start::Serve);
+        .any(|pod| pod.start == Start::Serve && pod.phase != PodPhase::Ended);
     if someone_serves {
         return ask(draft, cluster_id);
     }
@@ -145,6 +145,12 @@ pub fn bootstrap(
 fn ask(draft: &mut Draft<'_>, cluster_id: String) -> Known {
     let Some(leader) = draft.leader else {
         draft.wait(Waiting::LostStatusWithoutLeader);
+        let observed = draft.observed;
+        for pod in observed.pods.values() {
+            if pod.phase == PodPhase::Ended && pod.life == Life::Present {
+                healing::clear(draft, pod);
+            }
+        }
         return Known::Asking { cluster_id };
     };
     let membership = &leader.raft.membership;

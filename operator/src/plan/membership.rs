@@ -108,19 +108,28 @@ fn review_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation)
         .members
         .iter()
         .any(|member| membership.learners.contains(member));
-    if is_promoted || (is_unwanted(draft, leader, operation) && !has_learners) {
+    // Once that step is recorded they may be learners of a configuration that nobody has reported yet.
+    let never_joined = !has_learners && operation.step != Step::AddLearners;
+    if is_promoted || (is_unwanted(draft, leader, operation) && never_joined) {
         // Volumes of members that never joined are retired as leftovers.
         draft.finish();
     }
 }
 
-/// Fewer members are wanted than it adds; or, before it reserved any, another number.
+/// Fewer members are wanted than it adds; or, before it reserved any, another number; or one of them has
+/// left again, which never comes back under its id.
 fn is_unwanted(draft: &Draft<'_>, leader: &Leader<'_>, operation: &Operation) -> bool {
+    let membership = &leader.raft.membership;
     if operation.members.is_empty() {
-        !operation.id.starts_with(&scale_out_prefix(draft, leader))
-    } else {
-        draft.replicas() < leader.raft.membership.voters.len() + operation.members.len()
+        return !operation.id.starts_with(&scale_out_prefix(draft, leader));
     }
+    let had_joined = !matches!(
+        operation.step,
+        Step::Reserve | Step::CreateMembers | Step::AddLearners
+    );
+    let is_outside = |member: &MemberId| !membership.contains(*member);
+    let has_left = had_joined && operation.members.iter().any(is_outside);
+    has_left || draft.replicas() < membership.voters.len() + operation.members.len()
 }
 
 /// From where to where, so that a reservation is always for the count that its id was made for.
@@ -187,7 +196,18 @@ fn scale_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
         });
         return;
     }
-    if is_unwanted(draft, leader, operation) {
+    let outside: Vec<MemberId> = operation
+        .members
+        .iter()
+        .copied()
+        .filter(|member| !membership.contains(*member))
+        .collect();
+    // What was ordered is seen through: its guard tells a configuration that moved from one that did not.
+    let is_ordered = operation.step == Step::AddLearners;
+    let is_unwanted = is_unwanted(draft, leader, operation);
+    if is_unwanted && (outside.is_empty() || !is_ordered) {
+        // Recorded with the configuration that has them: no older word of a leader counts from then on.
+        draft.step(Step::CatchUp);
         let members: Vec<MemberId> = membership.learners.iter().copied().collect();
         draft.act(Action::RemoveLearners {
             leader: leader.id,
@@ -196,15 +216,11 @@ fn scale_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
         });
         return;
     }
-    let outside: Vec<MemberId> = operation
-        .members
-        .iter()
-        .copied()
-        .filter(|member| !membership.contains(*member))
-        .collect();
     if !outside.is_empty() {
-        draft.step(Step::CreateMembers);
-        if bootstrap::stamp(draft, &outside) {
+        if !is_ordered {
+            draft.step(Step::CreateMembers);
+        }
+        if is_unwanted || bootstrap::stamp(draft, &outside) {
             draft.step(Step::AddLearners);
             draft.act(Action::AddLearners {
                 leader: leader.id,
@@ -308,11 +324,13 @@ fn scale_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
 /// change is asked for again, which Raft finishes.
 fn finish_joint(draft: &mut Draft<'_>, leader: &Leader<'_>) {
     draft.wait(Waiting::JointConfiguration);
-    draft.act(Action::SetVoters {
-        leader: leader.id,
-        voters: leader.raft.membership.voters.clone(),
-        guard: guard(leader),
-    });
+    if budget::is_closed(draft) {
+        draft.act(Action::SetVoters {
+            leader: leader.id,
+            voters: leader.raft.membership.voters.clone(),
+            guard: guard(leader),
+        });
+    }
 }
 
 /// Learners that no operation claims, because status was lost: they are let go and begun again.

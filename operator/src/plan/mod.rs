@@ -33,7 +33,7 @@ pub use action::Action;
 pub use explain::Waiting;
 pub use roster::{Seat, roster};
 
-use crate::observe::{Leader, Observed};
+use crate::observe::{Leader, Observed, Volume};
 
 /// When an operation starts to be called overdue. Nothing is given up then.
 const OPERATION_OVERDUE_AFTER: SignedDuration = SignedDuration::from_mins(10);
@@ -104,6 +104,7 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
             retirement::plan(&mut draft, &identity);
         }
     }
+    draft.wake_when_overdue();
     draft.plan
 }
 
@@ -156,6 +157,18 @@ impl<'a> Draft<'a> {
         self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |known| known.min(at)));
     }
 
+    /// Time alone makes an operation overdue.
+    fn wake_when_overdue(&mut self) {
+        let deadline = self
+            .operation()
+            .and_then(|operation| operation.deadline.as_ref())
+            .map(|deadline| deadline.0)
+            .filter(|deadline| *deadline > self.now);
+        if let Some(deadline) = deadline {
+            self.wake_at(deadline);
+        }
+    }
+
     /// The committed configuration as the leader reports it becomes the recorded one.
     fn note_membership(&mut self) {
         if let Some(leader) = self.leader {
@@ -169,6 +182,26 @@ impl<'a> Draft<'a> {
 
     fn operation(&self) -> Option<&Operation> {
         self.plan.progress.operation.as_ref()
+    }
+
+    fn is_step(&self, step: Step) -> bool {
+        self.operation()
+            .is_some_and(|operation| operation.step == step)
+    }
+
+    /// UID of the one volume that a member has for life, once it was seen.
+    fn recorded_volume(&self, member: MemberId) -> Option<&str> {
+        self.recorded
+            .members
+            .iter()
+            .find(|known| known.id == member)
+            .and_then(|known| known.pvc_uid.as_deref())
+    }
+
+    /// Not another one of the same name.
+    fn is_the_one(&self, volume: &Volume) -> bool {
+        self.recorded_volume(volume.member)
+            .is_none_or(|uid| uid == volume.uid)
     }
 
     fn is_operation(&self, kind: OperationKind) -> bool {

@@ -8,7 +8,10 @@ use crds::cluster::VolumePolicy;
 use super::action::{Fixture, Owned, Ownership};
 use super::{Action, Draft, Waiting};
 use crate::certificates::{LEAF_LIFE, LEAF_RENEW_BEFORE};
-use crate::observe::{Drift, Life, Object, Owner};
+use crate::observe::{ClientSecret, Drift, Life, Object, Owner};
+
+/// Between two looks for a Secret that the spec names and that is not there, or of no use.
+const SECRET_RECHECK: SignedDuration = SignedDuration::from_secs(10);
 
 pub fn plan(draft: &mut Draft<'_>, cluster_id: &str) {
     fixtures(draft);
@@ -61,11 +64,25 @@ fn authority(draft: &mut Draft<'_>, cluster_id: &str) {
     if !known.is_some_and(|known| known.cluster_id == cluster_id && known.owner == wanted) {
         draft.act(Action::EnsureAuthority);
     }
-    if draft.cluster.spec.tls.secret_name.is_none() {
-        let expires = draft.observed.credentials.client_expires;
-        if must_issue(draft, expires) {
-            draft.act(Action::EnsureClientCertificate);
-        }
+    let expires = draft.observed.credentials.client_expires;
+    match draft.cluster.spec.tls.secret_name.as_deref() {
+        Some(name) => await_secret(draft, name),
+        None if must_issue(draft, expires) => draft.act(Action::EnsureClientCertificate),
+        None => {}
+    }
+}
+
+/// Nothing tells us that a Secret of the user's has come: Secrets are not watched.
+fn await_secret(draft: &mut Draft<'_>, name: &str) {
+    let known = draft.observed.credentials.client_secret.as_ref();
+    let state = known.filter(|(known, state)| known == name && *state != ClientSecret::Good);
+    if let Some((_, state)) = state {
+        draft.wait(Waiting::ClientSecret {
+            name: name.to_owned(),
+            state: state.clone(),
+        });
+        let again = draft.now.checked_add(SECRET_RECHECK);
+        draft.wake_at(again.unwrap_or(draft.now));
     }
 }
 

@@ -1,4 +1,7 @@
 //! Members that left: certificate, volume and pod, in this order and only after the removal committed.
+//!
+//! The label on a volume says what we did, not that it was right: people set it as well. What it names is
+//! taken away only when a current leader's configuration says that the member has left.
 
 use crds::cluster::VolumePolicy;
 use crds::status::{Identity, OperationKind};
@@ -14,53 +17,50 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
         .values()
         .filter(|volume| volume.life == Life::Present)
     {
+        let has_left = has_left(draft, identity, volume);
         match volume.state {
-            VolumeState::Retired => bury(draft, volume),
-            VolumeState::Formatted | VolumeState::Unformatted => {
-                retire_when_left(draft, identity, volume)
+            VolumeState::Retired => bury(draft, volume, has_left),
+            VolumeState::Formatted | VolumeState::Unformatted if has_left => {
+                draft.act(Action::RetireVolume {
+                    member: volume.member,
+                    version: volume.version.clone(),
+                });
             }
+            VolumeState::Formatted | VolumeState::Unformatted => {}
         }
     }
 }
 
-/// A volume whose member is in no configuration and in no operation. Only a current leader can tell, and
-/// only when what it says is already recorded: then an operation that is about to add the member is
-/// recorded as well, and the action is refused if the cluster object moved meanwhile.
-fn retire_when_left(draft: &mut Draft<'_>, identity: &Identity, volume: &Volume) {
+/// Whether a volume's member is in no configuration and in no operation. Only a current leader can tell,
+/// and only when what it says is already recorded: then an operation that is about to add the member is
+/// recorded as well, and the action is refused if the cluster object moved meanwhile. Whoever cannot tell
+/// waits: for a leader, for a half-done change, for the operation; each has its own words.
+fn has_left(draft: &Draft<'_>, identity: &Identity, volume: &Volume) -> bool {
     let Some(leader) = draft.leader else {
-        return;
+        return false;
     };
     let is_settled =
         identity.initialized && draft.plan.progress == Progress::recorded(draft.cluster);
-    if !is_settled || leader.raft.membership.is_joint() || volume.cluster_id != identity.cluster_id
-    {
-        return;
-    }
-    if draft.is_operation(OperationKind::Bootstrap) || draft.is_operation(OperationKind::Adopt) {
-        return;
-    }
-    let seats = roster(identity, &draft.plan.progress, Some(&leader));
-    if seats.contains_key(&volume.member) {
-        return;
-    }
-    draft.act(Action::RetireVolume {
-        member: volume.member,
-        version: volume.version.clone(),
-    });
+    let is_taking_up =
+        draft.is_operation(OperationKind::Bootstrap) || draft.is_operation(OperationKind::Adopt);
+    is_settled
+        && !is_taking_up
+        && !leader.raft.membership.is_joint()
+        && volume.cluster_id == identity.cluster_id
+        && !roster(identity, &draft.plan.progress, Some(&leader)).contains_key(&volume.member)
 }
 
-/// What is left of a retired member: its place in the budget, its certificate, its pod, and its volume
-/// when the spec says so.
-fn bury(draft: &mut Draft<'_>, volume: &Volume) {
+/// What is left of a retired member: its certificate, its pod, and its volume when the spec says so.
+fn bury(draft: &mut Draft<'_>, volume: &Volume, has_left: bool) {
     let member = volume.member;
     match draft.observed.pod_of(member) {
-        Some(pod) if pod.life == Life::Present => {
-            if pod.is_voter && pod.start == Start::Serve {
-                draft.act(Action::UnmarkVoter {
-                    member,
-                    version: pod.version.clone(),
-                });
-            }
+        Some(pod) if pod.life == Life::Deleting => {}
+        Some(pod) if pod.start == Start::Inspect => draft.act(Action::DeletePod {
+            member,
+            uid: pod.uid.clone(),
+            why: PodEnd::Inspected,
+        }),
+        Some(pod) if has_left => {
             draft.act(Action::DeleteCertificate { member });
             draft.act(Action::DeletePod {
                 member,
@@ -68,14 +68,12 @@ fn bury(draft: &mut Draft<'_>, volume: &Volume) {
                 why: PodEnd::Retired,
             });
         }
-        Some(_) => {}
-        None => {
-            if draft.cluster.spec.storage.when_scaled == VolumePolicy::Delete {
-                draft.act(Action::DeleteVolume {
-                    member,
-                    uid: volume.uid.clone(),
-                });
-            }
+        None if has_left && draft.cluster.spec.storage.when_scaled == VolumePolicy::Delete => {
+            draft.act(Action::DeleteVolume {
+                member,
+                uid: volume.uid.clone(),
+            });
         }
+        _ => {}
     }
 }

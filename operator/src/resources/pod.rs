@@ -87,7 +87,17 @@ pub fn build(
 
 /// The hash of everything but images and what differs from member to member.
 pub fn template_hash(cluster: &TaskStoreCluster) -> String {
-    let rendered = serde_json::to_vec(&template(cluster)).expect("a pod spec is always valid JSON");
+    let mut rendered =
+        serde_json::to_vec(&template(cluster)).expect("a pod spec is always valid JSON");
+    // It stands among the volumes, which differ from member to member.
+    rendered.extend(
+        cluster
+            .spec
+            .tls
+            .secret_name
+            .iter()
+            .flat_map(|name| name.bytes()),
+    );
     let hash = blake3::hash(&rendered).to_hex();
     hash.as_str()[..16].to_owned()
 }

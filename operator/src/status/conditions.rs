@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::error::Error;
-use crate::observe::{Leader, Link, Observed, Start, Trouble};
+use crate::observe::{ClientSecret, Leader, Link, Observed, Start, Trouble};
 use crate::plan::action::{list, short};
 use crate::plan::{Action, Plan, Waiting};
 use crate::resources::pod;
@@ -159,7 +159,7 @@ fn progressing(
         operation
             .deadline
             .as_ref()
-            .is_some_and(|deadline| deadline.0 < now)
+            .is_some_and(|deadline| deadline.0 <= now)
     });
     if let Some(operation) = overdue {
         let words = format!(
@@ -240,7 +240,7 @@ fn degraded(
     for waiting in &plan.waiting {
         if matches!(
             waiting,
-            Waiting::VolumeLost { .. } | Waiting::Damaged { .. }
+            Waiting::VolumeLost { .. } | Waiting::VolumeRetired { .. } | Waiting::Damaged { .. }
         ) {
             return said(State::True, waiting.reason(), waiting.words());
         }
@@ -418,7 +418,26 @@ fn stable(plan: &Plan) -> Said {
 /// What is not checked yet in this process keeps what was said before: a new operator flips nothing.
 fn tls(status: &TaskStoreClusterStatus, observed: &Observed, cluster: &TaskStoreCluster) -> Said {
     let known = &observed.credentials;
-    let has_client = cluster.spec.tls.secret_name.is_some() || known.client_expires.is_some();
+    let has_client = match (cluster.spec.tls.secret_name.as_ref(), &known.client_secret) {
+        (None, _) => known.client_expires.is_some(),
+        (Some(wanted), Some((name, state))) if wanted == name => {
+            let reason = match state {
+                ClientSecret::Good => None,
+                ClientSecret::Missing => Some(Reason::SecretMissing),
+                ClientSecret::Invalid(_) => Some(Reason::SecretInvalid),
+            };
+            if let Some(reason) = reason {
+                let (name, state) = (name.clone(), state.clone());
+                return said(
+                    State::False,
+                    reason,
+                    Waiting::ClientSecret { name, state }.words(),
+                );
+            }
+            true
+        }
+        (Some(_), _) => false,
+    };
     let has_members = status
         .members
         .iter()

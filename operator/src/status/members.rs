@@ -64,7 +64,10 @@ pub fn members(
             MemberStatus {
                 id,
                 pod: names::pod(cluster_name(cluster), id),
-                pvc_uid: observed.volume_of(id).map(|volume| volume.uid.clone()),
+                // The first that was seen, for life: another one of the same name is told by it.
+                pvc_uid: before
+                    .and_then(|known| known.pvc_uid.clone())
+                    .or_else(|| observed.volume_of(id).map(|volume| volume.uid.clone())),
                 // Where it last ran stays known while its pod is made again: its volume may be there.
                 node: pod
                     .and_then(|pod| pod.node.clone())

@@ -6,12 +6,12 @@ use crds::names::{annotation, label};
 use crds::{MemberId, TaskStoreCluster, names};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use operator::observe::{Life, Membership, Observed, Owner, PodPhase, VolumeState, objects};
+use operator::observe::{Drift, Life, Membership, Observed, Owner, PodPhase, VolumeState, objects};
 use operator::plan::Action;
 use operator::plan::action::{Fixture, Guard, Owned, Ownership, PodEnd, Recheck};
 use operator::resources;
 
-use super::raft::is_up;
+use super::raft::serves;
 use super::{Disk, World};
 
 /// The world moved since the decision.
@@ -22,8 +22,18 @@ type Outcome = Result<(), Refused>;
 
 impl World {
     pub fn effect(&mut self, seen: &(TaskStoreCluster, Observed), action: &Action) -> Outcome {
-        if action.recheck() == Recheck::Cluster {
+        if matches!(action.recheck(), Recheck::Cluster | Recheck::Quorum) {
             self.recheck_cluster(&seen.0)?;
+        }
+        if let Action::SetVoters { voters, .. } = action {
+            let is_closed = self
+                .objects
+                .budget
+                .as_ref()
+                .is_some_and(|budget| budget.allows(voters, self.objects.pods.values()));
+            if !is_closed {
+                return Err(Refused("the budget is open"));
+            }
         }
         if self.cluster.is_none() {
             return Err(Refused("the cluster is gone"));
@@ -66,9 +76,20 @@ impl World {
                 version,
             } => {
                 let fresh = self.fresh("v");
+                let status = self
+                    .cluster
+                    .as_ref()
+                    .and_then(|cluster| cluster.status.as_ref());
+                let is_busy = status.is_some_and(|status| status.operation.is_some());
                 let budget = self.objects.budget.as_mut().ok_or(Refused("no budget"))?;
                 guarded(&budget.object.version, version)?;
+                assert!(
+                    !is_busy || *min_available >= budget.min_available,
+                    "the budget is opened while an operation runs"
+                );
                 budget.object.version = fresh;
+                budget.object.drift = Drift::None;
+                budget.object.owner = Owner::Ours;
                 budget.min_available = *min_available;
                 budget.generation += 1;
             }
@@ -124,11 +145,7 @@ impl World {
                 }
                 self.create_pod(*member, &volume_uid.clone(), *start, *is_voter);
             }
-            Action::MarkVoter { member, version } => return self.label_pod(*member, version, true),
-            Action::UnmarkVoter { member, version } => {
-                self.assert_left(*member, "it is no longer counted");
-                return self.label_pod(*member, version, false);
-            }
+            Action::MarkVoter { member, version } => return self.label_pod(*member, version),
             Action::DeletePod { uid, why, member } => {
                 if let Some(pod) = self.objects.pods.values_mut().find(|pod| pod.uid == *uid) {
                     if *why == PodEnd::Ended {
@@ -153,6 +170,12 @@ impl World {
                 if volume.uid != *volume_uid || disk.stamped {
                     return Err(Refused("not this empty volume"));
                 }
+                if let Some(config) = &self.raft.config {
+                    assert!(
+                        !config.contains(*member),
+                        "{member} has a seat and is formatted anew"
+                    );
+                }
                 disk.stamped = true;
             }
             Action::Initialize { on, voters } => return self.initialize(*on, voters),
@@ -169,7 +192,7 @@ impl World {
             }
             Action::SetVoters { voters, guard, .. } => return self.set_voters(voters, *guard),
             Action::TransferLeader { to, term, .. } => {
-                if self.raft.term != *term || !self.objects.pod_of(*to).is_some_and(is_up) {
+                if self.raft.term != *term || !serves(&self.objects, &self.disks, *to) {
                     return Err(Refused("another term"));
                 }
                 self.raft.leader = Some(*to);
@@ -310,7 +333,7 @@ impl World {
         Ok(())
     }
 
-    fn label_pod(&mut self, member: MemberId, version: &str, is_voter: bool) -> Outcome {
+    fn label_pod(&mut self, member: MemberId, version: &str) -> Outcome {
         let fresh = self.fresh("v");
         let pod = self
             .objects
@@ -320,7 +343,7 @@ impl World {
             .ok_or(Refused("no pod"))?;
         guarded(&pod.version, version)?;
         pod.version = fresh;
-        pod.is_voter = is_voter;
+        pod.is_voter = true;
         Ok(())
     }
 
@@ -363,27 +386,20 @@ impl World {
     fn reserve(&mut self, seen: &TaskStoreCluster, count: u32) -> Outcome {
         let mut status = seen.status.clone().unwrap_or_default();
         let operation = status.operation.as_mut().ok_or(Refused("no operation"))?;
-        let highest = self
-            .raft
-            .reserved
-            .values()
-            .flatten()
-            .copied()
-            .chain(self.objects.volumes.values().map(|volume| volume.member.0))
-            .chain(
-                self.raft
-                    .config
-                    .iter()
-                    .flat_map(|config| config.voters.iter().map(|voter| voter.0)),
-            )
-            .max()
-            .unwrap_or(0);
+        // A member knows its log and nothing of volumes: every id of any configuration it ever applied counts.
+        let highest = self.raft.given.last().map_or(0, |member| member.0);
         let numbers = self
             .raft
             .reserved
             .entry(operation.id.clone())
-            .or_insert_with(|| (1..=u64::from(count)).map(|n| highest + n).collect());
-        operation.members = numbers.iter().copied().map(MemberId).collect();
+            .or_insert_with(|| {
+                (1..=u64::from(count))
+                    .map(|n| MemberId(highest + n))
+                    .collect()
+            })
+            .clone();
+        self.raft.given.extend(&numbers);
+        operation.members = numbers;
         operation.step = crds::status::Step::CreateMembers;
         self.recheck_cluster(seen)?;
         self.write_status(status);
@@ -434,9 +450,20 @@ impl World {
             !removed.contains(&leader),
             "a leader hands over before it goes"
         );
-        if let Some(budget) = &self.objects.budget {
-            assert_eq!(budget.disruptions_allowed, 0, "the budget is closed");
-        }
+        let budget = self
+            .objects
+            .budget
+            .as_ref()
+            .expect("a change needs a budget");
+        let counted = self
+            .objects
+            .pods
+            .values()
+            .filter(|pod| pod.is_voter && pod.ready);
+        assert!(
+            budget.disruptions_allowed == 0 && budget.min_available as usize >= counted.count(),
+            "the voters are changed with an open budget"
+        );
         next.learners.retain(|learner| !voters.contains(learner));
         next.voters.clone_from(voters);
         self.commit(next);

@@ -17,8 +17,8 @@ use crds::cluster::{TaskStoreClusterSpec, VolumePolicy};
 use crds::{MemberId, TaskStoreCluster};
 use jiff::{SignedDuration, Timestamp};
 use operator::observe::{
-    Authority, Budget, Credentials, Drift, Life, Object, Observed, Owner, Pod, PodPhase, Start,
-    Trouble, VolumeState,
+    Authority, Budget, ClientSecret, Credentials, Drift, Life, Object, Observed, Owner, Pod,
+    PodPhase, Trouble, VolumeState,
 };
 use operator::plan::{Plan, plan};
 use operator::status;
@@ -35,6 +35,10 @@ pub struct World {
     pub now: Timestamp,
     /// Nodes that take no new pods.
     pub cordoned: Vec<String>,
+    /// Secrets of the user's that are there.
+    pub secrets: Vec<String>,
+    /// A process has just begun: no member has reported to it, and it knows of no Secret.
+    is_new_process: bool,
     counter: u64,
 }
 
@@ -52,6 +56,8 @@ impl World {
             raft: Raft::default(),
             now: Timestamp::from_second(1_795_000_000).unwrap(),
             cordoned: Vec::new(),
+            secrets: Vec::new(),
+            is_new_process: false,
             counter: 0,
         }
     }
@@ -94,8 +100,28 @@ impl World {
     /// What an operator sees now.
     pub fn observe(&self) -> Observed {
         let mut observed = self.objects.clone();
-        observed.members = self.raft.reports(&self.objects, &self.disks);
+        if !self.is_new_process {
+            observed.members = self.raft.reports(&self.objects, &self.disks);
+        }
+        observed.credentials.client_secret = self.client_secret().map(|name| {
+            let state = if self.secrets.contains(&name) {
+                ClientSecret::Good
+            } else {
+                ClientSecret::Missing
+            };
+            (name, state)
+        });
         observed
+    }
+
+    fn client_secret(&self) -> Option<String> {
+        self.cluster.as_ref()?.spec.tls.secret_name.clone()
+    }
+
+    /// The operator dies, and another process takes over.
+    pub fn replace_operator(&mut self) {
+        self.objects.credentials = Credentials::default();
+        self.is_new_process = true;
     }
 
     /// What one operator would do on what it saw.
@@ -116,6 +142,7 @@ impl World {
     /// One pass of an operator that dies after `effects_max` effects. Answers what it did.
     pub fn pass(&mut self, seen: &(TaskStoreCluster, Observed), effects_max: usize) -> Vec<String> {
         let thought = self.think(seen);
+        self.is_new_process = false;
         let mut done = Vec::new();
         if thought.must_record(&seen.0) {
             if effects_max > 0 && self.report(seen, &thought).is_ok() {
@@ -314,8 +341,11 @@ impl World {
     }
 
     fn run_pods(&mut self) {
+        let can_mount = self
+            .client_secret()
+            .is_none_or(|name| self.secrets.contains(&name));
         for pod in self.objects.pods.values_mut() {
-            if pod.phase == PodPhase::Pending && pod.node.is_some() {
+            if pod.phase == PodPhase::Pending && pod.node.is_some() && can_mount {
                 pod.phase = PodPhase::Running;
                 pod.ip = Some("10.0.0.1".into());
             }
@@ -323,8 +353,15 @@ impl World {
     }
 
     fn ready_pods(&mut self) {
+        let able: Vec<MemberId> = self
+            .objects
+            .pods
+            .values()
+            .map(|pod| pod.member)
+            .filter(|member| raft::serves(&self.objects, &self.disks, *member))
+            .collect();
         for pod in self.objects.pods.values_mut() {
-            let runs = pod.phase == PodPhase::Running && pod.start == Start::Serve;
+            let runs = able.contains(&pod.member);
             let is_member = self
                 .raft
                 .config
@@ -337,12 +374,15 @@ impl World {
 
     fn observe_budget(&mut self) {
         let pods = &self.objects.pods;
-        let healthy = pods
-            .values()
-            .filter(|pod| pod.is_voter && pod.ready)
+        let expected = pods.values().filter(|pod| pod.is_voter);
+        let healthy = expected
+            .clone()
+            .filter(|pod| pod.ready && pod.life == Life::Present)
             .count();
+        let expected = expected.count();
         if let Some(budget) = self.objects.budget.as_mut() {
             budget.observed_generation = budget.generation;
+            (budget.expected, budget.healthy) = (expected, healthy);
             let allowed = healthy as i64 - i64::from(budget.min_available);
             budget.disruptions_allowed = i32::try_from(allowed.max(0)).unwrap_or(0);
         }
@@ -377,7 +417,7 @@ impl World {
         let up = config
             .voters
             .iter()
-            .filter(|voter| self.objects.pod_of(**voter).is_some_and(raft::is_up))
+            .filter(|voter| raft::serves(&self.objects, &self.disks, **voter))
             .count();
         assert!(
             up * 2 > config.voters.len(),
@@ -418,6 +458,27 @@ impl World {
             .iter()
             .map(|waiting| format!("waits: {}", waiting.words()))
             .collect()
+    }
+
+    pub fn label_volume(&mut self, member: MemberId, state: VolumeState) {
+        let version = self.fresh("v");
+        let volume = self
+            .objects
+            .volumes
+            .values_mut()
+            .find(|volume| volume.member == member)
+            .expect("the member has a volume");
+        (volume.state, volume.version) = (state, version);
+    }
+
+    /// Its claim is gone, and its pod with it.
+    pub fn lose_volume(&mut self, member: MemberId) {
+        let Some(volume) = self.objects.volume_of(member).cloned() else {
+            return;
+        };
+        self.objects.volumes.remove(&volume.name);
+        self.disks.remove(&volume.uid);
+        self.objects.pods.remove(&volume.name);
     }
 
     pub fn tick(&mut self, seconds: i64) {
@@ -492,7 +553,6 @@ impl World {
                 .map(|identity| identity.cluster_id.clone())
                 .or_else(|| in_use.map(|volume| volume.cluster_id.clone()))
                 .unwrap_or_else(|| self.uid()),
-            expires: self.now + SignedDuration::from_hours(24 * 365),
             owner,
         }
     }
@@ -513,6 +573,8 @@ impl World {
             generation: 1,
             observed_generation: 0,
             disruptions_allowed: 0,
+            expected: 0,
+            healthy: 0,
             disrupted: 0,
         }
     }

@@ -25,8 +25,10 @@ pub struct Raft {
     pub leader: Option<MemberId>,
     pub term: u64,
     pub index: u64,
-    /// Highest number ever given away; reservations by operation.
-    pub reserved: BTreeMap<String, Vec<u64>>,
+    /// Every id that was ever in a configuration or reserved, and the reservations by operation.
+    pub given: BTreeSet<MemberId>,
+    pub joined: BTreeSet<MemberId>,
+    pub reserved: BTreeMap<String, Vec<MemberId>>,
     /// Learners that take their time.
     pub slow: BTreeSet<MemberId>,
 }
@@ -35,20 +37,23 @@ pub fn is_up(pod: &Pod) -> bool {
     pod.phase == PodPhase::Running && pod.start == Start::Serve && pod.life == Life::Present
 }
 
+/// Whether its member runs on a disk that it can use; without one it answers nobody but the operator.
+pub fn serves(objects: &Observed, disks: &BTreeMap<String, Disk>, member: MemberId) -> bool {
+    let disk = objects
+        .volume_of(member)
+        .and_then(|volume| disks.get(&volume.uid));
+    objects.pod_of(member).is_some_and(is_up)
+        && disk.is_some_and(|disk| disk.stamped && disk.damage.is_none())
+}
+
 impl Raft {
     /// Elects, and lets every member that is up learn the configuration.
     pub fn turn(&mut self, objects: &Observed, disks: &mut BTreeMap<String, Disk>) {
         let up: BTreeSet<MemberId> = objects
             .pods
             .values()
-            .filter(|pod| is_up(pod))
-            .filter(|pod| {
-                let volume = objects.volume_of(pod.member);
-                volume
-                    .and_then(|volume| disks.get(&volume.uid))
-                    .is_some_and(|disk| disk.damage.is_none())
-            })
             .map(|pod| pod.member)
+            .filter(|member| serves(objects, disks, *member))
             .collect();
         let Some(config) = self.config.clone() else {
             return;
@@ -88,18 +93,39 @@ impl Raft {
         for pod in objects
             .pods
             .values()
-            .filter(|pod| is_up(pod) && config.contains(pod.member))
+            .filter(|pod| config.contains(pod.member))
         {
+            if !serves(objects, disks, pod.member) {
+                continue;
+            }
             let disk = objects
                 .volume_of(pod.member)
                 .and_then(|volume| disks.get_mut(&volume.uid));
-            if let Some(disk) = disk.filter(|disk| disk.damage.is_none()) {
+            if let Some(disk) = disk {
                 disk.known = Some(config.clone());
             }
         }
     }
 
     pub fn commit(&mut self, mut next: Membership) {
+        let before = self.config.clone().unwrap_or_default();
+        let members = next
+            .voters
+            .iter()
+            .chain(&next.outgoing)
+            .chain(&next.learners);
+        for member in members.copied().filter(|member| !before.contains(*member)) {
+            let is_reserved = self
+                .reserved
+                .values()
+                .flatten()
+                .any(|known| *known == member);
+            assert!(
+                self.joined.insert(member) && (is_reserved || self.config.is_none()),
+                "{member} joins once, under a number that was reserved for it"
+            );
+            self.given.insert(member);
+        }
         self.index += 2;
         next.log_id = LogId {
             term: self.term,
@@ -127,7 +153,7 @@ impl Raft {
             let Some(disk) = disks.get(&volume.uid) else {
                 continue;
             };
-            let report = self.report(objects, pod, &volume.uid, disk);
+            let report = self.report(objects, disks, pod, &volume.uid, disk);
             reports.insert(
                 pod.member,
                 Member {
@@ -139,8 +165,15 @@ impl Raft {
         reports
     }
 
-    fn report(&self, objects: &Observed, pod: &Pod, volume_uid: &str, disk: &Disk) -> Report {
-        let leads = self.leader == Some(pod.member) && is_up(pod);
+    fn report(
+        &self,
+        objects: &Observed,
+        disks: &BTreeMap<String, Disk>,
+        pod: &Pod,
+        volume_uid: &str,
+        disk: &Disk,
+    ) -> Report {
+        let leads = self.leader == Some(pod.member) && serves(objects, disks, pod.member);
         let phase = if disk.damage.is_some() {
             Phase::Damaged
         } else if !disk.stamped {
@@ -161,7 +194,7 @@ impl Raft {
             others
                 .filter(|other| **other != pod.member)
                 .map(|other| {
-                    let health = if !objects.pod_of(*other).is_some_and(is_up) {
+                    let health = if !serves(objects, disks, *other) {
                         PeerHealth::Unreachable
                     } else if self.slow.contains(other) {
                         PeerHealth::Lagging

@@ -1,0 +1,258 @@
+//! Effects against an API server that only stores: what is read again right before, and what is written.
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri};
+use crds::cluster::VolumePolicy;
+use crds::{MemberId, TaskStoreCluster};
+use operator::apply::{Scope, apply};
+use operator::clients::members::Members;
+use operator::context::Context;
+use operator::error::Error;
+use operator::events::Events;
+use operator::leadership::Role;
+use operator::metrics::Metrics;
+use operator::observe::{Observed, Start};
+use operator::plan::Action;
+use operator::plan::action::Guard;
+use operator::resources;
+use serde_json::{Value, json};
+use world::World;
+
+const CLUSTER: &str = "/apis/taskstore.dev/v1alpha1/namespaces/shop/taskstoreclusters/demo";
+const BUDGET: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets/demo";
+const PODS: &str = "/api/v1/namespaces/shop/pods";
+const SECRETS: &str = "/api/v1/namespaces/shop/secrets";
+
+#[derive(Clone, Default)]
+struct Server {
+    objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    /// Method, path and body of every request that changes something.
+    writes: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Server {
+    fn put(&self, path: &str, object: Value) {
+        self.objects.lock().unwrap().insert(path.into(), object);
+    }
+
+    fn writes_to(&self, start: &str) -> Vec<(String, Value)> {
+        let writes = self.writes.lock().unwrap();
+        writes
+            .iter()
+            .filter(|(what, _)| what.starts_with(start))
+            .cloned()
+            .collect()
+    }
+}
+
+async fn answer(
+    State(server): State<Server>,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> (StatusCode, Json<Value>) {
+    let mut objects = server.objects.lock().unwrap();
+    let mut path = uri.path().to_owned();
+    let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if method != Method::GET {
+        let mut writes = server.writes.lock().unwrap();
+        writes.push((format!("{method} {path}"), sent.clone()));
+    }
+    if method == Method::POST {
+        path = format!("{path}/{}", sent["metadata"]["name"].as_str().unwrap());
+    }
+    let found = match method {
+        Method::POST | Method::PUT => {
+            objects.insert(path, sent.clone());
+            Some(sent)
+        }
+        Method::DELETE => objects.remove(&path),
+        _ => objects.get(&path).cloned(),
+    };
+    let absent = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "reason": "NotFound", "code": 404, "message": "not found",
+    });
+    match found {
+        Some(found) => (StatusCode::OK, Json(found)),
+        None => (StatusCode::NOT_FOUND, Json(absent)),
+    }
+}
+
+async fn serve() -> (Server, Context) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let server = Server::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new()
+        .fallback(answer)
+        .with_state(server.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+    let client = kube::Client::try_from(config).unwrap();
+    let (wake, _) = tokio::sync::mpsc::channel(1);
+    let (_, role) = tokio::sync::watch::channel(Role::Leading);
+    let context = Context::new(
+        client.clone(),
+        Members::new(wake),
+        Metrics::default(),
+        Events::new(client, "test".into()),
+        role,
+        "taskstore:1".into(),
+    );
+    (server, context)
+}
+
+fn running() -> (TaskStoreCluster, Observed) {
+    let mut world = World::new();
+    world.create(3, VolumePolicy::Retain, VolumePolicy::Retain);
+    world.run();
+    world.look().expect("there is a cluster")
+}
+
+fn budget(cluster: &TaskStoreCluster, min_available: u32) -> Value {
+    let mut budget = json!(resources::disruption_budget::build(cluster, min_available));
+    budget["metadata"]["generation"] = json!(1);
+    budget["status"] = json!({
+        "observedGeneration": 1, "expectedPods": 3, "currentHealthy": 3,
+        "desiredHealthy": min_available, "disruptionsAllowed": 3 - min_available,
+    });
+    budget
+}
+
+/// Those of m1 to m3, all counted but perhaps m2.
+fn pods(cluster: &TaskStoreCluster, is_m2_counted: bool) -> Value {
+    let pod = |number: u32| {
+        let identity = resources::pod::Identity {
+            cluster_id: "c",
+            member: MemberId::new(1, number),
+            volume_uid: "v",
+        };
+        let is_voter = number != 2 || is_m2_counted;
+        let mut pod = json!(resources::pod::build(
+            cluster,
+            &identity,
+            "taskstore:1",
+            Start::Serve,
+            is_voter
+        ));
+        pod["status"] = json!({"phase": "Running"});
+        pod["metadata"]["uid"] = json!(number.to_string());
+        pod["metadata"]["resourceVersion"] = json!("1");
+        pod
+    };
+    let items: Vec<Value> = (1..=3).map(pod).collect();
+    json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items})
+}
+
+#[tokio::test]
+async fn voters_are_set_only_under_a_budget_that_is_closed_right_now() {
+    let (server, context) = serve().await;
+    let (cluster, observed) = running();
+    server.put(CLUSTER, json!(cluster));
+    server.put(PODS, pods(&cluster, true));
+    let change = [Action::SetVoters {
+        leader: MemberId::new(1, 1),
+        voters: [MemberId::new(1, 1), MemberId::new(1, 2)].into(),
+        guard: Guard {
+            term: 1,
+            log_id: Default::default(),
+        },
+    }];
+    let scope = Scope::new(&context, &cluster, &observed);
+    for open in [None, Some(budget(&cluster, 2))] {
+        if let Some(open) = open {
+            server.put(BUDGET, open);
+        }
+        let refused = apply(&scope, &change).await;
+        assert!(
+            matches!(
+                refused,
+                Err(Error::Stale {
+                    doing: "budget read again"
+                })
+            ),
+            "{refused:?}"
+        );
+    }
+    server.put(BUDGET, budget(&cluster, 3));
+    server.put(PODS, pods(&cluster, false));
+    let refused = apply(&scope, &change).await;
+    assert!(
+        matches!(refused, Err(Error::Stale { .. })),
+        "m2 was made again and is not counted: {refused:?}"
+    );
+    server.put(PODS, pods(&cluster, true));
+    let outcome = apply(&scope, &change).await;
+    assert!(
+        matches!(outcome, Err(Error::NotConnected { .. })),
+        "now the leader is asked: {outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_authority_is_made_anew_only_when_no_member_has_a_certificate_of_it() {
+    let (server, context) = serve().await;
+    let (cluster, observed) = running();
+    let certificate = format!("{SECRETS}/demo-1-2-tls");
+    let secret = json!({
+        "metadata": {"name": "demo-1-2-tls", "uid": "s-1"},
+        "data": {"ca.crt": "b2xk"},
+    });
+    server.put(&certificate, secret.clone());
+    let scope = Scope::new(&context, &cluster, &observed);
+    let refused = apply(&scope, &[Action::EnsureAuthority]).await.unwrap_err();
+    assert!(matches!(refused, Error::AuthorityLost { .. }), "{refused}");
+    assert_eq!(refused.reason(), Some(crds::Reason::WaitingForCertificates));
+    assert_eq!(server.writes_to("POST"), []);
+
+    server.objects.lock().unwrap().remove(&certificate);
+    apply(&scope, &[Action::EnsureAuthority]).await.unwrap();
+    assert_eq!(server.writes_to(&format!("POST {SECRETS}")).len(), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_was_never_initialized_gets_its_authority_anew() {
+    let (server, context) = serve().await;
+    let (mut cluster, observed) = running();
+    let status = cluster.status.as_mut().unwrap();
+    status.identity.as_mut().unwrap().initialized = false;
+    let secret = json!({"metadata": {"name": "demo-1-2-tls"}, "data": {"ca.crt": "b2xk"}});
+    server.put(&format!("{SECRETS}/demo-1-2-tls"), secret);
+    let scope = Scope::new(&context, &cluster, &observed);
+    apply(&scope, &[Action::EnsureAuthority]).await.unwrap();
+    assert_eq!(server.writes_to(&format!("POST {SECRETS}")).len(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_is_deleted_by_uid_and_only_when_it_is_ours() {
+    let (server, context) = serve().await;
+    let (cluster, observed) = running();
+    server.put(CLUSTER, json!(cluster));
+    let scope = Scope::new(&context, &cluster, &observed);
+    let path = format!("{SECRETS}/demo-1-2-tls");
+    let action = [Action::DeleteCertificate {
+        member: MemberId::new(1, 2),
+    }];
+    server.put(
+        &path,
+        json!({"metadata": {"name": "demo-1-2-tls", "uid": "s-1"}}),
+    );
+    apply(&scope, &action).await.unwrap();
+    assert_eq!(server.writes_to("DELETE"), [], "somebody else's stays");
+
+    let labels = json!({"taskstore.dev/cluster": "demo"});
+    let ours = json!({"metadata": {"name": "demo-1-2-tls", "uid": "s-2", "labels": labels}});
+    server.put(&path, ours);
+    apply(&scope, &action).await.unwrap();
+    let deletes = server.writes_to("DELETE");
+    assert_eq!(deletes.len(), 1);
+    assert_eq!(deletes[0].1["preconditions"]["uid"], "s-2");
+}
