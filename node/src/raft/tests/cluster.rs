@@ -10,12 +10,14 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::loopback::own_address;
 use crate::raft::certs::Authority;
 use crate::raft::config::{Timings, openraft};
+use crate::raft::consensus::Consensus;
 use crate::raft::door::Door;
 use crate::raft::membership::Guard;
 use crate::raft::network::NetworkFactory;
@@ -38,17 +40,40 @@ pub const SOON: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "0c9d5e6e-1111-4222-8333-444455556666";
 const LOG: Geometry = Geometry {
     segment_bytes: 256 << 10,
-    segments: 16,
+    segments: 64,
 };
 
 pub fn id(n: u64) -> u64 {
     (1 << 32) | n
 }
 
-pub struct Cluster {
+/// What runs above Raft on each member.
+pub trait Above: Send + Sync + Sized + 'static {
+    fn start(
+        consensus: Consensus,
+        store: Arc<Store>,
+        peers: Arc<Peers>,
+        own: watch::Receiver<Facts>,
+    ) -> Self;
+
+    /// Answers what another member has forwarded.
+    fn answer(&self, request: Bytes, deadline: Instant) -> impl Future<Output = Bytes> + Send;
+}
+
+impl Above for () {
+    fn start(_: Consensus, _: Arc<Store>, _: Arc<Peers>, _: watch::Receiver<Facts>) {}
+
+    async fn answer(&self, request: Bytes, _deadline: Instant) -> Bytes {
+        request
+    }
+}
+
+pub type Cluster = ClusterOf<()>;
+
+pub struct ClusterOf<S> {
     authority: Authority,
     volumes: BTreeMap<u64, Volume>,
-    pub running: BTreeMap<u64, Member>,
+    pub running: BTreeMap<u64, Member<S>>,
 }
 
 struct Volume {
@@ -58,26 +83,30 @@ struct Volume {
     address: Option<TcpListener>,
 }
 
-pub struct Member {
+pub struct Member<S> {
     pub raft: Raft<TypeConfig, Machine>,
     pub store: Arc<Store>,
     pub peers: Arc<Peers>,
+    pub consensus: Consensus,
+    pub above: Arc<S>,
+    /// What the member says of itself.
+    pub own: watch::Sender<Facts>,
     log: LogStore,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
 }
 
-struct Nothing;
+struct FromPeers<S>(Arc<S>);
 
-impl Forwarded for Nothing {
-    async fn handle(&self, _from: u64, request: Bytes, _deadline: Instant) -> Bytes {
-        request
+impl<S: Above> Forwarded for FromPeers<S> {
+    async fn handle(&self, _from: u64, request: Bytes, deadline: Instant) -> Bytes {
+        self.0.answer(request, deadline).await
     }
 }
 
-impl Cluster {
-    pub fn new() -> Cluster {
-        Cluster {
+impl<S: Above> ClusterOf<S> {
+    pub fn new() -> ClusterOf<S> {
+        ClusterOf {
             authority: Authority::new(CLUSTER).unwrap(),
             volumes: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -85,8 +114,8 @@ impl Cluster {
     }
 
     /// Members 1 to `size`, initialized, with a leader.
-    pub async fn start(size: u64) -> Cluster {
-        let mut cluster = Cluster::new();
+    pub async fn start(size: u64) -> ClusterOf<S> {
+        let mut cluster = ClusterOf::new();
         for n in 1..=size {
             cluster.add(n).await;
         }
@@ -107,7 +136,7 @@ impl Cluster {
         self.volumes[&n].name.clone()
     }
 
-    pub fn member(&self, n: u64) -> &Member {
+    pub fn member(&self, n: u64) -> &Member<S> {
         &self.running[&n]
     }
 
@@ -174,15 +203,26 @@ impl Cluster {
         )
         .await
         .unwrap();
+        let consensus = Consensus::new(raft.clone());
+        let (own, said) = watch::channel(Facts {
+            ready: true,
+            ..Facts::default()
+        });
+        let above = Arc::new(S::start(
+            consensus.clone(),
+            Arc::clone(&store),
+            Arc::clone(&peers),
+            said.clone(),
+        ));
         let door = Door {
             raft: raft.clone(),
             sink: Arc::clone(&store),
-            facts: Facts::default,
+            facts: move || said.borrow().clone(),
         };
         let server = PeerServer {
             peers: Arc::clone(&peers),
             raft: Arc::new(door),
-            forwarded: Arc::new(Nothing),
+            forwarded: Arc::new(FromPeers(Arc::clone(&above))),
         };
         let stop = CancellationToken::new();
         let listener = match volume.address.take() {
@@ -196,6 +236,9 @@ impl Cluster {
                 raft,
                 store,
                 peers,
+                consensus,
+                above,
+                own,
                 log,
                 stop,
                 server,

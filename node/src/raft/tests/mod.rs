@@ -1,5 +1,5 @@
 //! Real members in one process: log on disk, sockets on the loopback, certificates.
 
-mod cluster;
+pub(crate) mod cluster;
 mod members;
 mod raft;
