@@ -9,7 +9,9 @@ use tokio::task::JoinHandle;
 
 use super::request::{ClaimedTask, Error, List, Page, Request, Response, UnavailableCause};
 use super::{Origin, Service};
-use crate::limits::{ANSWER_BYTES_MAX, COMMAND_BYTES_MAX};
+use crate::limits::{
+    ANSWER_BYTES_MAX, COMMAND_BYTES_MAX, PROPOSALS_WAITING_BYTES_MAX, WAITERS_MAX,
+};
 use crate::metrics::Metrics;
 use crate::raft::consensus::Consensus;
 use crate::raft::tests::cluster::{Above, ClusterOf, id};
@@ -389,4 +391,55 @@ async fn a_leader_without_a_quorum_does_not_say_that_there_is_no_task() {
         ),
         "{answer:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_that_wait_are_bounded_in_bytes() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.serving_leader().await;
+    for n in 1..=3 {
+        if n != leader {
+            cluster.stop(n).await;
+        }
+    }
+    let proposer = cluster.member(leader).above.proposer();
+    // The first is on its way and never gets there; the others wait for it.
+    let small = create_with(&["a".to_owned()], 60_000, b"");
+    let _first = proposer.propose(small).unwrap();
+    while proposer.waiting() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let large = create_with(&["b".to_owned()], 60_000, &vec![7; 1 << 20]);
+    let most = PROPOSALS_WAITING_BYTES_MAX >> 20;
+    let mut waiting = Vec::new();
+    for _ in 0..most - 1 {
+        waiting.push(proposer.propose(large.clone()).unwrap());
+    }
+    let refused = [large.clone(), large].map(|command| proposer.propose(command).err());
+    assert!(
+        matches!(refused[1], Some(Error::Overloaded { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_waiting_room_turns_the_next_claim_away() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.serving_leader().await;
+    let claims = &cluster.member(leader).above.claims;
+    let until = Instant::now() + SOON;
+    let mut waiting = Vec::new();
+    for n in 0..WAITERS_MAX {
+        let Request::Claim { claim, .. } = claim(&format!("c{n}"), 0) else {
+            unreachable!()
+        };
+        waiting.push(claims.enter(claim, until).unwrap());
+    }
+    cluster.parked(leader, WAITERS_MAX as u64).await;
+    let refused = cluster.ask(leader, claim("more", A_WHILE_MS)).await;
+    assert!(
+        matches!(refused, Err(Error::Overloaded { .. })),
+        "{refused:?}"
+    );
+    assert!(tasks(cluster.ask(leader, claim("no wait", 0)).await).is_empty());
 }
