@@ -8,18 +8,23 @@ pub const RESULT_BYTES_MAX: usize = 64 << 10;
 pub const ERROR_BYTES_MAX: usize = 4 << 10;
 /// Longest task id, in characters.
 pub const TASK_ID_CHARS_MAX: usize = 128;
-/// Longest namespace, queue or claim id, in characters (a DNS label, so that they fit into names).
+/// Longest namespace or queue, in characters (a DNS label, so that they fit into names).
 pub const NAME_CHARS_MAX: usize = 63;
-/// Longest claim id or worker name, in characters.
-pub const CLAIM_ID_CHARS_MAX: usize = 64;
-/// Longest kind or content type, in characters.
-pub const KIND_CHARS_MAX: usize = 128;
+/// Longest claim id or worker name, in bytes.
+pub const CLAIM_ID_BYTES_MAX: usize = 64;
+/// Longest kind or content type, in bytes.
+pub const KIND_BYTES_MAX: usize = 128;
 /// Items in one batch of creates or settles, and tasks in one claim.
 pub const BATCH_ITEMS_MAX: usize = 1_000;
 /// Payload bytes of one batch of creates: one Raft entry must hold it (4 MiB).
 pub const BATCH_BYTES_MAX: usize = 3 << 20;
 /// Payload bytes that one claim may carry.
 pub const CLAIM_BYTES_MAX: usize = 3 << 20;
+/// Bytes of one answer that holds tasks, a claim's or a page's; one task is always given. gRPC clients
+/// take 4 MiB unless they are told otherwise.
+pub const ANSWER_BYTES_MAX: usize = (4 << 20) - (64 << 10);
+/// What a task takes in an answer beside its kind, content type, error and bytes, at most.
+pub const ANSWER_ROW_BYTES: usize = 512;
 /// Queues that one claim may name.
 pub const CLAIM_QUEUES_MAX: usize = 16;
 /// Longest wait of a claim, in milliseconds.
@@ -73,6 +78,8 @@ pub const TICK_ITEMS_MAX: usize = 10_000;
 /// Bytes of one Raft entry, and of one batch of entries sent to a follower.
 pub const ENTRY_BYTES_MAX: usize = 4 << 20;
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one encoded command: an entry holds it with its own head and the two clocks.
+pub const COMMAND_BYTES_MAX: usize = ENTRY_BYTES_MAX - 64;
 /// Bytes of one frame between members.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one chunk of a snapshot on its way to a follower.
@@ -80,8 +87,10 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Commands gathered into one Raft entry, and their bytes.
 pub const ENTRY_COMMANDS_MAX: usize = 1_024;
 pub const ENTRY_COMMAND_BYTES_MAX: usize = 1 << 20;
-/// Commands waiting at the door of the leader; the next one is answered RESOURCE_EXHAUSTED.
+/// Commands waiting at the door of the leader, and their bytes; the next one is answered
+/// RESOURCE_EXHAUSTED.
 pub const PROPOSALS_WAITING_MAX: usize = 16_384;
+pub const PROPOSALS_WAITING_BYTES_MAX: usize = 64 << 20;
 /// Claims parked on the leader.
 pub const WAITERS_MAX: usize = 16_384;
 /// Bytes of one client request's body.

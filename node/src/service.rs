@@ -20,17 +20,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use self::claims::{Claims, Waiter};
-use self::proposer::{Proposer, RETRY_AFTER};
+use self::claims::Claims;
+use self::clock::Clock;
+use self::proposer::Proposer;
 use self::request::{
     ClaimedTask, Error, List, Page, Request, Response, TaskWithPayload, UnavailableCause,
 };
+use crate::limits::FRAME_BYTES_MAX;
 use crate::metrics::Metrics;
 use crate::raft::consensus::{Consensus, ProposeError, Role};
 use crate::raft::transport::peers::{ForwardError, Peers};
 use crate::raft::transport::wire::Facts;
+use crate::storage::payloads::Payloads;
 use crate::storage::store::Store;
 use crate::task::command::{Claim, Command, Outcome, Rejection, TaskView};
 
@@ -46,6 +49,8 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(3);
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// A member that has not answered for this long has said nothing about its disk.
 const FACTS_BELIEVED_FOR: Duration = Duration::from_secs(5);
+/// What a frame holds beside an answer.
+const ANSWER_FRAME_BYTES: usize = 64;
 /// Advice to callers who were turned away for want of a leader.
 const NO_LEADER_RETRY_MS: u64 = 200;
 
@@ -68,6 +73,7 @@ pub struct Service {
 }
 
 /// Why one try failed.
+#[derive(Debug)]
 enum Miss {
     /// Nothing was appended.
     NotHere,
@@ -85,11 +91,13 @@ impl Service {
         own: watch::Receiver<Facts>,
         metrics: Arc<Metrics>,
     ) -> Service {
-        let proposer = Proposer::start(consensus.clone(), state.clone(), metrics);
+        let clock = Clock::start(consensus.clone(), state.clone(), metrics.clone());
+        let proposer = Proposer::start(consensus.clone(), clock.clone(), metrics);
         let claims = Claims::start(consensus.clone(), state.clone(), proposer.clone());
         tokio::spawn(ticker::run(
             consensus.clone(),
             state.clone(),
+            clock,
             proposer.clone(),
         ));
         Service {
@@ -140,10 +148,14 @@ impl Service {
                 Ok(response) => return Ok(response),
                 Err(miss) => miss,
             };
-            match miss {
-                Miss::Final(error) => return Err(error),
-                Miss::Unknown(reason) => doubt = Some(reason),
-                Miss::NotHere => {}
+            match (miss, doubt.take()) {
+                // What an earlier try did is still not known.
+                (Miss::Final(error), Some(reason)) if !matches!(error, Error::Rejected(_)) => {
+                    return Err(Error::OutcomeUnknown { reason });
+                }
+                (Miss::Final(error), _) => return Err(error),
+                (Miss::Unknown(reason), _) => doubt = Some(reason),
+                (Miss::NotHere, before) => doubt = before,
             }
             let limit = if doubt.is_some() { deadline } else { patience };
             if origin == Origin::Peer || Instant::now() + RETRY_PAUSE >= limit {
@@ -162,26 +174,32 @@ impl Service {
     async fn lead(&self, request: &Request, deadline: Instant) -> Result<Response, Miss> {
         match request {
             Request::Write(command) => self.write(command.clone(), deadline).await,
-            Request::Claim { claim, wait_ms } => self.claim(claim.clone(), *wait_ms).await,
+            Request::Claim { claim, wait_ms } => {
+                self.claim(claim.clone(), *wait_ms, deadline).await
+            }
             Request::Get {
                 namespace,
                 id,
                 with_payload,
             } => {
-                self.confirm().await?;
-                let task = self.state.read(|state, _| state.get(namespace, id));
+                self.confirm(deadline).await?;
+                let task = self.state.read(|state, payloads| {
+                    let mut task = state.get(namespace, id)?;
+                    if !with_payload {
+                        task.result.clear();
+                    }
+                    Some(attach(payloads, task, *with_payload))
+                });
                 let missing =
                     Miss::Final(Error::Rejected(Rejection::TaskNotFound { id: id.clone() }));
-                Ok(Response::Task(
-                    self.attach(task.ok_or(missing)?, *with_payload),
-                ))
+                Ok(Response::Task(task.ok_or(missing)?))
             }
             Request::List(list) => {
-                self.confirm().await?;
+                self.confirm(deadline).await?;
                 Ok(Response::Page(self.page(list)))
             }
             Request::QueueStats { namespace, queue } => {
-                self.confirm().await?;
+                self.confirm(deadline).await?;
                 let now_ms = clock::unix_ms(SystemTime::now());
                 let stats = self
                     .state
@@ -195,10 +213,7 @@ impl Service {
         if matches!(command, Command::Create(_)) && self.disk_high_water() {
             return Err(Miss::Final(Error::DiskHighWater));
         }
-        let outcome = self
-            .proposer
-            .propose(command)
-            .map_err(|_| Miss::Final(door_full()))?;
+        let outcome = self.proposer.propose(command).map_err(Miss::Final)?;
         match tokio::time::timeout_at(deadline.into(), outcome).await {
             Ok(Ok(Ok(outcome))) => Ok(Response::Outcome(outcome)),
             Ok(Ok(Err(error))) => Err(error.into()),
@@ -223,72 +238,63 @@ impl Service {
         }
     }
 
-    async fn claim(&self, claim: Claim, wait_ms: u64) -> Result<Response, Miss> {
-        let (reply, answer) = oneshot::channel();
-        let deadline = Instant::now() + Duration::from_millis(wait_ms);
-        if !self.claims.enter(Waiter {
-            claim,
-            deadline,
-            reply,
-        }) {
-            return Err(Miss::Final(door_full()));
-        }
-        let claimed = match answer.await {
-            Ok(Ok(claimed)) => claimed,
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => return Err(Miss::Unknown("the member is stopping".into())),
+    async fn claim(&self, claim: Claim, wait_ms: u64, deadline: Instant) -> Result<Response, Miss> {
+        let until = deadline.min(Instant::now() + Duration::from_millis(wait_ms));
+        let answer = self.claims.enter(claim, until).map_err(Miss::Final)?;
+        let granted = match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(granted)) => granted?,
+            Ok(Err(_)) => return Err(Miss::Unknown("the member is stopping".into())),
+            Err(_) => return Err(Miss::Unknown("not committed in time".into())),
         };
-        let tasks = claimed
-            .into_iter()
-            .map(|claimed| ClaimedTask {
+        if granted.is_empty() && !granted.committed {
+            // Another leader may have tasks that this member does not know of.
+            self.confirm(deadline).await?;
+        }
+        let tasks = self.state.read(|_, payloads| {
+            let with_payload = granted.take().into_iter().map(|claimed| ClaimedTask {
                 token: claimed.token.0,
                 lease_ms: claimed.lease_ms,
-                task: self.attach(claimed.task, true),
-            })
-            .collect();
+                task: attach(payloads, claimed.task, true),
+            });
+            // A payload that is gone already was settled under another lease.
+            with_payload
+                .filter(|claimed| {
+                    claimed.task.payload.len() as u64 == claimed.task.task.payload_bytes
+                })
+                .collect()
+        });
         Ok(Response::Claimed(tasks))
     }
 
-    async fn confirm(&self) -> Result<(), Miss> {
-        self.consensus
-            .confirm_leadership()
-            .await
-            .map_err(|_| Miss::NotHere)
+    async fn confirm(&self, deadline: Instant) -> Result<(), Miss> {
+        let confirmed = self.consensus.confirm_leadership();
+        match tokio::time::timeout_at(deadline.into(), confirmed).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Miss::NotHere),
+        }
     }
 
     fn page(&self, list: &List) -> Page {
-        let (page, revision) = self.state.read(|state, _| {
-            let size = list.page_size as usize;
+        self.state.read(|state, payloads| {
             let page = state.list(
                 &list.namespace,
                 &list.queue,
                 &list.states,
                 list.after_seq,
-                size,
+                list.page_size as usize,
+                list.with_payload,
             );
-            (page, state.revision())
-        });
-        let tasks = page
-            .tasks
-            .into_iter()
-            .map(|task| self.attach(task, list.with_payload))
-            .collect();
-        Page {
-            tasks,
-            next_after_seq: page.next_after_seq,
-            revision,
-        }
-    }
-
-    fn attach(&self, task: TaskView, with_payload: bool) -> TaskWithPayload {
-        let payload = match with_payload {
-            true => self
-                .state
-                .read(|_, payloads| payloads.get(task.seq))
-                .unwrap_or_default(),
-            false => Bytes::new(),
-        };
-        TaskWithPayload { task, payload }
+            let tasks = page
+                .tasks
+                .into_iter()
+                .map(|task| attach(payloads, task, list.with_payload))
+                .collect();
+            Page {
+                tasks,
+                next_after_seq: page.next_after_seq,
+                revision: state.revision(),
+            }
+        })
     }
 
     async fn forward(
@@ -330,7 +336,16 @@ impl Service {
                 Err(unavailable(UnavailableCause::NotReady, &reason))
             }
         };
-        Bytes::from(postcard::to_stdvec(&answer).expect("an answer of plain values always encodes"))
+        let encode = |answer: &Result<Response, Error>| {
+            postcard::to_stdvec(answer).expect("an answer of plain values always encodes")
+        };
+        let mut body = encode(&answer);
+        if body.len() > FRAME_BYTES_MAX - ANSWER_FRAME_BYTES {
+            // The connection would end with it, and all calls that share it.
+            let bound = format!("an answer has {FRAME_BYTES_MAX} bytes at most");
+            body = encode(&Err(Error::TooLarge { bound }));
+        }
+        Bytes::from(body)
     }
 
     /// Whether any member's disk is nearly full, as far as they have said lately.
@@ -363,10 +378,14 @@ fn unavailable(cause: UnavailableCause, reason: &str) -> Error {
     }
 }
 
-fn door_full() -> Error {
-    let bound = format!("{} commands waiting", crate::limits::PROPOSALS_WAITING_MAX);
-    Error::Overloaded {
-        bound,
-        retry_after_ms: RETRY_AFTER.as_millis() as u64,
-    }
+/// A task with its payload of the same moment.
+fn attach(payloads: &Payloads, task: TaskView, with_payload: bool) -> TaskWithPayload {
+    let payload = match with_payload {
+        true => payloads.get(task.seq).unwrap_or_default(),
+        false => Bytes::new(),
+    };
+    TaskWithPayload { task, payload }
 }
+
+#[cfg(test)]
+mod tests;

@@ -767,31 +767,62 @@ async fn malformed_grpc_is_refused_with_its_place() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_is_refused_and_never_ignored() {
+async fn an_idempotency_key_is_refused_by_every_operation_in_both_protocols() {
     let port = Port::agreeable();
-    let request = http::Request::post(TASKS)
-        .header("Idempotency-Key", "k")
-        .body(Body::from("{}"))
-        .unwrap();
-    let (status, _, problem) = port.send(request).await;
-    assert_eq!(
-        (status.as_u16(), &problem["reason"]),
-        (501, &json!("FEATURE_NOT_ACTIVE"))
-    );
-    let mut request = tonic::Request::new(v1::CreateRequest {
-        namespace: "n".into(),
-        queue: "q".into(),
-        task: Some(v1::NewTask::default()),
-    });
-    request
-        .metadata_mut()
-        .insert("idempotency-key", "k".parse().unwrap());
-    let status = port.grpc().create(request).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert_eq!(
-        status.get_error_details().error_info().unwrap().reason,
-        "FEATURE_NOT_ACTIVE"
-    );
+    let paths = [
+        TASKS.to_owned(),
+        format!("{TASKS}:batch"),
+        format!("{TASKS}:claim"),
+        "/v1/namespaces/n/tasks:claim".to_owned(),
+        "/v1/namespaces/n/tasks:settle".to_owned(),
+        "/v1/namespaces/n/tasks/a:extend".to_owned(),
+        "/v1/namespaces/n/tasks/a:complete".to_owned(),
+        "/v1/namespaces/n/tasks/a:fail".to_owned(),
+        "/v1/namespaces/n/tasks/a:release".to_owned(),
+    ];
+    for path in &paths {
+        let post = |key: &str| {
+            http::Request::post(path)
+                .header(key, "k")
+                .body(Body::from("{}"))
+                .unwrap()
+        };
+        let (status, _, problem) = port.send(post("Idempotency-Key")).await;
+        assert_eq!(
+            (status.as_u16(), &problem["reason"]),
+            (501, &json!("FEATURE_NOT_ACTIVE")),
+            "{path}"
+        );
+        let (_, _, answer) = port.send(post("another-header")).await;
+        assert_ne!(answer["reason"], json!("PATH_NOT_FOUND"), "{path}");
+        while port.seen().is_some() {}
+    }
+
+    fn keyed<T: Default>() -> tonic::Request<T> {
+        let mut request = tonic::Request::new(T::default());
+        let key = "k".parse().unwrap();
+        request.metadata_mut().insert("idempotency-key", key);
+        request
+    }
+    let mut grpc = port.grpc();
+    let refusals = [
+        grpc.create(keyed()).await.err(),
+        grpc.create_batch(keyed()).await.err(),
+        grpc.claim(keyed()).await.err(),
+        grpc.extend(keyed()).await.err(),
+        grpc.complete(keyed()).await.err(),
+        grpc.fail(keyed()).await.err(),
+        grpc.release(keyed()).await.err(),
+        grpc.settle_batch(keyed()).await.err(),
+    ];
+    for (at, status) in refusals.into_iter().enumerate() {
+        let status = status.unwrap();
+        assert_eq!(status.code(), Code::Unimplemented, "operation {at}");
+        assert_eq!(
+            status.get_error_details().error_info().unwrap().reason,
+            "FEATURE_NOT_ACTIVE"
+        );
+    }
     assert_eq!(port.seen(), None);
 }
 

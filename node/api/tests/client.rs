@@ -184,6 +184,26 @@ async fn a_create_is_sent_again_under_the_same_id_until_a_member_takes_it() {
     }
 }
 
+fn full(reason: &str) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, "taskstore.dev", HashMap::new());
+    details.set_retry_info(Some(Duration::from_millis(1)));
+    Status::with_error_details(Code::ResourceExhausted, "full", details)
+}
+
+#[tokio::test]
+async fn too_much_work_in_flight_is_waited_out_and_a_full_disk_is_not() {
+    let refusals = vec![Some(full("QUOTA")), None, Some(full("DISK_HIGH_WATER"))];
+    let mut member = member(refusals, Vec::new()).await;
+    let client = client(&[&member.address]);
+    client.create(create()).await.unwrap();
+    let error = client.create(create()).await.unwrap_err();
+    assert_eq!(error.reason(), "DISK_HIGH_WATER");
+    for _ in 0..3 {
+        member.seen.recv().await.unwrap();
+    }
+    assert!(member.seen.try_recv().is_err());
+}
+
 #[tokio::test]
 async fn a_refusal_of_the_store_is_final() {
     let mut member = member(

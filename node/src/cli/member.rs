@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::app;
 use crate::config::{Config, MemberIdentity, Ports};
 use crate::raft::certs::Authority;
 use crate::raft::config::Timings;
+use crate::storage::identity::Volume;
 
 /// The member of a laptop's store.
 const DEV_INCARNATION: u16 = 1;
@@ -60,10 +62,12 @@ pub fn run_dev(args: DevArgs) -> anyhow::Result<ExitCode> {
     let cluster_id = "dev".to_string();
     let tls_dir = args.data_dir.join("tls");
     if !tls_dir.exists() {
-        std::fs::create_dir_all(&tls_dir).with_context(|| tls_dir.display().to_string())?;
-        let authority = Authority::new(&cluster_id)?;
-        authority.member(DEV_MEMBER_ID)?.write_to(&tls_dir)?;
+        write_certificates(&cluster_id, &tls_dir)
+            .with_context(|| format!("cannot write {}", tls_dir.display()))?;
     }
+    // A member that finds its volume in use waits for an operator; a person wants to know at once.
+    let store_dir = args.data_dir.join("store");
+    Volume::open(&store_dir)?;
     let identity = MemberIdentity {
         cluster_id,
         incarnation: DEV_INCARNATION,
@@ -71,7 +75,7 @@ pub fn run_dev(args: DevArgs) -> anyhow::Result<ExitCode> {
         volume_uid: String::new(),
         name: "127.0.0.1".into(),
     };
-    let mut config = Config::new(args.data_dir.join("store"), identity, tls_dir);
+    let mut config = Config::new(store_dir, identity, tls_dir);
     config.listen = args.listen_ip;
     config.ports = Ports {
         client: args.client_port,
@@ -89,6 +93,19 @@ pub fn run_dev(args: DevArgs) -> anyhow::Result<ExitCode> {
     );
     println!("data:    {}", args.data_dir.display());
     serve(config)
+}
+
+/// Whole or not at all: a folder that a kill has left half written would stop every later start.
+fn write_certificates(cluster_id: &str, tls_dir: &Path) -> anyhow::Result<()> {
+    let unfinished = tls_dir.with_extension("unfinished");
+    if unfinished.exists() {
+        std::fs::remove_dir_all(&unfinished)?;
+    }
+    std::fs::create_dir_all(&unfinished)?;
+    let authority = Authority::new(cluster_id)?;
+    authority.member(DEV_MEMBER_ID)?.write_to(&unfinished)?;
+    std::fs::rename(&unfinished, tls_dir)?;
+    Ok(())
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
@@ -132,4 +149,22 @@ pub fn block_on(
     let ended = runtime.block_on(command);
     runtime.shutdown_timeout(BLOCKING_PATIENCE);
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::transport::tls::TlsStore;
+
+    #[test]
+    fn certificates_are_written_anew_after_a_kill_in_the_middle() {
+        let dir = tempfile::tempdir().unwrap();
+        let tls_dir = dir.path().join("tls");
+        let half = tls_dir.with_extension("unfinished");
+        std::fs::create_dir_all(&half).unwrap();
+        std::fs::write(half.join("ca.crt"), "half").unwrap();
+        write_certificates("dev", &tls_dir).unwrap();
+        assert!(TlsStore::load(&tls_dir).is_ok());
+        assert!(!half.exists());
+    }
 }

@@ -19,4 +19,4 @@ pub mod view;
 pub const QUIET: &str = "openraft=warn,openraft::core::heartbeat=error";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -69,8 +69,8 @@ fn new_task(at: Field, task: v1::NewTask, now_ms: u64) -> Checked<NewTask> {
     let not_before_max = now_ms.saturating_add(NOT_BEFORE_AHEAD_MS_MAX);
     Ok(NewTask {
         id: validate::task_id(at.beside("id"), &id)?,
-        kind: validate::text(at.beside("kind"), task.kind, KIND_CHARS_MAX)?,
-        content_type: validate::text(at.beside("content_type"), task.content_type, KIND_CHARS_MAX)?,
+        kind: validate::text(at.beside("kind"), task.kind, KIND_BYTES_MAX)?,
+        content_type: validate::text(at.beside("content_type"), task.content_type, KIND_BYTES_MAX)?,
         priority: validate::at_most(
             at.beside("priority"),
             task.priority.into(),
@@ -134,7 +134,7 @@ pub fn claim(request: v1::ClaimRequest) -> Checked<Request> {
     let claim_id = validate::text(
         Field::named("claim_id"),
         request.claim_id,
-        CLAIM_ID_CHARS_MAX,
+        CLAIM_ID_BYTES_MAX,
     )?;
     let claim = Claim {
         namespace,
@@ -147,7 +147,7 @@ pub fn claim(request: v1::ClaimRequest) -> Checked<Request> {
         } else {
             claim_id
         },
-        worker: validate::text(Field::named("worker"), request.worker, CLAIM_ID_CHARS_MAX)?,
+        worker: validate::text(Field::named("worker"), request.worker, CLAIM_ID_BYTES_MAX)?,
     };
     let wait_ms = validate::at_most(Field::named("wait_ms"), request.wait_ms, CLAIM_WAIT_MS_MAX)?;
     Ok(Request::Claim { claim, wait_ms })
@@ -314,5 +314,84 @@ fn task_state(at: Field, state: i32) -> Checked<TaskState> {
             at,
             format!("must be a state of a task, and is number {state}"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::storage::codec::{entry_bytes, log_id};
+    use crate::storage::types;
+    use crate::task::command::Entry;
+
+    /// Every text, number and payload of a batch as long as it may be: an entry still holds it.
+    #[test]
+    fn the_largest_batch_of_creates_fits_into_an_entry() {
+        let kind = "k".repeat(KIND_BYTES_MAX);
+        let payload = Bytes::from(vec![7; BATCH_BYTES_MAX / BATCH_ITEMS_MAX]);
+        let tasks = (0..BATCH_ITEMS_MAX).map(|n| v1::NewTask {
+            id: format!("{n:0width$}", width = TASK_ID_CHARS_MAX),
+            kind: kind.clone(),
+            content_type: kind.clone(),
+            payload: payload.clone(),
+            priority: PRIORITY_MAX.into(),
+            not_before_ms: NOT_BEFORE_AHEAD_MS_MAX,
+            lease_ms: LEASE_MS_MAX,
+            attempts_max: ATTEMPTS_MAX,
+        });
+        let request = v1::CreateBatchRequest {
+            namespace: "n".repeat(NAME_CHARS_MAX),
+            queue: "q".repeat(NAME_CHARS_MAX),
+            tasks: tasks.collect(),
+        };
+        fits(create_batch(request, 0).unwrap());
+    }
+
+    #[test]
+    fn the_largest_batch_of_settles_fits_into_an_entry() {
+        let settles = (0..BATCH_ITEMS_MAX).map(|n| v1::Settle {
+            action: Some(v1::settle::Action::Fail(v1::FailRequest {
+                lease: Some(v1::Lease {
+                    namespace: "n".repeat(NAME_CHARS_MAX),
+                    id: format!("{n:0width$}", width = TASK_ID_CHARS_MAX),
+                    lease_token: u64::MAX,
+                }),
+                error: "e".repeat(BATCH_BYTES_MAX / BATCH_ITEMS_MAX),
+                retry_after_ms: Some(NOT_BEFORE_AHEAD_MS_MAX),
+                discard: true,
+            })),
+        });
+        let settles = settles.collect();
+        fits(settle_batch(v1::SettleBatchRequest { settles }).unwrap());
+    }
+
+    fn fits(request: Request) {
+        let Request::Write(command) = request else {
+            panic!("a batch is a write");
+        };
+        let command = command.encode();
+        assert!(command.len() <= COMMAND_BYTES_MAX, "{}", command.len());
+        let whole = Entry::assemble(u64::MAX, u64::MAX, &[command]);
+        let entry = types::Entry {
+            log_id: log_id(u64::MAX, u64::MAX),
+            payload: openraft::EntryPayload::Normal(types::EntryBytes(whole.into())),
+        };
+        assert!(entry_bytes(&entry) <= ENTRY_BYTES_MAX);
+    }
+
+    #[test]
+    fn texts_are_bounded_in_bytes() {
+        let kind = "\u{1f980}".repeat(KIND_BYTES_MAX / 4 + 1);
+        let request = v1::CreateRequest {
+            namespace: "n".into(),
+            queue: "q".into(),
+            task: Some(v1::NewTask {
+                kind,
+                ..v1::NewTask::default()
+            }),
+        };
+        assert!(create(request, 0).is_err());
     }
 }

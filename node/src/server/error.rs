@@ -165,6 +165,10 @@ impl From<Error> for Problem {
                 Case::OutcomeUnknown,
                 format!("{reason}; send it again with the same ids"),
             ),
+            Error::TooLarge { bound } => {
+                Problem::new(Case::TooLarge, format!("over the bound: {bound}"))
+                    .fact("bound", bound)
+            }
         }
     }
 }
@@ -283,6 +287,7 @@ mod tests {
             (Error::Overloaded { bound: "b".into(), retry_after_ms: 1_500 }, Code::ResourceExhausted, 429, "QUOTA", Some("2")),
             (Error::DiskHighWater, Code::ResourceExhausted, 507, "DISK_HIGH_WATER", Some("5")),
             (Error::OutcomeUnknown { reason: "r".into() }, Code::DeadlineExceeded, 504, "OUTCOME_UNKNOWN", None),
+            (Error::TooLarge { bound: "b".into() }, Code::InvalidArgument, 413, "TOO_LARGE", None),
         ];
         for (error, code, status, reason, retry_after) in table {
             let problem = Problem::from(error);

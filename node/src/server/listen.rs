@@ -1,7 +1,10 @@
 //! One port: accepts connections, with TLS or (for a laptop) without, and serves HTTP/1.1 and HTTP/2 on
 //! each. Everything is bounded: connections, handshakes, headers, streams and silence.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -12,10 +15,11 @@ use prometheus_client::metrics::counter::Counter;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +28,10 @@ use crate::metrics::Gauge;
 
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time until a connection has said which HTTP it speaks.
+const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(20);
+/// With these an HTTP/2 client begins.
+const HTTP2_FIRST_WORDS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Time for the headers of an HTTP/1 request, and how long its connection may rest between two.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
 /// Silence after which an HTTP/2 peer is asked for a sign of life, and its time to give one.
@@ -162,11 +170,91 @@ impl Connection {
     async fn http(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let builder = builder();
         let service = TowerToHyperService::new(self.router);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let stream = TokioIo::new(FirstWords::of(stream, FIRST_WORDS_TIMEOUT));
+        let connection = builder.serve_connection(stream, service);
         if let Err(error) = self.watcher.watch(connection).await {
             tracing::debug!(%error, "a connection ended early");
         }
         drop((self.open, self.permit));
+    }
+}
+
+/// A stream that fails when its peer does not say in time which HTTP it speaks. From then on the time
+/// limits of that HTTP hold; until then there are none.
+struct FirstWords<S> {
+    stream: S,
+    /// How many of HTTP/2's first words were read; gone once they are complete or something else came.
+    heard: Option<(usize, Pin<Box<Sleep>>)>,
+}
+
+impl<S> FirstWords<S> {
+    fn of(stream: S, limit: Duration) -> FirstWords<S> {
+        FirstWords {
+            stream,
+            heard: Some((0, Box::pin(tokio::time::sleep(limit)))),
+        }
+    }
+
+    fn hear(&mut self, words: &[u8]) {
+        let Some((heard, _)) = &mut self.heard else {
+            return;
+        };
+        let rest = &HTTP2_FIRST_WORDS[*heard..];
+        match rest.starts_with(words) && rest.len() > words.len() {
+            true => *heard += words.len(),
+            false => self.heard = None,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FirstWords<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        match (read, &mut self.heard) {
+            (Poll::Pending, Some((_, limit))) => {
+                let over = limit.as_mut().poll(cx);
+                over.map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
+            (read, _) => {
+                self.hear(&buffer.filled()[before..]);
+                read
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FirstWords<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -204,4 +292,42 @@ pub fn client_port_tls(cert_pem: &[u8], key_pem: &[u8]) -> Result<ServerConfig, 
         .map_err(|error| error.to_string())?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A client that says `words` and no more; true once the connection has ended.
+    async fn ends(words: &[u8], limit: Duration, within: Duration) -> bool {
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        client.write_all(words).await.unwrap();
+        let service = TowerToHyperService::new(axum::Router::new());
+        let stream = TokioIo::new(FirstWords::of(server, limit));
+        let builder = builder();
+        let connection = builder.serve_connection(stream, service);
+        tokio::time::timeout(within, connection).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_never_says_what_it_speaks_ends() {
+        for words in [&b""[..], b"PRI * HTTP/2.0\r\n"] {
+            assert!(ends(words, SHORT, LONG).await, "{words:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn once_it_has_said_so_that_protocols_own_limits_hold() {
+        for words in [&b"GET / HT"[..], HTTP2_FIRST_WORDS] {
+            assert!(!ends(words, SHORT, 4 * SHORT).await, "{words:?}");
+        }
+        let mut stream = FirstWords::of(&b"PRI * GET"[..], LONG);
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+        assert!(stream.heard.is_none());
+    }
 }

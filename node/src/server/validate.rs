@@ -57,15 +57,13 @@ pub fn task_id(field: Field, text: &str) -> Result<TaskId, Problem> {
 }
 
 /// Free text of one line; may be empty.
-pub fn text(field: Field, text: String, chars_max: usize) -> Result<String, Problem> {
-    // A character is at most four bytes, so most texts need no count.
-    let fits = text.len() <= chars_max || text.chars().count() <= chars_max;
-    if fits && !text.chars().any(char::is_control) {
+pub fn text(field: Field, text: String, bytes_max: usize) -> Result<String, Problem> {
+    if text.len() <= bytes_max && !text.chars().any(char::is_control) {
         return Ok(text);
     }
     Err(invalid(
         field,
-        format!("must be at most {chars_max} characters, none a control character"),
+        format!("must be at most {bytes_max} bytes, none a control character"),
     ))
 }
 
@@ -136,8 +134,11 @@ mod tests {
     #[test]
     fn bounds_are_kept_at_their_edges() {
         let field = Field::named("f");
-        assert!(text(field, "é".repeat(4), 4).is_ok());
-        assert!(text(field, "é".repeat(5), 4).is_err());
+        assert!(text(field, "é".repeat(2), 4).is_ok());
+        assert!(
+            text(field, "é".repeat(3), 4).is_err(),
+            "bytes count, not characters"
+        );
         assert!(text(field, "a\nb".into(), 4).is_err());
         assert!(bytes(field, Bytes::from_static(b"1234"), 4).is_ok());
         assert_eq!(

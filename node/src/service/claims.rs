@@ -9,19 +9,25 @@
 //!
 //! One task owns all waiters. A queue's available tasks are promised to claims in flight, so that a
 //! thousand waiters for one new task cost one entry. Leaving office answers every waiter at once.
+//!
+//! Tasks travel to their caller in a `Granted`: one that is dropped on the way gives them back. Whoever
+//! sends the same claim again takes them over, and then nothing is given back. An answer that is lost
+//! between two members, after the leader has sent it, is not noticed: those leases run out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
-use super::proposer::Proposer;
+use super::Miss;
+use super::proposer::{Proposer, overloaded};
+use super::request::Error;
 use crate::limits::WAITERS_MAX;
-use crate::raft::consensus::{Consensus, ProposeError, Role};
+use crate::raft::consensus::{Consensus, Role};
 use crate::storage::store::Store;
 use crate::task::command::{Claim, Claimed, Command, Lease, Outcome, Settle, SettleAction};
 use crate::task::id::Name;
@@ -29,14 +35,69 @@ use crate::task::id::Name;
 /// How often waiters whose callers are gone are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-type Answer = Result<Vec<Claimed>, ProposeError>;
+type Answer = Result<Granted, Miss>;
 type QueueKey = (Name, Name);
 
 /// A claim on its way in.
-pub struct Waiter {
-    pub claim: Claim,
-    pub deadline: Instant,
-    pub reply: oneshot::Sender<Answer>,
+struct Waiter {
+    claim: Claim,
+    deadline: Instant,
+    reply: oneshot::Sender<Answer>,
+    ticket: Ticket,
+}
+
+/// What a claim got.
+pub struct Granted {
+    tasks: Vec<Claimed>,
+    /// Whether an entry was committed for it: then this member led.
+    pub committed: bool,
+    ticket: Ticket,
+    proposer: Proposer,
+}
+
+impl Granted {
+    /// From here on the tasks are the caller's.
+    pub fn take(mut self) -> Vec<Claimed> {
+        std::mem::take(&mut self.tasks)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if !self.tasks.is_empty() && self.ticket.is_newest() {
+            release(&self.proposer, &self.tasks);
+        }
+    }
+}
+
+/// Who sent each claim id last: its tasks are that caller's.
+type Callers = Arc<Mutex<HashMap<(Name, String), u64>>>;
+
+/// One caller's place among those of the same claim id, from its arrival until its answer is taken.
+struct Ticket {
+    claim: (Name, String),
+    number: u64,
+    callers: Callers,
+}
+
+impl Ticket {
+    fn is_newest(&self) -> bool {
+        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        callers.get(&self.claim) == Some(&self.number)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.get(&self.claim) == Some(&self.number) {
+            callers.remove(&self.claim);
+        }
+    }
 }
 
 /// The door to the waiting room.
@@ -44,6 +105,8 @@ pub struct Waiter {
 pub struct Claims {
     door: mpsc::Sender<Waiter>,
     parked: Arc<AtomicU64>,
+    callers: Callers,
+    next_number: Arc<AtomicU64>,
 }
 
 impl Claims {
@@ -62,7 +125,12 @@ impl Claims {
         };
         let parked = room.parked_count.clone();
         tokio::spawn(room.run(arriving));
-        Claims { door, parked }
+        Claims {
+            door,
+            parked,
+            callers: Callers::default(),
+            next_number: Arc::default(),
+        }
     }
 
     /// Claims parked now.
@@ -70,9 +138,54 @@ impl Claims {
         self.parked.load(Ordering::Relaxed)
     }
 
-    /// Parks a claim; false when the room is full.
-    pub fn enter(&self, waiter: Waiter) -> bool {
-        self.door.try_send(waiter).is_ok()
+    /// Takes a claim in, to wait until `deadline` at most; an error says that the room is full.
+    pub(super) fn enter(
+        &self,
+        claim: Claim,
+        deadline: Instant,
+    ) -> Result<oneshot::Receiver<Answer>, Error> {
+        let place = self.door.try_reserve().map_err(|_| room_full())?;
+        let (reply, answer) = oneshot::channel();
+        let ticket = self.ticket(&claim);
+        place.send(Waiter {
+            claim,
+            deadline,
+            reply,
+            ticket,
+        });
+        Ok(answer)
+    }
+
+    fn ticket(&self, claim: &Claim) -> Ticket {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let claim = (claim.namespace.clone(), claim.claim_id.clone());
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        callers.insert(claim.clone(), number);
+        Ticket {
+            claim,
+            number,
+            callers: self.callers.clone(),
+        }
+    }
+}
+
+fn room_full() -> Error {
+    overloaded(WAITERS_MAX, "claims waiting")
+}
+
+impl Waiter {
+    fn answer(self, tasks: Vec<Claimed>, committed: bool, proposer: &Proposer) {
+        // A caller that is gone drops it.
+        let _ = self.reply.send(Ok(Granted {
+            tasks,
+            committed,
+            ticket: self.ticket,
+            proposer: proposer.clone(),
+        }));
+    }
+
+    fn turn_away(self, miss: Miss) {
+        let _ = self.reply.send(Err(miss));
     }
 }
 
@@ -80,7 +193,7 @@ struct InFlight {
     id: u64,
     waiter: Waiter,
     promise: Option<(QueueKey, u64)>,
-    outcome: Result<Outcome, ProposeError>,
+    outcome: Result<Outcome, Miss>,
 }
 
 struct Room {
@@ -115,13 +228,13 @@ impl Room {
                 }
                 Some(done) = in_flight.next(), if !in_flight.is_empty() => {
                     let queue = done.promise.as_ref().map(|(queue, _)| queue.clone());
-                    self.settle_flight(done);
+                    self.settle_flight(done, &mut in_flight);
                     self.dispatch(queue, &mut in_flight);
                 }
                 gained = state.next_gained() => self.dispatch(gained, &mut in_flight),
                 changed = role.changed() => {
                     if changed.is_err() { return }
-                    if !matches!(self.consensus.role(), Role::Leads { .. }) {
+                    if !self.leads() {
                         self.turn_all_away();
                     }
                 }
@@ -135,6 +248,9 @@ impl Room {
 
     /// A retried claim gets its tasks back at once; a new one takes what is there or parks.
     fn admit(&mut self, waiter: Waiter, in_flight: &mut FuturesUnordered<Flight>) {
+        if !self.leads() {
+            return waiter.turn_away(Miss::NotHere);
+        }
         let id = self.next_id;
         self.next_id += 1;
         let claim = &waiter.claim;
@@ -147,13 +263,22 @@ impl Room {
         }
         self.park(id, waiter);
         self.dispatch_one(id, in_flight);
-        let expired = self
-            .parked
-            .get(&id)
-            .is_some_and(|waiter| waiter.deadline <= Instant::now());
-        if expired && let Some(waiter) = self.unpark(id) {
-            let _ = waiter.reply.send(Ok(Vec::new()));
+        let Some(waiter) = self.parked.get(&id) else {
+            return;
+        };
+        let expired = waiter.deadline <= Instant::now();
+        if (expired || self.parked.len() > WAITERS_MAX)
+            && let Some(waiter) = self.unpark(id)
+        {
+            match expired {
+                true => waiter.answer(Vec::new(), false, &self.proposer),
+                false => waiter.turn_away(Miss::Final(room_full())),
+            }
         }
+    }
+
+    fn leads(&self) -> bool {
+        matches!(self.consensus.role(), Role::Leads { .. })
     }
 
     fn park(&mut self, id: u64, waiter: Waiter) {
@@ -240,8 +365,11 @@ impl Room {
         let proposed = self.proposer.propose(Command::Claim(waiter.claim.clone()));
         let flight: Flight = Box::pin(async move {
             let outcome = match proposed {
-                Ok(outcome) => outcome.await.unwrap_or(Err(ProposeError::NotLeader)),
-                Err(_) => Err(ProposeError::NotLeader),
+                Ok(outcome) => match outcome.await {
+                    Ok(outcome) => outcome.map_err(Miss::from),
+                    Err(_) => Err(Miss::Unknown("the member is stopping".into())),
+                },
+                Err(error) => Err(Miss::Final(error)),
             };
             InFlight {
                 id,
@@ -253,7 +381,7 @@ impl Room {
         in_flight.push(flight);
     }
 
-    fn settle_flight(&mut self, done: InFlight) {
+    fn settle_flight(&mut self, done: InFlight, in_flight: &mut FuturesUnordered<Flight>) {
         if let Some((key, share)) = done.promise
             && let Some(promised) = self.promised.get_mut(&key)
         {
@@ -263,26 +391,23 @@ impl Room {
             }
         }
         match done.outcome {
-            Ok(Outcome::Claimed(tasks)) if tasks.is_empty() => {
-                if done.waiter.deadline > Instant::now() {
-                    self.park(done.id, done.waiter);
-                } else {
-                    let _ = done.waiter.reply.send(Ok(tasks));
-                }
-            }
             Ok(Outcome::Claimed(tasks)) => {
-                if let Err(Ok(undelivered)) = done.waiter.reply.send(Ok(tasks)) {
-                    release(&self.proposer, &undelivered);
+                let may_wait = tasks.is_empty() && done.waiter.deadline > Instant::now();
+                match may_wait && self.leads() {
+                    true => {
+                        self.park(done.id, done.waiter);
+                        // Another of its queues may have got something meanwhile.
+                        self.dispatch_one(done.id, in_flight);
+                    }
+                    false if may_wait => done.waiter.turn_away(Miss::NotHere),
+                    false => done.waiter.answer(tasks, true, &self.proposer),
                 }
             }
             Ok(other) => {
-                let _ = done.waiter.reply.send(Err(ProposeError::Unknown(format!(
-                    "a claim was answered with {other:?}"
-                ))));
+                let reason = format!("a claim was answered with {other:?}");
+                done.waiter.turn_away(Miss::Unknown(reason));
             }
-            Err(error) => {
-                let _ = done.waiter.reply.send(Err(error));
-            }
+            Err(miss) => done.waiter.turn_away(miss),
         }
     }
 
@@ -292,14 +417,14 @@ impl Room {
             && at <= now
         {
             if let Some(waiter) = self.unpark(id) {
-                let _ = waiter.reply.send(Ok(Vec::new()));
+                waiter.answer(Vec::new(), false, &self.proposer);
             }
         }
     }
 
     fn turn_all_away(&mut self) {
         for (_, waiter) in std::mem::take(&mut self.parked) {
-            let _ = waiter.reply.send(Err(ProposeError::NotLeader));
+            waiter.turn_away(Miss::NotHere);
         }
         self.by_queue.clear();
         self.by_deadline.clear();
@@ -328,7 +453,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// Gives back what could not be delivered: no attempt, no abandonment. Should this proposal be lost too,
 /// the leases run out.
-pub fn release(proposer: &Proposer, claimed: &[Claimed]) {
+fn release(proposer: &Proposer, claimed: &[Claimed]) {
     let settles = claimed
         .iter()
         .map(|claimed| Settle {

@@ -1,66 +1,83 @@
 //! Group commit at the leader's door: commands that arrive while entries are in flight form the next one.
 //!
-//! One task owns the leader's clocks and the order of proposals. A command leaves with one of three
-//! answers: its outcome, "nothing was appended", or "unknown".
+//! A command is encoded once, by its caller, and waits as bytes. One task owns the order of proposals. A
+//! command leaves with one of three answers: its outcome, "nothing was appended", or "unknown".
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::clock::{OfficeClock, SAMPLE_EVERY};
-use crate::limits::{ENTRY_COMMAND_BYTES_MAX, ENTRY_COMMANDS_MAX, PROPOSALS_WAITING_MAX};
+use super::clock::Clock;
+use super::request::Error;
+use crate::limits::{
+    COMMAND_BYTES_MAX, ENTRY_COMMAND_BYTES_MAX, ENTRY_COMMANDS_MAX, PROPOSALS_WAITING_BYTES_MAX,
+    PROPOSALS_WAITING_MAX,
+};
 use crate::metrics::Metrics;
-use crate::raft::consensus::{Consensus, ProposeError, Role};
-use crate::storage::store::Store;
+use crate::raft::consensus::{Consensus, ProposeError};
 use crate::storage::types::EntryBytes;
-use crate::task::command::{Command, Entry, Outcome, SettleAction};
+use crate::task::command::{Command, Entry, Outcome};
 
 /// Entries on their way at a time. More of them make batches smaller, and each costs every member a round of
 /// work and an fsync.
 const ENTRIES_IN_FLIGHT_MAX: usize = 1;
+/// How long a caller should wait before it knocks at a full door again.
+pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 type Reply = oneshot::Sender<Result<Outcome, ProposeError>>;
 
 struct Proposal {
-    command: Command,
-    bytes: usize,
+    command: Vec<u8>,
     reply: Reply,
+    /// Its share of the bytes that may wait, given back when it goes into an entry.
+    _waiting: OwnedSemaphorePermit,
 }
 
 /// The door to the log.
 #[derive(Clone)]
 pub struct Proposer {
     queue: mpsc::Sender<Proposal>,
+    room: Arc<Semaphore>,
 }
-
-/// The door is full: nothing was appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DoorFull;
 
 impl Proposer {
     /// Starts the task that proposes; it ends when the last `Proposer` is dropped.
-    pub fn start(consensus: Consensus, state: Arc<Store>, metrics: Arc<Metrics>) -> Proposer {
+    pub fn start(consensus: Consensus, clock: Clock, metrics: Arc<Metrics>) -> Proposer {
         let (queue, waiting) = mpsc::channel(PROPOSALS_WAITING_MAX);
-        tokio::spawn(run(waiting, consensus, state, metrics));
-        Proposer { queue }
+        tokio::spawn(run(waiting, consensus, clock, metrics));
+        Proposer {
+            queue,
+            room: Arc::new(Semaphore::new(PROPOSALS_WAITING_BYTES_MAX)),
+        }
     }
 
-    /// Queues a command. The receiver answers once it is applied here, or why not.
+    /// Queues a command. The receiver answers once it is applied here, or why not. After an error nothing
+    /// was appended: the door is full, or no entry holds such a command.
     pub fn propose(
         &self,
         command: Command,
-    ) -> Result<oneshot::Receiver<Result<Outcome, ProposeError>>, DoorFull> {
+    ) -> Result<oneshot::Receiver<Result<Outcome, ProposeError>>, Error> {
+        let command = command.encode();
+        if command.len() > COMMAND_BYTES_MAX {
+            let bytes = command.len();
+            let bound = format!("one call has {COMMAND_BYTES_MAX} bytes at most, this one {bytes}");
+            return Err(Error::TooLarge { bound });
+        }
+        let waiting = self
+            .room
+            .clone()
+            .try_acquire_many_owned(command.len() as u32)
+            .map_err(|_| overloaded(PROPOSALS_WAITING_BYTES_MAX, "bytes of commands waiting"))?;
         let (reply, outcome) = oneshot::channel();
-        let bytes = command_bytes(&command);
         self.queue
             .try_send(Proposal {
                 command,
-                bytes,
                 reply,
+                _waiting: waiting,
             })
-            .map_err(|_| DoorFull)?;
+            .map_err(|_| overloaded(PROPOSALS_WAITING_MAX, "commands waiting"))?;
         Ok(outcome)
     }
 
@@ -69,33 +86,28 @@ impl Proposer {
     }
 }
 
+/// A bound on work in flight was met.
+pub fn overloaded(bound: usize, of_what: &str) -> Error {
+    Error::Overloaded {
+        bound: format!("{bound} {of_what}"),
+        retry_after_ms: RETRY_AFTER.as_millis() as u64,
+    }
+}
+
 async fn run(
     mut waiting: mpsc::Receiver<Proposal>,
     consensus: Consensus,
-    state: Arc<Store>,
+    clock: Clock,
     metrics: Arc<Metrics>,
 ) {
     let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT_MAX));
-    let mut office: Option<(u64, OfficeClock)> = None;
-    let mut sample = tokio::time::interval(SAMPLE_EVERY);
-    sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut held: Option<Proposal> = None;
     loop {
         let first = match held.take() {
             Some(proposal) => proposal,
-            None => tokio::select! {
-                biased;
-                proposal = waiting.recv() => match proposal {
-                    Some(proposal) => proposal,
-                    None => return,
-                },
-                _ = sample.tick() => {
-                    if let Some((_, clock)) = take_office(&mut office, &consensus, &state) {
-                        clock.sample(Instant::now(), SystemTime::now());
-                        metrics.gauges.clock_step_refused_ms.set(clock.step_refused_ms);
-                    }
-                    continue;
-                }
+            None => match waiting.recv().await {
+                Some(proposal) => proposal,
+                None => return,
             },
         };
         let permit = in_flight
@@ -105,26 +117,18 @@ async fn run(
             .expect("the semaphore is never closed");
         let mut batch = vec![first];
         held = gather(&mut waiting, &mut batch);
-
-        let Some((term, clock)) = take_office(&mut office, &consensus, &state) else {
-            answer_all(batch, ProposeError::NotLeader);
-            continue;
-        };
-        let (lease_time_ms, wall_time_ms) = clock.sample(Instant::now(), SystemTime::now());
-        let term = *term;
-        let (commands, replies): (Vec<Command>, Vec<Reply>) = batch
+        let (commands, replies): (Vec<Vec<u8>>, Vec<Reply>) = batch
             .into_iter()
             .map(|proposal| (proposal.command, proposal.reply))
             .unzip();
-        metrics.entry_commands.observe(commands.len() as f64);
-        let entry = Entry {
-            lease_time_ms,
-            wall_time_ms,
-            commands,
+        let Some(stamp) = clock.stamp() else {
+            answer_all(replies, ProposeError::NotLeader);
+            continue;
         };
-        let bytes = postcard::to_stdvec(&entry).expect("an entry of plain values always encodes");
+        metrics.entry_commands.observe(commands.len() as f64);
+        let entry = Entry::assemble(stamp.lease_time_ms, stamp.wall_time_ms, &commands);
         let proposed = consensus
-            .propose(term, EntryBytes(Bytes::from(bytes)))
+            .propose(stamp.term, EntryBytes(Bytes::from(entry)))
             .await;
         tokio::spawn(async move {
             let answer = match proposed {
@@ -138,11 +142,7 @@ async fn run(
                         let _ = reply.send(Ok(outcome));
                     }
                 }
-                Err(error) => {
-                    for reply in replies {
-                        let _ = reply.send(Err(error.clone()));
-                    }
-                }
+                Err(error) => answer_all(replies, error),
             }
         });
     }
@@ -150,10 +150,10 @@ async fn run(
 
 /// Adds what is ready to the batch, up to its caps; a command that no longer fits is handed back.
 fn gather(waiting: &mut mpsc::Receiver<Proposal>, batch: &mut Vec<Proposal>) -> Option<Proposal> {
-    let mut bytes: usize = batch.iter().map(|proposal| proposal.bytes).sum();
+    let mut bytes: usize = batch.iter().map(|proposal| proposal.command.len()).sum();
     while batch.len() < ENTRY_COMMANDS_MAX {
         let Ok(next) = waiting.try_recv() else { break };
-        bytes += next.bytes;
+        bytes += next.command.len();
         if bytes > ENTRY_COMMAND_BYTES_MAX {
             return Some(next);
         }
@@ -162,55 +162,8 @@ fn gather(waiting: &mut mpsc::Receiver<Proposal>, batch: &mut Vec<Proposal>) -> 
     None
 }
 
-/// The clocks of the current term in office, begun anew when the term is new; none while not leading.
-fn take_office<'a>(
-    office: &'a mut Option<(u64, OfficeClock)>,
-    consensus: &Consensus,
-    state: &Store,
-) -> Option<&'a mut (u64, OfficeClock)> {
-    let Role::Leads { term } = consensus.role() else {
-        *office = None;
-        return None;
-    };
-    if office.as_ref().is_none_or(|(held, _)| *held != term) {
-        let (lease, wall) = state.read(|state, _| (state.lease_time_ms(), state.wall_time_ms()));
-        *office = Some((
-            term,
-            OfficeClock::new(lease, wall, Instant::now(), SystemTime::now()),
-        ));
-    }
-    office.as_mut()
-}
-
-fn answer_all(batch: Vec<Proposal>, error: ProposeError) {
-    for proposal in batch {
-        let _ = proposal.reply.send(Err(error.clone()));
+fn answer_all(replies: Vec<Reply>, error: ProposeError) {
+    for reply in replies {
+        let _ = reply.send(Err(error.clone()));
     }
 }
-
-/// Roughly the bytes a command takes in an entry.
-fn command_bytes(command: &Command) -> usize {
-    const ROW: usize = 96;
-    match command {
-        Command::Create(create) => {
-            ROW + create
-                .tasks
-                .iter()
-                .map(|task| ROW + task.payload.len())
-                .sum::<usize>()
-        }
-        Command::Settle(settles) => settles
-            .iter()
-            .map(|settle| match &settle.action {
-                SettleAction::Complete { result } => ROW + result.len(),
-                SettleAction::Fail { error, .. } => ROW + error.len(),
-                SettleAction::Release => ROW,
-            })
-            .sum(),
-        Command::Claim(claim) => ROW * (1 + claim.queues.len()),
-        _ => ROW,
-    }
-}
-
-/// How long a caller should wait before it knocks at a full door again.
-pub const RETRY_AFTER: Duration = Duration::from_millis(50);

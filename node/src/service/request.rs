@@ -91,6 +91,9 @@ pub enum Error {
     /// Certainty was lost after an append: send the same ids again.
     #[error("the outcome is unknown: {reason}")]
     OutcomeUnknown { reason: String },
+    /// The request, or its answer, is larger than what members pass on; nothing was appended.
+    #[error("too large: {bound}")]
+    TooLarge { bound: String },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

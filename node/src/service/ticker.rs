@@ -2,9 +2,9 @@
 //! With nothing due there is no entry.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use super::clock::{SAMPLE_EVERY, unix_ms};
+use super::clock::Clock;
 use super::proposer::Proposer;
 use crate::raft::consensus::{Consensus, Role};
 use crate::storage::store::Store;
@@ -13,48 +13,43 @@ use crate::task::command::Command;
 /// Two ticks are never closer than this, so that a crowd of deadlines shares entries.
 const TICK_PAUSE: Duration = Duration::from_millis(20);
 /// The longest sleep: the system clock may step meanwhile.
-const SLEEP_MAX: Duration = Duration::from_millis(4 * SAMPLE_EVERY.as_millis() as u64);
+const SLEEP_MAX: Duration = Duration::from_secs(1);
 
-/// Runs until the engine ends.
-pub async fn run(consensus: Consensus, state: Arc<Store>, proposer: Proposer) {
+/// Runs until the engine ends. What is due is decided by the clock that stamps entries, so a tick is
+/// proposed only when its entry moves something.
+pub async fn run(consensus: Consensus, state: Arc<Store>, clock: Clock, proposer: Proposer) {
     let mut role = consensus.watch_role();
     let mut progress = state.progress();
     loop {
-        let Ok(office) = role
-            .wait_for(|role| matches!(role, Role::Leads { .. }))
-            .await
-            .map(|role| *role)
-        else {
+        let leads = role.wait_for(|role| matches!(role, Role::Leads { .. }));
+        if leads.await.is_err() {
             return;
-        };
-        let begun = Instant::now();
-        let lease_begun = state.read(|state, _| state.lease_time_ms());
-        while consensus.role() == office {
-            // Entries are stamped with a clock that can only be behind this estimate, by a sample at most.
-            let lease_now = lease_begun + begun.elapsed().as_millis() as u64;
-            let due = progress.borrow_and_update().deadlines;
-            let lease = due.lease_time_ms.map(|at| at.saturating_sub(lease_now));
-            let wall = due
-                .wall_time_ms
-                .map(|at| at.saturating_sub(unix_ms(SystemTime::now())));
-            match lease.into_iter().chain(wall).min() {
-                Some(0) => {
-                    if let Ok(outcome) = proposer.propose(Command::Tick) {
-                        let _ = outcome.await;
-                    }
-                }
-                wait_ms => {
-                    let sleep = wait_ms
-                        .map_or(SLEEP_MAX, Duration::from_millis)
-                        .min(SLEEP_MAX);
-                    tokio::select! {
-                        _ = tokio::time::sleep(sleep) => {}
-                        changed = progress.changed() => if changed.is_err() { return },
-                        changed = role.changed() => if changed.is_err() { return },
-                    }
+        }
+        let due = progress.borrow_and_update().deadlines;
+        let Some(now) = clock.stamp() else { continue };
+        let lease = due
+            .lease_time_ms
+            .map(|at| at.saturating_sub(now.lease_time_ms));
+        let wall = due
+            .wall_time_ms
+            .map(|at| at.saturating_sub(now.wall_time_ms));
+        match lease.into_iter().chain(wall).min() {
+            Some(0) => {
+                if let Ok(outcome) = proposer.propose(Command::Tick) {
+                    let _ = outcome.await;
                 }
             }
-            tokio::time::sleep(TICK_PAUSE).await;
+            wait_ms => {
+                let sleep = wait_ms
+                    .map_or(SLEEP_MAX, Duration::from_millis)
+                    .min(SLEEP_MAX);
+                tokio::select! {
+                    _ = tokio::time::sleep(sleep) => {}
+                    changed = progress.changed() => if changed.is_err() { return },
+                    changed = role.changed() => if changed.is_err() { return },
+                }
+            }
         }
+        tokio::time::sleep(TICK_PAUSE).await;
     }
 }

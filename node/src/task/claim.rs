@@ -6,7 +6,7 @@ use super::command::{Claim, Claimed};
 use super::id::Token;
 use super::row::{Phase, Running, TaskRow};
 use super::state::{At, State};
-use crate::limits::BATCH_ITEMS_MAX;
+use crate::limits::{ANSWER_BYTES_MAX, BATCH_ITEMS_MAX};
 
 impl State {
     /// Queues in the order named, tasks in the order of their queue. The retry of a claim gets the tasks
@@ -50,7 +50,7 @@ impl State {
 
     fn choose(&self, namespace: u32, claim: &Claim) -> Vec<u64> {
         let tasks_max = (claim.tasks_max.max(1) as usize).min(BATCH_ITEMS_MAX);
-        let mut bytes = 0u64;
+        let (mut bytes, mut answer_bytes) = (0, 0);
         let mut chosen: Vec<u64> = Vec::new();
         let mut seen: Vec<u32> = Vec::new();
         for name in &claim.queues {
@@ -69,7 +69,9 @@ impl State {
                     continue;
                 };
                 bytes += u64::from(row.payload_bytes);
-                if bytes > claim.bytes_max && !chosen.is_empty() {
+                answer_bytes += row.answer_bytes(true);
+                let over = bytes > claim.bytes_max || answer_bytes > ANSWER_BYTES_MAX as u64;
+                if over && !chosen.is_empty() {
                     return chosen;
                 }
                 chosen.push(order.seq);

@@ -18,6 +18,21 @@ pub struct Entry {
     pub commands: Vec<Command>,
 }
 
+impl Entry {
+    /// The bytes of an entry of commands that are encoded already, each on its own.
+    pub fn assemble(lease_time_ms: u64, wall_time_ms: u64, commands: &[Vec<u8>]) -> Vec<u8> {
+        // Three numbers of at most ten bytes stand before the commands.
+        let bytes = 30 + commands.iter().map(Vec::len).sum::<usize>();
+        let head = (lease_time_ms, wall_time_ms, commands.len());
+        let mut entry =
+            postcard::to_extend(&head, Vec::with_capacity(bytes)).expect("numbers always encode");
+        commands
+            .iter()
+            .for_each(|command| entry.extend_from_slice(command));
+        entry
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// Moves what is due: expired leases, `not_before`, back-offs, old finished rows.
@@ -28,6 +43,12 @@ pub enum Command {
     Extend(Extend),
     ReserveMembers(ReserveMembers),
     SetLevel(u32),
+}
+
+impl Command {
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("a command of plain values always encodes")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

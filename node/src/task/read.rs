@@ -4,7 +4,7 @@ use super::command::{QueueStats, TaskState, TaskView};
 use super::id::{Name, TaskId};
 use super::row::{Phase, TaskRow};
 use super::state::State;
-use crate::limits::{LIST_SCAN_ROWS_MAX, PAGE_SIZE_MAX};
+use crate::limits::{ANSWER_BYTES_MAX, LIST_SCAN_ROWS_MAX, PAGE_SIZE_MAX};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListPage {
@@ -78,7 +78,8 @@ impl State {
         })
     }
 
-    /// Tasks of a queue by `seq`; empty `states` means all of them.
+    /// Tasks of a queue by `seq`; empty `states` means all of them. Only a `full` page has results, and
+    /// leaves room for payloads.
     pub fn list(
         &self,
         namespace: &Name,
@@ -86,6 +87,7 @@ impl State {
         states: &[TaskState],
         after_seq: u64,
         size: usize,
+        full: bool,
     ) -> ListPage {
         let mut page = ListPage {
             tasks: Vec::new(),
@@ -96,6 +98,7 @@ impl State {
         };
         let size = size.clamp(1, PAGE_SIZE_MAX);
         let mut last = after_seq;
+        let mut bytes = 0;
         let rows = self.index.queues[id as usize]
             .tasks
             .range(after_seq.saturating_add(1)..);
@@ -104,13 +107,21 @@ impl State {
                 page.next_after_seq = last;
                 return page;
             }
-            last = *seq;
-            let Some(row) = self.tables.tasks.get(seq) else {
-                continue;
-            };
-            if states.is_empty() || states.contains(&row.state()) {
-                page.tasks.push(self.view(row));
+            if let Some(row) = self.tables.tasks.get(seq)
+                && (states.is_empty() || states.contains(&row.state()))
+            {
+                bytes += row.answer_bytes(full);
+                if bytes > ANSWER_BYTES_MAX as u64 && !page.tasks.is_empty() {
+                    page.next_after_seq = last;
+                    return page;
+                }
+                let mut view = self.view(row);
+                if !full {
+                    view.result.clear();
+                }
+                page.tasks.push(view);
             }
+            last = *seq;
         }
         page
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Settled, TaskState};
 use super::id::TaskId;
+use crate::limits::ANSWER_ROW_BYTES;
 
 /// Persisted as postcard: fields and variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +124,22 @@ impl TaskRow {
             since_ms,
             seq: self.seq,
         }
+    }
+
+    /// What the task takes in an answer, at most; only a `full` one has payload and result.
+    pub fn answer_bytes(&self, full: bool) -> u64 {
+        let result = match &self.phase {
+            Phase::Completed(done) => done.result.len(),
+            _ => 0,
+        };
+        let texts = self.kind.len()
+            + self.content_type.len()
+            + self.error.as_ref().map_or(0, |text| text.len());
+        let bytes = match full {
+            true => self.payload_bytes as usize + result,
+            false => 0,
+        };
+        (ANSWER_ROW_BYTES + texts + bytes) as u64
     }
 
     /// Bytes of result and error text, which stay in memory with the row.

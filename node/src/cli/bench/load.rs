@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::Protocol;
 use super::http::HttpClient;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 
 pub const NAMESPACE: &str = "bench";
 /// Wait of a claim: another client may have taken the task that this one has made.
@@ -47,6 +48,8 @@ pub struct Measured {
     pub error: Option<String>,
     /// When creates were acknowledged, and how long each took.
     pub acknowledged: Vec<(Instant, Duration)>,
+    /// When the clients were told to stop.
+    pub ended: Instant,
 }
 
 impl Measured {
@@ -60,6 +63,7 @@ impl Measured {
             errors: 0,
             error: None,
             acknowledged: Vec::new(),
+            ended: Instant::now(),
         }
     }
 
@@ -77,15 +81,19 @@ impl Measured {
         self.tasks as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// The longest time without an acknowledged create.
-    pub fn longest_gap(&mut self) -> Duration {
-        self.acknowledged.sort();
-        let gaps = self
-            .acknowledged
-            .windows(2)
-            .map(|pair| pair[1].0 - pair[0].0);
-        gaps.max().unwrap_or(self.elapsed)
+    /// The longest time without an acknowledged create between `from` and the end.
+    pub fn longest_gap(&self, from: Instant) -> Duration {
+        let acknowledged = self.acknowledged.iter().map(|(at, _)| *at);
+        longest_gap(from, acknowledged.collect(), self.ended)
     }
+}
+
+fn longest_gap(from: Instant, mut acknowledged: Vec<Instant>, ended: Instant) -> Duration {
+    acknowledged.retain(|at| *at > from && *at < ended);
+    acknowledged.extend([from, ended]);
+    acknowledged.sort();
+    let gaps = acknowledged.windows(2).map(|pair| pair[1] - pair[0]);
+    gaps.max().unwrap_or_default()
 }
 
 impl Load {
@@ -98,9 +106,9 @@ impl Load {
         let begin = Instant::now();
         tokio::time::sleep(seconds).await;
         counting.send_replace(Phase::Over);
-        let elapsed = begin.elapsed();
+        let ended = Instant::now();
         let mut all = collect(&mut running).await?;
-        all.elapsed = elapsed;
+        (all.elapsed, all.ended) = (ended - begin, ended);
         Ok(all)
     }
 
@@ -110,20 +118,33 @@ impl Load {
         before: Duration,
         event: impl Future<Output = anyhow::Result<T>>,
         after: Duration,
-    ) -> anyhow::Result<(Measured, T, Instant, Instant)> {
+    ) -> anyhow::Result<(Measured, T, Instant)> {
         let (counting, counts) = watch::channel(Phase::Counts);
         let mut running = self.start(counts)?;
         let begin = Instant::now();
         tokio::time::sleep(before).await;
         let from = Instant::now();
         let happened = event.await?;
-        let to = Instant::now();
         tokio::time::sleep(after).await;
         counting.send_replace(Phase::Over);
-        let elapsed = begin.elapsed();
+        let ended = Instant::now();
         let mut all = collect(&mut running).await?;
-        all.elapsed = elapsed;
-        Ok((all, happened, from, to))
+        (all.elapsed, all.ended) = (ended - begin, ended);
+        Ok((all, happened, from))
+    }
+
+    /// Creates `tasks` tasks and leaves them there.
+    pub async fn fill(&self, tasks: usize) -> anyhow::Result<()> {
+        let client = TaskStoreClient::connect(&self.endpoints[0])?;
+        let payload = Bytes::from(vec![b'x'; self.payload_bytes]);
+        let batch = (BATCH_BYTES_MAX / self.payload_bytes.max(1)).clamp(1, BATCH_ITEMS_MAX);
+        let mut left = tasks;
+        while left > 0 {
+            let now = batch.min(left);
+            create(&client, &self.queue, now, &payload).await?;
+            left -= now;
+        }
+        Ok(())
     }
 
     fn start(self, phase: watch::Receiver<Phase>) -> anyhow::Result<JoinSet<Measured>> {
@@ -299,4 +320,22 @@ async fn claim_and_complete(
         client.complete(complete).await?;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_never_comes_back_has_its_gap_until_the_end() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let acknowledged = || [5, 400, 990].map(at).to_vec();
+        let gap = |ended| longest_gap(at(1_000), acknowledged(), at(ended));
+        assert_eq!(gap(6_000), Duration::from_secs(5));
+        let mut later = acknowledged();
+        later.extend([at(1_700), at(1_800)]);
+        let gap = longest_gap(at(1_000), later, at(2_000));
+        assert_eq!(gap, Duration::from_millis(700));
+    }
 }

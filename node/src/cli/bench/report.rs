@@ -15,11 +15,14 @@ pub struct Line {
     pub create_p99_ms: f64,
     pub errors: u64,
     pub fdatasync_per_second: f64,
-    /// 0 for a store that was not started here.
+    /// The most that one member held during the row; 0 for a store that was not started here.
     pub resident_bytes_max: u64,
     /// Of the leader's kill only: the longest time without an acknowledged create.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_gap_ms: Option<f64>,
+    /// Of the snapshot row only: snapshots cut; the create's times are of those that overlap one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<usize>,
 }
 
 pub fn print_head() {
@@ -61,6 +64,12 @@ impl Line {
             self.resident_bytes_max >> 20,
             self.create_p50_ms * self.fdatasync_per_second / 1_000.0,
         );
+        if let Some(snapshots) = self.snapshots {
+            println!(
+                "{:<16} {snapshots} snapshots; times of creates during one",
+                ""
+            );
+        }
         if let Some(write_gap_ms) = self.write_gap_ms {
             println!(
                 "{:<16} longest time without an acknowledged create: {write_gap_ms:.0} ms",

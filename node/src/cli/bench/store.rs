@@ -27,6 +27,8 @@ const INCARNATION: u16 = 1;
 const SERVER_NAME: &str = "localhost";
 /// For a member to answer, or the store to have a leader.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a killed member to be gone.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 pub struct LocalStore {
@@ -274,7 +276,16 @@ impl LocalStore {
         &self.dir
     }
 
-    /// The most memory that any member has held so far.
+    /// From now on the most memory held is counted anew, where the system allows it.
+    pub fn forget_resident_bytes(&self) {
+        for member in &self.members {
+            if let Some(pid) = member.process.id() {
+                let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
+            }
+        }
+    }
+
+    /// The most memory that any member has held since it was last forgotten.
     pub fn resident_bytes_max(&self) -> u64 {
         self.members
             .iter()
@@ -299,8 +310,16 @@ impl LocalStore {
 impl Drop for LocalStore {
     fn drop(&mut self) {
         for member in &mut self.members {
-            // The processes die with their handles; the directory must not be removed under live ones.
             let _ = member.process.start_kill();
+        }
+        // The directory must not be removed under live processes.
+        let patience = std::time::Instant::now() + END_TIMEOUT;
+        for member in &mut self.members {
+            while matches!(member.process.try_wait(), Ok(None))
+                && std::time::Instant::now() < patience
+            {
+                std::thread::sleep(ASK_AGAIN);
+            }
         }
         if self.keep {
             eprintln!("kept {}", self.dir.display());

@@ -15,6 +15,9 @@ use super::{BenchArgs, Protocol, Row, disk};
 
 /// Creates under which a snapshot is cut, and the leader killed.
 const BACKGROUND_CLIENTS: usize = 16;
+/// What each snapshot holds, beside the creates.
+const SNAPSHOT_TASKS: usize = 50_000;
+const SNAPSHOT_PAYLOAD_BYTES: usize = 1 << 10;
 
 struct Suite {
     args: BenchArgs,
@@ -96,7 +99,11 @@ impl Suite {
         })
     }
 
-    fn fdatasync_per_second(&self) -> anyhow::Result<f64> {
+    /// What the disk can do now, in fdatasyncs a second; memory is counted from here.
+    fn begin_row(&self) -> anyhow::Result<f64> {
+        if let Some(store) = &self.store {
+            store.forget_resident_bytes();
+        }
         let dir: &Path = &self.dir;
         Ok(disk::fdatasync_per_second(dir, self.args.payload_bytes)?)
     }
@@ -126,7 +133,7 @@ impl Suite {
     }
 
     async fn measure(&self, workload: &str, load: Load) -> anyhow::Result<()> {
-        let fdatasync_per_second = self.fdatasync_per_second()?;
+        let fdatasync_per_second = self.begin_row()?;
         let (clients, batch) = (load.clients, load.batch);
         let measured = load.run_for(Duration::from_secs(self.args.seconds)).await?;
         self.print(self.line(workload, clients, batch, &measured, fdatasync_per_second));
@@ -134,19 +141,35 @@ impl Suite {
         Ok(())
     }
 
+    /// Snapshots of a state of always the same size, one after another, under creates.
     async fn snapshot(&self) -> anyhow::Result<()> {
         let Some(store) = &self.store else {
             return Ok(());
         };
-        let fdatasync_per_second = self.fdatasync_per_second()?;
+        let fdatasync_per_second = self.begin_row()?;
         let load = self.load(Kind::Create, BACKGROUND_CLIENTS, 1).await?;
+        let held = Load {
+            queue: format!("held-{}", Uuid::new_v4().simple()),
+            payload_bytes: SNAPSHOT_PAYLOAD_BYTES,
+            ..load.clone()
+        };
+        held.fill(SNAPSHOT_TASKS).await?;
+        let until = Instant::now() + Duration::from_secs(1 + self.args.seconds);
+        let cutting = async {
+            let mut cuts = Vec::new();
+            while Instant::now() < until {
+                let from = Instant::now();
+                store.snapshot_leader().await?;
+                cuts.push((from, Instant::now()));
+            }
+            Ok(cuts)
+        };
         let second = Duration::from_secs(1);
-        let (measured, _, from, to) = load
-            .run_around(second, store.snapshot_leader(), Duration::ZERO)
-            .await?;
+        let (measured, cuts, _) = load.run_around(second, cutting, Duration::ZERO).await?;
         let mut during = Histogram::<u64>::new(3)?;
         for (at, took) in &measured.acknowledged {
-            if *at >= from && *at - *took <= to {
+            let overlaps = |(from, to): &(Instant, Instant)| *at >= *from && *at - *took <= *to;
+            if cuts.iter().any(overlaps) {
                 during.record(took.as_micros() as u64)?;
             }
         }
@@ -157,10 +180,10 @@ impl Suite {
             &measured,
             fdatasync_per_second,
         );
-        let (create_p50_ms, create_p99_ms) = (ms(&during, 50.0), ms(&during, 99.0));
         self.print(Line {
-            create_p50_ms,
-            create_p99_ms,
+            create_p50_ms: ms(&during, 50.0),
+            create_p99_ms: ms(&during, 99.0),
+            snapshots: Some(cuts.len()),
             ..line
         });
         self.warn(&measured);
@@ -168,16 +191,14 @@ impl Suite {
     }
 
     async fn leader_kill(&mut self) -> anyhow::Result<()> {
-        let fdatasync_per_second = self.fdatasync_per_second()?;
+        let fdatasync_per_second = self.begin_row()?;
         let load = self.load(Kind::Create, BACKGROUND_CLIENTS, 1).await?;
         let Some(store) = &mut self.store else {
             return Ok(());
         };
         let (before, after) = (Duration::from_secs(2), Duration::from_secs(5));
-        let (mut measured, killed, from, _) =
-            load.run_around(before, store.kill_leader(), after).await?;
+        let (measured, killed, from) = load.run_around(before, store.kill_leader(), after).await?;
         store.start_again(killed).await?;
-        // Only what followed the kill is its gap.
         let line = self.line(
             "leader-kill",
             BACKGROUND_CLIENTS,
@@ -185,10 +206,7 @@ impl Suite {
             &measured,
             fdatasync_per_second,
         );
-        measured
-            .acknowledged
-            .retain(|(at, _): &(Instant, Duration)| *at + Duration::from_millis(100) >= from);
-        let write_gap_ms = Some(measured.longest_gap().as_secs_f64() * 1_000.0);
+        let write_gap_ms = Some(measured.longest_gap(from).as_secs_f64() * 1_000.0);
         self.print(Line {
             write_gap_ms,
             ..line
@@ -225,6 +243,7 @@ impl Suite {
                 .as_ref()
                 .map_or(0, LocalStore::resident_bytes_max),
             write_gap_ms: None,
+            snapshots: None,
         }
     }
 

@@ -10,12 +10,14 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cables::Cables;
 use crate::raft::certs::Authority;
 use crate::raft::config::{Timings, openraft};
+use crate::raft::consensus::Consensus;
 use crate::raft::door::Door;
 use crate::raft::loopback::own_address;
 use crate::raft::membership::Guard;
@@ -41,7 +43,7 @@ pub const SOON: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "0c9d5e6e-1111-4222-8333-444455556666";
 const LOG: Geometry = Geometry {
     segment_bytes: 256 << 10,
-    segments: 16,
+    segments: 64,
 };
 
 pub fn id(n: u64) -> u64 {
@@ -55,13 +57,36 @@ const CALM: Timings = Timings {
     election_ms_max: 1_500,
 };
 
-pub struct Cluster {
+/// What runs above Raft on each member.
+pub trait Above: Send + Sync + Sized + 'static {
+    fn start(
+        consensus: Consensus,
+        store: Arc<Store>,
+        peers: Arc<Peers>,
+        own: watch::Receiver<Facts>,
+    ) -> Self;
+
+    /// Answers what another member has forwarded.
+    fn answer(&self, request: Bytes, deadline: Instant) -> impl Future<Output = Bytes> + Send;
+}
+
+impl Above for () {
+    fn start(_: Consensus, _: Arc<Store>, _: Arc<Peers>, _: watch::Receiver<Facts>) {}
+
+    async fn answer(&self, request: Bytes, _deadline: Instant) -> Bytes {
+        request
+    }
+}
+
+pub type Cluster = ClusterOf<()>;
+
+pub struct ClusterOf<S> {
     timings: Timings,
     /// Laid for some clusters only.
     pub cables: Cables,
     authority: Authority,
     volumes: BTreeMap<u64, Volume>,
-    pub running: BTreeMap<u64, Member>,
+    pub running: BTreeMap<u64, Member<S>>,
 }
 
 struct Volume {
@@ -71,26 +96,30 @@ struct Volume {
     address: Option<TcpListener>,
 }
 
-pub struct Member {
+pub struct Member<S> {
     pub raft: Raft<TypeConfig, Machine>,
     pub store: Arc<Store>,
     pub peers: Arc<Peers>,
+    pub consensus: Consensus,
+    pub above: Arc<S>,
+    /// What the member says of itself.
+    pub own: watch::Sender<Facts>,
     log: LogStore,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
 }
 
-struct Nothing;
+struct FromPeers<S>(Arc<S>);
 
-impl Forwarded for Nothing {
-    async fn handle(&self, _from: u64, request: Bytes, _deadline: Instant) -> Bytes {
-        request
+impl<S: Above> Forwarded for FromPeers<S> {
+    async fn handle(&self, _from: u64, request: Bytes, deadline: Instant) -> Bytes {
+        self.0.answer(request, deadline).await
     }
 }
 
-impl Cluster {
-    pub fn new(timings: Timings) -> Cluster {
-        Cluster {
+impl<S: Above> ClusterOf<S> {
+    pub fn new(timings: Timings) -> ClusterOf<S> {
+        ClusterOf {
             timings,
             cables: Cables::default(),
             authority: Authority::new(CLUSTER).unwrap(),
@@ -100,12 +129,12 @@ impl Cluster {
     }
 
     /// Members 1 to `size`, initialized, with a leader.
-    pub async fn start(size: u64) -> Cluster {
-        Cluster::start_with(size, CALM).await
+    pub async fn start(size: u64) -> ClusterOf<S> {
+        ClusterOf::start_with(size, CALM).await
     }
 
-    pub async fn start_with(size: u64, timings: Timings) -> Cluster {
-        let mut cluster = Cluster::new(timings);
+    pub async fn start_with(size: u64, timings: Timings) -> ClusterOf<S> {
+        let mut cluster = ClusterOf::new(timings);
         for n in 1..=size {
             cluster.add(n).await;
         }
@@ -114,8 +143,8 @@ impl Cluster {
     }
 
     /// The same with cables between the members.
-    pub async fn wired(size: u64) -> Cluster {
-        let mut cluster = Cluster::new(CALM);
+    pub async fn wired(size: u64) -> ClusterOf<S> {
+        let mut cluster = ClusterOf::new(CALM);
         for n in 1..=size {
             cluster.prepare(n).await;
         }
@@ -149,7 +178,7 @@ impl Cluster {
         self.volumes[&n].name.clone()
     }
 
-    pub fn member(&self, n: u64) -> &Member {
+    pub fn member(&self, n: u64) -> &Member<S> {
         &self.running[&n]
     }
 
@@ -219,15 +248,26 @@ impl Cluster {
         .await
         .unwrap();
         succession::watch(raft.clone(), &peers);
+        let consensus = Consensus::new(raft.clone());
+        let (own, said) = watch::channel(Facts {
+            ready: true,
+            ..Facts::default()
+        });
+        let above = Arc::new(S::start(
+            consensus.clone(),
+            Arc::clone(&store),
+            Arc::clone(&peers),
+            said.clone(),
+        ));
         let door = Door {
             raft: raft.clone(),
             sink: Arc::clone(&store),
-            facts: Facts::default,
+            facts: move || said.borrow().clone(),
         };
         let server = PeerServer {
             peers: Arc::clone(&peers),
             raft: Arc::new(door),
-            forwarded: Arc::new(Nothing),
+            forwarded: Arc::new(FromPeers(Arc::clone(&above))),
         };
         let stop = CancellationToken::new();
         let listener = match volume.address.take() {
@@ -241,6 +281,9 @@ impl Cluster {
                 raft,
                 store,
                 peers,
+                consensus,
+                above,
+                own,
                 log,
                 stop,
                 server,

@@ -1,7 +1,7 @@
 //! Real members in one process: log on disk, sockets on the loopback, certificates.
 
 mod cables;
-mod cluster;
+pub(crate) mod cluster;
 mod members;
 mod partition;
 mod raft;

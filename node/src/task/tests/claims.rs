@@ -1,6 +1,7 @@
 //! Claim: order, bounds, and the retry that gets the same tasks.
 
 use super::*;
+use crate::limits::{ANSWER_BYTES_MAX, BATCH_ITEMS_MAX, CLAIM_BYTES_MAX, ERROR_BYTES_MAX};
 
 fn ids(claimed: &[Claimed]) -> Vec<&str> {
     claimed
@@ -163,4 +164,34 @@ fn queues_that_got_a_task_are_told_once() {
         .settle("a", token, SettleAction::Release)
         .expect("released");
     assert_eq!(world.state.take_gained(), [(name("ns"), name("q"))]);
+}
+
+#[test]
+fn a_claim_takes_no_more_than_an_answer_holds_with_its_texts() {
+    let mut world = World::new();
+    let error = "e".repeat(ERROR_BYTES_MAX);
+    let ids: Vec<String> = (0..BATCH_ITEMS_MAX).map(|n| format!("t{n:04}")).collect();
+    world.create("q", ids.iter().map(|id| task(id)).collect());
+    let all = Claim {
+        bytes_max: CLAIM_BYTES_MAX as u64,
+        ..claim_of(&["q"], "first", BATCH_ITEMS_MAX as u32)
+    };
+    for claimed in world.claim(all.clone()) {
+        let failed = SettleAction::Fail {
+            error: error.clone(),
+            retry_after_ms: Some(0),
+            discard: false,
+        };
+        world
+            .settle(claimed.task.id.as_str(), claimed.token, failed)
+            .unwrap();
+    }
+    world.pass(1_000);
+    let again = world.claim(Claim {
+        claim_id: "again".into(),
+        ..all
+    });
+    assert!(again.len() > 500 && again.len() < BATCH_ITEMS_MAX);
+    let bytes = postcard::to_stdvec(&again).unwrap().len();
+    assert!(bytes <= ANSWER_BYTES_MAX, "{bytes}");
 }
