@@ -133,6 +133,17 @@ pub async fn start(node: &Worker) -> Result<()> {
     machines::start_worker(node).await
 }
 
+/// Whether the kernel lets us resize a mounted file system: in many containers it does not, root or not.
+pub fn may_grow_volumes() -> Result<bool> {
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status")?;
+    let held = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .context("no CapEff in /proc/self/status")?;
+    Ok(u64::from_str_radix(held.trim(), 16)? & CAP_SYS_RESOURCE != 0)
+}
+
 /// Fills a volume of class `local-sized` to its last block; returns the file that takes the room.
 pub fn fill(volume: &Path) -> Result<PathBuf> {
     use rustix::fs::{FallocateFlags, fallocate, statvfs};
