@@ -1,7 +1,7 @@
 //! A Kubernetes to talk to: the local one, or any that a kubeconfig leads to. Node faults and
 //! image loading exist only for the local one.
 
-use crate::process::{feed, output, program};
+use crate::process::{feed, find, output, program};
 use crate::{binaries, local};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ pub struct Cluster {
 impl Cluster {
     /// The given cluster, or the local one, brought up when it is not.
     pub async fn open(kubeconfig: Option<&Path>) -> Result<Self> {
-        let helm = binaries::helm().await?;
         let Some(path) = kubeconfig else {
+            let helm = binaries::helm().await?;
             let found = local::up().await?;
             let kubectl = local::layout::state().join("bin/kubectl");
             return Ok(Self {
@@ -43,7 +43,15 @@ impl Cluster {
             "there is no kubeconfig at {}",
             kubeconfig.display()
         );
-        let kubectl = binaries::local().await?.kubectl;
+        // The user's own tools fit the user's cluster, and need not be built.
+        let kubectl = match find("kubectl") {
+            Some(file) => file,
+            None => binaries::local().await?.kubectl,
+        };
+        let helm = match find("helm") {
+            Some(file) => file,
+            None => binaries::helm().await?,
+        };
         Ok(Self {
             kind: Kind::Given,
             kubeconfig,
@@ -62,7 +70,7 @@ impl Cluster {
         feed(&mut self.command(&self.kubectl, arguments), input).await
     }
 
-    /// A kubectl that the caller starts itself: port-forward, logs --follow.
+    /// A kubectl that the caller starts itself, because it goes on beside other things.
     pub fn kubectl_command(&self, arguments: &[&str]) -> tokio::process::Command {
         self.command(&self.kubectl, arguments)
     }

@@ -1,7 +1,7 @@
 //! What this machine must offer: root, Linux tools, a Go and a Rust compiler. On Debian missing
 //! packages are installed, after saying so; anywhere else the error names what is missing.
 
-use crate::process::{output, program};
+use crate::process::{find, output, program};
 use crate::progress::{say, step};
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -23,13 +23,13 @@ const PACKAGES: &[(&str, &str)] = &[
     ("util-linux", "nsenter"),
 ];
 
-/// Debian keeps system tools where an ordinary user's PATH does not look.
-const SYSTEM_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
+/// Another program may hold Debian's package lock for a while, on a fresh machine above all.
+const LOCK_WAIT: &str = "-oDPkg::Lock::Timeout=300";
 
 /// Checks everything that the local cluster needs and installs what it may.
 pub async fn prepare() -> Result<()> {
     require_root()?;
-    if !on_path("go") {
+    if find("go").is_none() {
         bail!("the Go compiler (1.26 or newer) is missing: see https://go.dev/dl");
     }
     let missing: Vec<&str> = PACKAGES
@@ -67,9 +67,27 @@ pub fn require_root() -> Result<()> {
     Ok(())
 }
 
+/// Fetches the package lists of a Debian machine, which a fresh one may not have yet.
+pub async fn refresh_package_lists() -> Result<()> {
+    if !is_debian() || require_root().is_err() {
+        bail!("the package index of this machine is empty: run `apt-get update` as root first");
+    }
+    say("The package index of this machine is empty: it is fetched now");
+    update().await
+}
+
+async fn update() -> Result<()> {
+    let mut update = program("apt-get", ["-q", LOCK_WAIT, "update"]);
+    step("apt-get update", output(&mut update)).await.map(drop)
+}
+
+fn is_debian() -> bool {
+    Path::new("/etc/debian_version").exists()
+}
+
 async fn install(missing: &[&str]) -> Result<()> {
     let list = missing.join(" ");
-    if !Path::new("/etc/debian_version").exists() {
+    if !is_debian() {
         bail!(
             "these are missing, by their Debian names: {list}\nInstall them, then try again (only on Debian is this done for you)"
         );
@@ -77,11 +95,10 @@ async fn install(missing: &[&str]) -> Result<()> {
     say(&format!(
         "Missing Debian packages are now installed: {list}"
     ));
-    let mut update = program("apt-get", ["-q", "update"]);
-    step("apt-get update", output(&mut update)).await?;
+    update().await?;
     let mut install = program(
         "apt-get",
-        ["-q", "-y", "--no-install-recommends", "install"],
+        ["-q", "-y", LOCK_WAIT, "--no-install-recommends", "install"],
     );
     install
         .args(missing)
@@ -94,14 +111,6 @@ fn present(proof: &str) -> bool {
     if proof.starts_with('/') {
         Path::new(proof).exists()
     } else {
-        on_path(proof)
+        find(proof).is_some()
     }
-}
-
-fn on_path(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
-        || SYSTEM_FOLDERS
-            .iter()
-            .any(|folder| Path::new(folder).join(name).is_file())
 }

@@ -4,12 +4,12 @@
 use crate::cache::{self, Key};
 use crate::process::{output, program};
 use crate::progress::step;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// No image of ours is larger.
+/// No image of ours is larger, neither as it is pulled nor as it lies on a node's disk.
 pub const BYTES_MAX: u64 = 25 * 1024 * 1024;
 /// Where local images seem to come from; nothing is ever pulled from there.
 const REGISTRY: &str = "taskstore.local";
@@ -80,14 +80,19 @@ async fn pack(name: &str, built: &Path, containerfile: &str) -> Result<Image> {
     Ok(Image { reference, archive })
 }
 
-/// Checks what the images promise: at most 25 MB, and one file in them, the program.
-pub async fn check(image: &Image, program_name: &str) -> Result<u64> {
-    let bytes = fs::metadata(&image.archive)?.len();
-    ensure!(
-        bytes <= BYTES_MAX,
-        "{} has {bytes} bytes, the limit is {BYTES_MAX}",
-        image.reference
-    );
+/// How large an image is.
+pub struct Sizes {
+    /// With compressed layers: what a registry serves.
+    pub archive_bytes: u64,
+    pub unpacked_bytes: u64,
+}
+
+/// Checks what the images promise: small, one file in them, the program, and an ordinary user to run it.
+pub async fn check(image: &Image, program_name: &str) -> Result<Sizes> {
+    let mut sizes = Sizes {
+        archive_bytes: fs::metadata(&image.archive)?.len(),
+        unpacked_bytes: 0,
+    };
     let work = tempfile::tempdir()?;
     let mut unpack = program("tar", ["-xf"]);
     output(unpack.arg(&image.archive).arg("-C").arg(work.path())).await?;
@@ -100,18 +105,41 @@ pub async fn check(image: &Image, program_name: &str) -> Result<u64> {
         index.manifests.len()
     );
     let manifest: Layers = read_json(&blob(&index.manifests[0].digest))?;
+    let config: ImageConfig = read_json(&blob(&manifest.config.digest))?;
+    let user = config.config.user;
+    // A name would have to be looked up in a file that is not there.
+    ensure!(
+        user.split(':')
+            .all(|id| id.parse().is_ok_and(|id: u32| id > 0)),
+        "{} runs as {user:?} and not as a user and group with numbers above 0",
+        image.reference
+    );
     let mut files = Vec::new();
     for layer in &manifest.layers {
-        let mut list = program("tar", ["-tf"]);
+        let mut list = program("tar", ["--numeric-owner", "-tvf"]);
         let text = output(list.arg(blob(&layer.digest))).await?;
-        files.extend(text.lines().map(str::to_owned));
+        // Mode, owner, size, date, time, name.
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let &[_, _, bytes, _, _, name] = fields.as_slice() else {
+                bail!("{} holds {line:?}", image.reference);
+            };
+            sizes.unpacked_bytes += bytes.parse::<u64>()?;
+            files.push(name.to_owned());
+        }
     }
     ensure!(
         files == [program_name],
         "{} holds {files:?} and not just {program_name}",
         image.reference
     );
-    Ok(bytes)
+    let largest = sizes.archive_bytes.max(sizes.unpacked_bytes);
+    ensure!(
+        largest <= BYTES_MAX,
+        "{} has {largest} bytes, the limit is {BYTES_MAX}",
+        image.reference
+    );
+    Ok(sizes)
 }
 
 #[derive(Deserialize)]
@@ -121,7 +149,19 @@ struct Manifests {
 
 #[derive(Deserialize)]
 struct Layers {
+    config: Digest,
     layers: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct ImageConfig {
+    config: RunConfig,
+}
+
+#[derive(Deserialize)]
+struct RunConfig {
+    #[serde(rename = "User", default)]
+    user: String,
 }
 
 #[derive(Deserialize)]

@@ -85,24 +85,6 @@ pub async fn charts(cluster: &Cluster, product: &Product, values: &[&str]) -> Re
     Ok(())
 }
 
-/// Removes both releases; the definitions stay, as the chart says.
-pub async fn remove(cluster: &Cluster) -> Result<()> {
-    for release in [RELEASE, CRDS_RELEASE] {
-        cluster
-            .helm(&[
-                "uninstall",
-                release,
-                "--namespace",
-                NAMESPACE,
-                "--ignore-not-found",
-                "--wait",
-                WAIT,
-            ])
-            .await?;
-    }
-    Ok(())
-}
-
 /// A given cluster pulls from a registry: the user says what was pushed there.
 fn pushed() -> Result<Product> {
     let named = |variable: &str| -> Result<Image> {

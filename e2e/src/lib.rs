@@ -5,6 +5,7 @@
 //! - `cluster`: a Kubernetes to talk to, local or given by a kubeconfig.
 //! - `images`: the product's two images, and any other single-binary image.
 //! - `install`: the product on a cluster, by its charts.
+//! - `forward`: the way to pods whose network does not reach to here.
 //! - `store`: one TaskStoreCluster there: wait for it, talk to it, kill parts of it.
 //! - `demo`: the main job on real input, for people to watch.
 //! - `stories`: user stories on a cluster, one function each.
@@ -14,6 +15,7 @@ pub mod binaries;
 pub mod cache;
 pub mod cluster;
 pub mod demo;
+pub mod forward;
 pub mod host;
 pub mod images;
 pub mod install;

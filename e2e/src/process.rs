@@ -1,10 +1,27 @@
 //! Runs other programs and turns their failures into errors that say what was run and what it said.
 
 use anyhow::{Context, Result, bail};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+
+/// Debian keeps system tools where an ordinary user's PATH does not look.
+const SYSTEM_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Where programs are looked for: the user's PATH, then the folders of system tools.
+pub fn search_path() -> OsString {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&own).chain(SYSTEM_FOLDERS.iter().map(Into::into));
+    std::env::join_paths(folders).expect("folders of a split PATH hold no separator")
+}
+
+/// The file that a program's name stands for, if it is installed.
+pub fn find(name: &str) -> Option<std::path::PathBuf> {
+    std::env::split_paths(&search_path())
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
 
 /// A program with arguments; `output` and `feed` run it to its end.
 pub fn program<I, S>(name: impl AsRef<OsStr>, arguments: I) -> Command
@@ -15,6 +32,7 @@ where
     let mut command = Command::new(name);
     command
         .args(arguments)
+        .env("PATH", search_path())
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command

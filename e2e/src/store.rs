@@ -1,8 +1,9 @@
 //! One TaskStoreCluster on a Kubernetes, as its user and its enemy see it: wait for it, talk to it,
 //! kill parts of it.
 
-use crate::cluster::Cluster;
-use crate::install;
+use crate::cluster::{Cluster, Kind};
+use crate::forward::Forward;
+use crate::{install, local};
 use anyhow::{Context, Result, bail};
 use crds::names::{self, CLIENT_PORT};
 use crds::{ConditionType, TaskStoreCluster};
@@ -10,12 +11,17 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::runtime::wait::await_condition;
+use std::sync::Arc;
 use std::time::Duration;
 use taskstore_api::{Endpoints, TaskStoreClient, Trust};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-/// The example's cluster and namespace are made within this, images pulled or not.
+/// Whatever should come to pass does so within this, on a machine busy with other things too: images
+/// pulled, pods made again, voters changed.
 pub const READY_LIMIT: Duration = Duration::from_secs(180);
+/// The same for kubectl.
+pub const KUBECTL_LIMIT: &str = "--timeout=180s";
 /// So many connections of one client, each to any member: a dead one is left for the next.
 const CONNECTIONS: usize = 3;
 
@@ -25,6 +31,7 @@ pub struct Store {
     pub namespace: String,
     pub name: String,
     pub kube: kube::Client,
+    forward: Arc<OnceCell<Forward>>,
 }
 
 impl Store {
@@ -34,6 +41,7 @@ impl Store {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             kube: cluster.client().await?,
+            forward: Arc::default(),
         })
     }
 
@@ -99,18 +107,27 @@ impl Store {
     /// The pod of the member that leads, as the operator last saw it.
     pub async fn leader(&self) -> Result<String> {
         let named = |cluster: &TaskStoreCluster| leader(cluster).is_some();
-        let cluster = self
-            .until("a leader", Duration::from_secs(60), named)
-            .await?;
+        let cluster = self.until("a leader", READY_LIMIT, named).await?;
         leader(&cluster).context("the condition just held")
     }
 
-    /// Removes a pod without any grace, as a crash would; returns when another has its name.
+    /// Crashes a pod and removes it; returns when another has its name.
     pub async fn kill(&self, pod: &str) -> Result<()> {
+        let uid = self.pods_api().get(pod).await?.metadata.uid;
+        crash(&self.cluster, uid.as_deref()).await?;
+        self.remove(pod, &DeleteParams::default().grace_period(0))
+            .await
+    }
+
+    /// Removes a pod as anyone would: it is told to end. Returns when another has its name.
+    pub async fn delete_pod(&self, pod: &str) -> Result<()> {
+        self.remove(pod, &DeleteParams::default()).await
+    }
+
+    async fn remove(&self, pod: &str, how: &DeleteParams) -> Result<()> {
         let api = self.pods_api();
         let uid = api.get(pod).await?.metadata.uid;
-        api.delete(pod, &DeleteParams::default().grace_period(0))
-            .await?;
+        api.delete(pod, how).await?;
         let another = |found: Option<&Pod>| found.is_some_and(|found| found.metadata.uid != uid);
         timeout(READY_LIMIT, await_condition(api, pod, another))
             .await
@@ -118,14 +135,33 @@ impl Store {
         Ok(())
     }
 
-    /// A client of the store's Service, with connections of its own.
-    pub async fn client(&self) -> Result<TaskStoreClient> {
+    /// Where members are reached from this machine.
+    async fn addresses(&self) -> Result<Vec<String>> {
+        if self.cluster.kind == Kind::Given {
+            let open = async {
+                let status = self.get().await?.status.unwrap_or_default();
+                let members = status.members.into_iter();
+                let pods: Vec<String> = members.map(|member| member.pod).collect();
+                Forward::open(&self.cluster, &self.namespace, &pods, CLIENT_PORT).await
+            };
+            return Ok(self
+                .forward
+                .get_or_try_init(|| open)
+                .await?
+                .addresses
+                .clone());
+        }
         let services: Api<Service> = Api::namespaced(self.kube.clone(), &self.namespace);
         let service = services.get(&names::client_service(&self.name)).await?;
         let address = service
             .spec
             .and_then(|spec| spec.cluster_ip)
             .with_context(|| format!("the Service of {} has no address", self.name))?;
+        Ok(vec![format!("{address}:{CLIENT_PORT}"); CONNECTIONS])
+    }
+
+    /// A client with connections of its own.
+    pub async fn client(&self) -> Result<TaskStoreClient> {
         let maps: Api<ConfigMap> = Api::namespaced(self.kube.clone(), &self.namespace);
         let ca_pem = maps
             .get(&names::ca_config_map(&self.name))
@@ -134,7 +170,7 @@ impl Store {
             .and_then(|mut data| data.remove("ca.crt"))
             .context("the CA's ConfigMap holds no ca.crt")?;
         let endpoints = Endpoints {
-            addresses: vec![format!("{address}:{CLIENT_PORT}"); CONNECTIONS],
+            addresses: self.addresses().await?,
             trust: Trust::Tls {
                 ca_pem,
                 server_name: Some(names::client_host(&self.name, &self.namespace)),
@@ -144,40 +180,63 @@ impl Store {
     }
 }
 
-/// The pod of the operator that acts, by its Lease.
-pub async fn leading_operator(kube: &kube::Client) -> Result<String> {
-    let leases: Api<Lease> = Api::namespaced(kube.clone(), install::NAMESPACE);
-    let held = |lease: Option<&Lease>| lease.is_some_and(|lease| holder(lease).is_some());
-    let wait = await_condition(leases, install::DEPLOYMENT, held);
-    let lease = timeout(Duration::from_secs(60), wait)
-        .await
-        .context("no operator leads")??
-        .context("the operators' Lease is gone")?;
-    let holder = holder(&lease).context("the condition just held")?;
-    // The identity is the pod's name and a random suffix for each process.
-    let pod = holder.rsplit_once('-').map_or(holder, |(pod, _)| pod);
-    Ok(pod.to_owned())
+/// The operator that acts, by its Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acting {
+    /// Of one process: a restarted one is another holder, also in the same pod.
+    pub holder: String,
 }
 
-/// Kills the acting operator without any grace; returns the pod's name.
-pub async fn kill_operator(kube: &kube::Client) -> Result<String> {
-    let pods: Api<Pod> = Api::namespaced(kube.clone(), install::NAMESPACE);
-    let now = DeleteParams::default().grace_period(0);
-    let kill = async {
-        loop {
-            let pod = leading_operator(kube).await?;
-            match pods.delete(&pod, &now).await {
-                Ok(_) => return Ok(pod),
-                // The Lease still names one that is gone: another takes it over soon.
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
-                Err(error) => return Err(error).with_context(|| format!("kill {pod}")),
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+impl Acting {
+    /// The identity is the pod's name and a random suffix for each process.
+    pub fn pod(&self) -> &str {
+        let pod = self.holder.rsplit_once('-');
+        pod.map_or(self.holder.as_str(), |(pod, _)| pod)
+    }
+}
+
+/// Waits for an operator that acts and is not `other`: with one that crashed, until its Lease ran out.
+pub async fn acting_operator(kube: &kube::Client, other: Option<&Acting>) -> Result<Acting> {
+    let leases: Api<Lease> = Api::namespaced(kube.clone(), install::NAMESPACE);
+    let acting = |lease: Option<&Lease>| {
+        let holder = lease.and_then(holder)?.to_owned();
+        Some(Acting { holder }).filter(|acting| Some(acting) != other)
     };
-    timeout(Duration::from_secs(60), kill)
+    let held = |lease: Option<&Lease>| acting(lease).is_some();
+    let wait = await_condition(leases, install::DEPLOYMENT, held);
+    let lease = timeout(READY_LIMIT, wait)
         .await
-        .context("no living operator leads")?
+        .with_context(|| format!("no operator but {other:?} leads"))??;
+    acting(lease.as_ref()).context("the operators' Lease is gone")
+}
+
+/// Crashes the acting operator: its Lease stays as it was. Returns who it was.
+pub async fn kill_operator(cluster: &Cluster, kube: &kube::Client) -> Result<Acting> {
+    let pods: Api<Pod> = Api::namespaced(kube.clone(), install::NAMESPACE);
+    let mut gone = None;
+    loop {
+        let acting = acting_operator(kube, gone.as_ref()).await?;
+        let Some(pod) = pods.get_opt(acting.pod()).await? else {
+            // The Lease still names one that is gone: another takes it over soon.
+            gone = Some(acting);
+            continue;
+        };
+        crash(cluster, pod.metadata.uid.as_deref()).await?;
+        let now = DeleteParams::default().grace_period(0);
+        pods.delete(acting.pod(), &now)
+            .await
+            .with_context(|| format!("delete {}", acting.pod()))?;
+        return Ok(acting);
+    }
+}
+
+/// SIGKILL to a pod's processes, for which even a deletion without grace is an orderly end. On a
+/// given cluster nobody can do that, and a deletion has to do.
+async fn crash(cluster: &Cluster, uid: Option<&str>) -> Result<()> {
+    match cluster.kind {
+        Kind::Local(_) => local::kill_pod(uid.context("a pod has a UID")?).await,
+        Kind::Given => Ok(()),
+    }
 }
 
 fn holder(lease: &Lease) -> Option<&str> {

@@ -42,16 +42,19 @@ func (d disk) create(node, name string, sizeBytes int64, sized bool) (string, er
 	return path, command("mount", "-o", "loop", image(path), path)
 }
 
+// grow is idempotent too: a file that has the size may hold a file system that has not.
 func (d disk) grow(path string, sizeBytes int64) error {
 	info, err := os.Stat(image(path))
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() >= sizeBytes) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := os.Truncate(image(path), sizeBytes); err != nil {
-		return err
+	if info.Size() < sizeBytes {
+		if err := os.Truncate(image(path), sizeBytes); err != nil {
+			return err
+		}
 	}
 	device, err := exec.Command("findmnt", "-no", "SOURCE", path).Output()
 	if err != nil {

@@ -1,5 +1,6 @@
 //! The real input: every package of the machine's Debian index, and what is counted in it.
 
+use crate::host;
 use crate::process::{output, program};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -36,21 +37,30 @@ impl Totals {
     }
 }
 
-/// All stanzas of `apt-cache dumpavail`, in its order.
+/// All stanzas of the machine's index, which is fetched when the machine has none yet.
 pub async fn stanzas() -> Result<Vec<String>> {
+    let mut stanzas = available().await?;
+    if stanzas.is_empty() {
+        host::refresh_package_lists().await?;
+        stanzas = available().await?;
+    }
+    ensure!(
+        !stanzas.is_empty(),
+        "the package index of this machine stays empty"
+    );
+    Ok(stanzas)
+}
+
+/// All stanzas of `apt-cache dumpavail`, in its order.
+async fn available() -> Result<Vec<String>> {
     let text = output(&mut program("apt-cache", ["dumpavail"]))
         .await
         .context("the demo works on the Debian package index of this machine")?;
-    let stanzas: Vec<String> = text
+    Ok(text
         .split("\n\n")
         .filter(|stanza| stanza.contains("Package: "))
         .map(str::to_owned)
-        .collect();
-    ensure!(
-        !stanzas.is_empty(),
-        "the package index of this machine is empty: run `apt-get update` first"
-    );
-    Ok(stanzas)
+        .collect())
 }
 
 /// Reads one stanza; a field that is missing counts nothing.

@@ -11,14 +11,15 @@ mod report;
 mod tally;
 mod work;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Kind};
 use crate::images::workspace;
 use crate::progress::{say, step};
-use crate::store::{self, READY_LIMIT, Store};
+use crate::store::{self, KUBECTL_LIMIT, READY_LIMIT, Store};
 use crate::{install, local};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use report::{Kills, Report};
+use report::Kills;
+pub use report::Report;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ const STANDSTILL: Duration = Duration::from_secs(90);
 
 #[derive(Args, Debug)]
 pub struct Settings {
-    /// A cluster of yours instead of the local one; its Services must be reachable from here.
+    /// A cluster of yours instead of the local one.
     #[arg(long, env = "TASKSTORE_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
     /// Only so many packages.
@@ -49,14 +50,28 @@ pub struct Settings {
 }
 
 pub async fn main(settings: &Settings) -> Result<ExitCode> {
-    let mut stanzas = step("Read the Debian package index", index::stanzas()).await?;
-    stanzas.truncate(settings.tasks.unwrap_or(usize::MAX));
     let cluster = Cluster::open(settings.kubeconfig.as_deref()).await?;
     if !settings.installed {
         install::from_checkout(&cluster).await?;
     }
-    let store = Store::open(&cluster, NAMESPACE, NAME).await?;
     step("Remove what an earlier demo left", remove(&cluster)).await?;
+    cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
+    let report = play(&cluster, NAMESPACE, settings.tasks).await?;
+    print!("{}", report.table());
+    look_around(&cluster);
+    println!("{}", report.last_line());
+    Ok(if report.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The whole of it, in a namespace that is there and empty.
+pub async fn play(cluster: &Cluster, namespace: &str, tasks: Option<usize>) -> Result<Report> {
+    let mut stanzas = step("Read the Debian package index", index::stanzas()).await?;
+    stanzas.truncate(tasks.unwrap_or(usize::MAX));
+    let store = Store::open(cluster, namespace, NAME).await?;
     let applied = Instant::now();
     step("Apply the example and wait for Ready", apply(&store)).await?;
     let ready_seconds = applied.elapsed().as_secs_f64();
@@ -72,22 +87,14 @@ pub async fn main(settings: &Settings) -> Result<ExitCode> {
         store.healed(REPLICAS, READY_LIMIT).await
     })
     .await?;
-    let report = Report {
-        job: &job,
+    Ok(Report {
+        job,
         held,
         expected,
         kills,
         seconds,
         ready_seconds,
         members: healed.status.unwrap_or_default().members,
-    };
-    print!("{}", report.table());
-    look_around(&cluster);
-    println!("{}", report.last_line());
-    Ok(if report.is_good() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
     })
 }
 
@@ -100,16 +107,21 @@ fn direct(stanzas: &[String]) -> index::Totals {
 }
 
 async fn remove(cluster: &Cluster) -> Result<()> {
-    let namespace = ["delete", "namespace", NAMESPACE, "--ignore-not-found"];
+    let namespace = [
+        "delete",
+        "namespace",
+        NAMESPACE,
+        "--ignore-not-found",
+        KUBECTL_LIMIT,
+    ];
     cluster.kubectl(&namespace).await.map(drop)
 }
 
 async fn apply(store: &Store) -> Result<()> {
     let cluster = &store.cluster;
-    cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
     let example = workspace().join("crds/examples/cluster.yaml");
     let example = example.to_string_lossy();
-    let apply = ["--namespace", NAMESPACE, "apply", "-f", &example];
+    let apply = ["--namespace", &store.namespace, "apply", "-f", &example];
     cluster.kubectl(&apply).await?;
     store.ready(REPLICAS, READY_LIMIT).await.map(drop)
 }
@@ -172,45 +184,37 @@ async fn kill(store: Store, job: Arc<Job>) -> Result<Kills> {
     settled.wait_for(|settled| *settled >= all * 2 / 3).await?;
     kills.leader_gap = job.tally.take_silence();
     kills.leader_after = store.leader().await?;
-    kills.operator_before = store::kill_operator(&store.kube).await?;
+    let before = store::kill_operator(&store.cluster, &store.kube).await?;
+    kills.operator_before = before.pod().to_owned();
     say(&format!(
         "killed the operator's pod {}",
         kills.operator_before
     ));
     settled.wait_for(|settled| *settled >= all).await?;
     kills.operator_gap = job.tally.take_silence();
-    let before = kills.operator_before.clone();
-    let wait = async {
-        loop {
-            let now = store::leading_operator(&store.kube).await?;
-            if now != before {
-                return Ok::<_, anyhow::Error>(now);
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    };
-    kills.operator_after = tokio::time::timeout(Duration::from_secs(60), wait)
-        .await
-        .context("no other operator took over")??;
+    let after = store::acting_operator(&store.kube, Some(&before)).await?;
+    kills.operator_after = after.pod().to_owned();
     Ok(kills)
 }
 
 fn look_around(cluster: &Cluster) {
+    let local = cluster.kind != Kind::Given;
+    let path = format!("\n  export PATH={}/bin:$PATH", local::layout::STATE);
+    let down = "\nTo remove the whole local cluster:\n  cargo cluster down";
     println!(
         "
 The cluster stays up. To look around:
-  export KUBECONFIG={}
-  export PATH={}/bin:$PATH
+  export KUBECONFIG={}{}
   kubectl --namespace {NAMESPACE} get taskstoreclusters,pods,persistentvolumeclaims -o wide
   kubectl --namespace {NAMESPACE} describe taskstorecluster {NAME}
   kubectl --namespace {} logs deployment/{}
-To remove the demo, or the whole local cluster:
-  kubectl delete namespace {NAMESPACE}
-  cargo cluster down
+To remove the demo:
+  kubectl delete namespace {NAMESPACE}{}
 ",
         cluster.kubeconfig.display(),
-        local::layout::STATE,
+        if local { path.as_str() } else { "" },
         install::NAMESPACE,
         install::DEPLOYMENT,
+        if local { down } else { "" },
     );
 }

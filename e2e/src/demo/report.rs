@@ -5,6 +5,7 @@ use super::tally::Call;
 use super::work::{Held, Job};
 use crds::status::MemberStatus;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Who died, who followed, and how long no write was acknowledged around it.
@@ -18,8 +19,8 @@ pub struct Kills {
     pub operator_gap: Duration,
 }
 
-pub struct Report<'a> {
-    pub job: &'a Job,
+pub struct Report {
+    pub job: Arc<Job>,
     pub held: Held,
     pub expected: Totals,
     pub kills: Kills,
@@ -28,7 +29,7 @@ pub struct Report<'a> {
     pub members: Vec<MemberStatus>,
 }
 
-impl Report<'_> {
+impl Report {
     /// Acknowledged and yet without a result.
     fn lost(&self) -> u64 {
         let counts = self.job.tally.counts();
@@ -60,6 +61,22 @@ impl Report<'_> {
             self.lost(),
             self.twice()
         )
+    }
+
+    /// What repeated runs compare.
+    pub fn figures(&self) -> [(&'static str, f64); 3] {
+        let gap_ms = |gap: Duration| gap.as_secs_f64() * 1e3;
+        [
+            ("demo_seconds", self.seconds),
+            (
+                "demo_leader_kill_write_gap_ms",
+                gap_ms(self.kills.leader_gap),
+            ),
+            (
+                "demo_operator_kill_write_gap_ms",
+                gap_ms(self.kills.operator_gap),
+            ),
+        ]
     }
 
     pub fn table(&self) -> String {

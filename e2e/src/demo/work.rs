@@ -2,7 +2,7 @@
 
 use super::index::{self, Finding, Totals};
 use super::tally::{Call, Tally};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,6 +89,11 @@ pub async fn produce(job: Arc<Job>, client: TaskStoreClient) -> Result<()> {
         let began = Instant::now();
         let answer = client.create_batch(request).await.context("create")?;
         job.tally.answered(Call::Create, began);
+        ensure!(
+            answer.results.len() == count as usize,
+            "{count} creates got {} answers",
+            answer.results.len()
+        );
         for item in answer.results {
             match item.result {
                 Some(v1::create_result::Result::Created(_)) => job.tally.created(1),
@@ -150,6 +155,12 @@ async fn settle(job: &Job, client: &TaskStoreClient, claimed: Vec<v1::ClaimedTas
         .await
         .context("complete")?;
     job.tally.answered(Call::Complete, began);
+    ensure!(
+        answer.results.len() == kept.len(),
+        "{} settles got {} answers",
+        kept.len(),
+        answer.results.len()
+    );
     for ((number, token), item) in kept.into_iter().zip(answer.results) {
         match item.result {
             Some(v1::settle_result::Result::Settled(_)) => {
@@ -196,7 +207,7 @@ pub async fn held(client: &TaskStoreClient) -> Result<Held> {
         let page = client.list(request.clone()).await.context("list")?;
         for task in page.tasks {
             let number = number(&task.id)?;
-            anyhow::ensure!(seen.insert(number), "task {number} is listed twice");
+            ensure!(seen.insert(number), "task {number} is listed twice");
             let finding: Finding = serde_json::from_slice(&task.result)
                 .with_context(|| format!("the result of task {number}"))?;
             held.totals.add(number, &finding);

@@ -42,25 +42,48 @@ pub fn processes(name: Option<&str>) -> Result<Vec<i32>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
         let folder = name.map_or(hierarchy.join(NAME), |name| hierarchy.join(NAME).join(name));
-        for folder in below(&folder)? {
-            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-            found.extend(
-                text.lines()
-                    .filter_map(|line| line.parse::<i32>().ok())
-                    .filter(|pid| *pid > 0),
-            );
-        }
+        found.extend(members(below(&folder)?));
     }
     found.sort_unstable();
     found.dedup();
     Ok(found)
 }
 
+/// Processes of one pod: the kubelet names a folder after its UID.
+fn pod_processes(uid: &str) -> Result<Vec<i32>> {
+    let pod = format!("pod{uid}");
+    let mut folders = below(&tracking()?.join(NAME))?;
+    folders.retain(|folder| folder.iter().any(|part| part == pod.as_str()));
+    Ok(members(folders))
+}
+
+fn members(folders: Vec<PathBuf>) -> Vec<i32> {
+    let read = |folder: PathBuf| fs::read_to_string(folder.join("cgroup.procs"));
+    let texts: Vec<String> = folders.into_iter().flat_map(read).collect();
+    let lines = texts.iter().flat_map(|text| text.lines());
+    lines
+        .filter_map(|line| line.parse().ok())
+        .filter(|pid| *pid > 0)
+        .collect()
+}
+
 /// Kills every process below a node's folder and waits until they are gone.
 pub async fn kill(name: Option<&str>) -> Result<()> {
+    end(|| processes(name)).await
+}
+
+/// Kills every process of a pod, its sandbox included, and waits until they are gone.
+pub async fn kill_pod(uid: &str) -> Result<()> {
+    if pod_processes(uid)?.is_empty() {
+        bail!("no process on this machine is of pod {uid}");
+    }
+    end(|| pod_processes(uid)).await
+}
+
+async fn end(list: impl Fn() -> Result<Vec<i32>>) -> Result<()> {
     let start = Instant::now();
     loop {
-        let alive = processes(name)?;
+        let alive = list()?;
         if alive.is_empty() {
             return Ok(());
         }

@@ -86,14 +86,6 @@ pub async fn import(worker: &Worker, archive: &std::path::Path) -> Result<()> {
     output(&mut ctr).await.map(drop)
 }
 
-/// Gives an image on one node a second name.
-pub async fn tag(worker: &Worker, from: &str, to: &str) -> Result<()> {
-    let mut ctr = program("ctr", ["--namespace", "k8s.io", "--address"]);
-    ctr.arg(containerd_socket(worker.name))
-        .args(["images", "tag", "--force", from, to]);
-    output(&mut ctr).await.map(drop)
-}
-
 async fn boot(
     name: &str,
     daemons: &[&str],

@@ -16,9 +16,9 @@ use crate::process::{feed, output, program};
 use crate::progress::{say, step};
 use crate::{cache, host, images};
 use anyhow::{Context, Result, bail};
-use layout::{CONTROL_NAME, PODS, WORKERS, Worker};
+use layout::{CONTROL_NAME, WORKERS, Worker};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use layout::Worker as Node;
@@ -26,6 +26,8 @@ pub use teardown::leftovers;
 
 const API_LIMIT: Duration = Duration::from_secs(90);
 const READY_LIMIT: &str = "--timeout=120s";
+/// Less room than this is none.
+const FILLED_BYTES: u64 = 1 << 20;
 const POLL: Duration = Duration::from_millis(100);
 
 /// Whether `up` made the cluster or found it.
@@ -83,15 +85,16 @@ pub async fn status() -> Result<String> {
     for worker in &WORKERS {
         whole &= machine(&mut text, worker.name, machines::WORKER_DAEMONS)?;
     }
-    text.push_str(
-        &kubectl(&[
-            "get",
-            "nodes",
-            "--label-columns=topology.kubernetes.io/zone",
-            "--request-timeout=5s",
-        ])
-        .await?,
-    );
+    let nodes = [
+        "get",
+        "nodes",
+        "--label-columns=topology.kubernetes.io/zone",
+        "--request-timeout=5s",
+    ];
+    match kubectl(&nodes).await {
+        Ok(table) => text.push_str(&table),
+        Err(error) => bail!("{text}\nthe API server does not answer: {error:#}"),
+    }
     if !whole {
         bail!("{text}\nsome daemons do not run: `cargo cluster up` starts them");
     }
@@ -107,13 +110,6 @@ pub async fn load(archive: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives an image on every node a second name, as a release of the same content would.
-pub async fn tag(from: &str, to: &str) -> Result<()> {
-    futures::future::try_join_all(WORKERS.iter().map(|worker| machines::tag(worker, from, to)))
-        .await?;
-    Ok(())
-}
-
 pub fn node(name: &str) -> Result<&'static Worker> {
     WORKERS
         .iter()
@@ -126,23 +122,53 @@ pub async fn kill(node: &Worker) -> Result<()> {
     machines::kill_worker(node).await
 }
 
+/// SIGKILL to every process of a pod: nothing of it hears that it ends.
+pub async fn kill_pod(uid: &str) -> Result<()> {
+    cgroups::kill_pod(uid).await
+}
+
 /// Switches a killed node on again. Its kubelet finds the disk as it was; nothing is waited for.
 pub async fn start(node: &Worker) -> Result<()> {
     network::create_worker(node).await?;
     machines::start_worker(node).await
 }
 
+/// Whether the kernel lets us resize a mounted file system: in many containers it does not, root or not.
+pub fn may_grow_volumes() -> Result<bool> {
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status")?;
+    let held = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .context("no CapEff in /proc/self/status")?;
+    Ok(u64::from_str_radix(held.trim(), 16)? & CAP_SYS_RESOURCE != 0)
+}
+
+/// Fills a volume of class `local-sized` to its last block; returns the file that takes the room.
+pub fn fill(volume: &Path) -> Result<PathBuf> {
+    use rustix::fs::{FallocateFlags, fallocate, statvfs};
+    let path = volume.join("filler");
+    let file = fs::File::create_new(&path)?;
+    let mut end = 0;
+    loop {
+        let has = statvfs(volume)?;
+        let room = has.f_bavail * has.f_frsize;
+        // The list of a large file's extents takes blocks of its own.
+        let step = (room / 2).max(has.f_frsize);
+        match fallocate(&file, FallocateFlags::empty(), end, step) {
+            Ok(()) => end += step,
+            Err(_) if room < FILLED_BYTES => return Ok(path),
+            Err(error) => return Err(error).with_context(|| format!("fill {}", path.display())),
+        }
+    }
+}
+
 /// Drops every packet between the node's pods or itself and all others, DNS and API server included.
 pub async fn cut(node: &Worker) -> Result<()> {
-    network::cut(node, &[layout::ALL]).await
+    network::cut(node).await
 }
 
-/// Drops every packet between two nodes and their pods; both still reach the API server.
-pub async fn separate(node: &Worker, other: &Worker) -> Result<()> {
-    network::cut(node, &[other.address, other.pods]).await
-}
-
-/// Ends `cut` and `separate` of this node.
+/// Ends `cut` of this node.
 pub async fn mend(node: &Worker) -> Result<()> {
     network::mend(node).await
 }
@@ -202,7 +228,12 @@ async fn revive(pause: &Path) -> Result<()> {
         start(worker).await?;
     }
     api_server().await?;
-    nodes(pause).await
+    nodes(pause).await?;
+    // A drain that was killed half-way leaves its node closed to all that comes later.
+    let all: Vec<&str> = std::iter::once("uncordon")
+        .chain(WORKERS.iter().map(|worker| worker.name))
+        .collect();
+    kubectl(&all).await.map(drop)
 }
 
 /// Waits until every node has the sandbox image and is Ready.
@@ -292,11 +323,18 @@ fn mark(binaries: &Binaries) -> Result<String> {
             include_str!("config/cni.conflist"),
             include_str!("config/Corefile"),
             include_str!("config/cluster.yaml"),
+            // What shapes the rest: addresses, certificates, limits and how a machine is started.
+            include_str!("layout.rs"),
+            include_str!("certs.rs"),
+            include_str!("config.rs"),
+            include_str!("machines.rs"),
+            include_str!("network.rs"),
+            include_str!("sysctl.rs"),
         )
         .as_bytes(),
     );
     Ok(format!(
-        "{boot}{}\n{}\n{sources}\n{PODS}\n",
+        "{boot}{}\n{}\n{sources}\n",
         binaries.kubernetes.display(),
         binaries.coredns.display()
     ))

@@ -93,14 +93,13 @@ pub async fn remove_namespace(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Drops every packet between a node and the given networks, in both directions, until `mend`.
-pub async fn cut(worker: &Worker, from: &[&str]) -> Result<()> {
+/// Drops every packet between a node and all others, in both directions, until `mend`.
+pub async fn cut(worker: &Worker) -> Result<()> {
     mend(worker).await?;
-    let networks = from.join(", ");
     let rules = format!(
         "table inet {CUT_TABLE} {{
-           chain arriving {{ type filter hook prerouting priority -400; iifname {UPLINK} ip saddr {{ {networks} }} drop; }}
-           chain leaving {{ type filter hook postrouting priority 400; oifname {UPLINK} ip daddr {{ {networks} }} drop; }}
+           chain arriving {{ type filter hook prerouting priority -400; iifname {UPLINK} ip saddr {ALL} drop; }}
+           chain leaving {{ type filter hook postrouting priority 400; oifname {UPLINK} ip daddr {ALL} drop; }}
          }}"
     );
     feed(&mut inside(worker.name, &["nft", "-f", "-"]), &rules).await?;
@@ -136,16 +135,12 @@ async fn attach(name: &str, address: &str) -> Result<()> {
     ))
     .await?;
     run(&format!("ip -n {own} link set {UPLINK} up")).await?;
-    let settings = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.disable_ipv6=1"];
-    for setting in settings {
-        crate::process::output(&mut inside(name, &["sysctl", "-q", "-w", setting])).await?;
-    }
-    // Without it a pod cannot reach a service that is served by its neighbour on the same bridge.
-    let _ = crate::process::output(&mut inside(
-        name,
-        &["sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=1"],
-    ))
-    .await;
+    // The last is there only with br_netfilter: without it a pod cannot reach a service that is served
+    // by its neighbour on the same bridge.
+    let settings = "cd /proc/sys/net && echo 1 >ipv4/ip_forward || exit 1
+        [ ! -e ipv6/conf ] || echo 1 >ipv6/conf/all/disable_ipv6 || exit 1
+        [ ! -e bridge ] || echo 1 >bridge/bridge-nf-call-iptables || exit 1";
+    crate::process::output(&mut inside(name, &["sh", "-c", settings])).await?;
     Ok(())
 }
 

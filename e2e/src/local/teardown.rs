@@ -6,9 +6,28 @@ use crate::process::run;
 use anyhow::{Result, bail};
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What a killed `up` had just started goes on for a moment, and makes what was removed already.
+const ORPHANS_LIMIT: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Leaves nothing behind, or says what it could not remove.
 pub async fn down() -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let outcome = remove().await;
+        let left = leftovers()?;
+        match outcome {
+            Ok(()) if left.is_empty() => return Ok(()),
+            _ if start.elapsed() < ORPHANS_LIMIT => tokio::time::sleep(LOOK_AGAIN).await,
+            Ok(()) => bail!("these are left of the local cluster:\n{}", left.join("\n")),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn remove() -> Result<()> {
     cgroups::kill(None).await?;
     for namespace in namespaces()? {
         run(&format!("ip netns delete {namespace}")).await?;
@@ -23,15 +42,15 @@ pub async fn down() -> Result<()> {
             run(&format!("umount --lazy {mount}")).await?;
         }
     }
+    // The kernel lets go of a device with its last mount, unless someone still held the file then.
+    for device in loop_devices() {
+        let _ = run(&format!("losetup --detach /dev/{device}")).await;
+    }
     forget_namespace_folder().await;
     cgroups::remove(None)?;
     sysctl::restore()?;
     if state().exists() {
         fs::remove_dir_all(state())?;
-    }
-    let left = leftovers()?;
-    if !left.is_empty() {
-        bail!("these are left of the local cluster:\n{}", left.join("\n"));
     }
     Ok(())
 }

@@ -3,11 +3,11 @@
 use super::Story;
 use super::load::Load;
 use super::made::small;
-use crate::store::{self, READY_LIMIT, Store};
+use crate::store::{self, KUBECTL_LIMIT, READY_LIMIT, Store};
 use anyhow::{Result, ensure};
 use crds::TaskStoreCluster;
 use crds::status::{Identity, OperationKind, Step};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A moment of the bootstrap, by what the object's status says.
 type Moment = (&'static str, fn(&TaskStoreCluster) -> bool);
@@ -26,8 +26,8 @@ pub async fn operator_killed(story: Story) -> Result<()> {
         let store = Store::open(&story.cluster, &story.namespace, name).await?;
         let start = Instant::now();
         story.apply(&small(name, 3)).await?;
-        store.until(name, Duration::from_secs(60), moment).await?;
-        store::kill_operator(&store.kube).await?;
+        store.until(name, READY_LIMIT, moment).await?;
+        store::kill_operator(&story.cluster, &store.kube).await?;
         let before = identity(&store.get().await?).cloned();
         let ready = store.ready(3, READY_LIMIT).await?;
         story.figures.add(
@@ -43,7 +43,7 @@ pub async fn operator_killed(story: Story) -> Result<()> {
         load.goes_on(100).await?;
         load.finish().await?;
         story
-            .kubectl(&["delete", "taskstorecluster", name, "--timeout=60s"])
+            .kubectl(&["delete", "taskstorecluster", name, KUBECTL_LIMIT])
             .await?;
     }
     Ok(())

@@ -2,15 +2,17 @@
 
 use super::Story;
 use super::made::loaded;
-use crate::store::{READY_LIMIT, Store};
+use crate::store::{KUBECTL_LIMIT, READY_LIMIT, Store};
 use anyhow::{Context, Result, bail, ensure};
 use crds::names::label;
 use crds::{ConditionType, Reason, TaskStoreCluster};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, EvictParams};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, EvictParams, ListParams};
 use std::time::Instant;
 
 const TOO_MANY_REQUESTS: u16 = 429;
+/// On so many nodes five members need one node twice.
+const NODES: usize = 4;
 
 pub async fn all_nodes(story: Story) -> Result<()> {
     let (store, load) = loaded(&story, 3).await?;
@@ -18,14 +20,10 @@ pub async fn all_nodes(story: Story) -> Result<()> {
     let id = status.identity.context("no identity")?.cluster_id;
     // Other stories' pods stay where they are.
     let selector = format!("--pod-selector={}={id}", label::CLUSTER_ID);
-    let nodes = story
-        .cluster
-        .kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])
-        .await?;
-    for node in nodes.split_whitespace() {
+    for node in &schedulable(&story).await? {
         load.take_gap_ms();
         let start = Instant::now();
-        let drain = ["drain", node, &selector, "--timeout=120s"];
+        let drain = ["drain", node, &selector, KUBECTL_LIMIT];
         let drained = story.cluster.kubectl(&drain).await;
         story.cluster.kubectl(&["uncordon", node]).await?;
         drained?;
@@ -39,10 +37,34 @@ pub async fn all_nodes(story: Story) -> Result<()> {
     load.finish().await.map(drop)
 }
 
+/// Nodes that may take pods.
+async fn schedulable(story: &Story) -> Result<Vec<String>> {
+    let nodes: Api<Node> = Api::all(story.cluster.client().await?);
+    let open = nodes.list(&ListParams::default()).await?.items.into_iter();
+    let open = open.filter(|node| {
+        let spec = node.spec.clone().unwrap_or_default();
+        spec.unschedulable != Some(true) && spec.taints.unwrap_or_default().is_empty()
+    });
+    Ok(open.filter_map(|node| node.metadata.name).collect())
+}
+
+async fn mark(story: &Story, how: &str, nodes: &[String]) -> Result<()> {
+    for node in nodes {
+        story.cluster.kubectl(&[how, node]).await?;
+    }
+    Ok(())
+}
+
 /// With five members on four nodes one node has two voters: a drain gets one of them, waits for the
 /// other while a condition says so, and both are back after the node is uncordoned.
 pub async fn two_voters_on_a_node(story: Story) -> Result<()> {
-    let (store, load) = loaded(&story, 5).await?;
+    // Further nodes are closed while the members are placed.
+    let nodes = schedulable(&story).await?;
+    let others = nodes.get(NODES..).unwrap_or_default();
+    mark(&story, "cordon", others).await?;
+    let made = loaded(&story, 5).await;
+    mark(&story, "uncordon", others).await?;
+    let (store, load) = made?;
     let status = store.get().await?.status.context("no status")?;
     let on = |node: &str| -> Vec<String> {
         let members = status.members.iter();

@@ -1,14 +1,18 @@
 //! Stories about the local cluster itself: what all others stand on.
 
 use super::Story;
-use crate::local;
+use crate::local::{self, layout};
+use crate::progress::say;
+use crate::store::{KUBECTL_LIMIT, READY_LIMIT};
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A pod with a volume; the sandbox program serves as its only container.
 fn pod(name: &str, node: &str, class: &str) -> String {
-    let image = local::layout::PAUSE_IMAGE;
+    let image = layout::PAUSE_IMAGE;
     format!(
         "apiVersion: v1
 kind: PersistentVolumeClaim
@@ -39,13 +43,13 @@ async fn ready(story: &Story, name: &str) -> Result<()> {
             "wait",
             "--for=condition=Ready",
             &format!("pod/{name}"),
-            "--timeout=60s",
+            KUBECTL_LIMIT,
         ])
         .await
         .map(drop)
 }
 
-/// Volumes of both classes are made and mounted, and a sized one grows.
+/// Volumes of both classes are made and mounted, and a sized one grows, where the kernel lets us.
 pub async fn pods_find_each_other(story: Story) -> Result<()> {
     let start = Instant::now();
     story.apply(&pod("folder", "worker-1", "local")).await?;
@@ -57,6 +61,12 @@ pub async fn pods_find_each_other(story: Story) -> Result<()> {
     story
         .figures
         .add("two_pods_ready_seconds", start.elapsed().as_secs_f64());
+    if !local::may_grow_volumes()? {
+        say(
+            "pods-find-each-other: no volume is grown, root on this machine lacks CAP_SYS_RESOURCE",
+        );
+        return Ok(());
+    }
     story
         .kubectl(&[
             "patch",
@@ -70,7 +80,7 @@ pub async fn pods_find_each_other(story: Story) -> Result<()> {
             "wait",
             "--for=jsonpath={.status.capacity.storage}=64Mi",
             "pvc/sized",
-            "--timeout=30s",
+            KUBECTL_LIMIT,
         ])
         .await?;
     Ok(())
@@ -93,7 +103,7 @@ pub async fn node_returns(story: Story) -> Result<()> {
             "wait",
             "--for=condition=Ready=Unknown",
             &format!("node/{}", node.name),
-            "--timeout=90s",
+            KUBECTL_LIMIT,
         ])
         .await?;
     let start = Instant::now();
@@ -104,7 +114,7 @@ pub async fn node_returns(story: Story) -> Result<()> {
             "wait",
             "--for=condition=Ready",
             &format!("node/{}", node.name),
-            "--timeout=90s",
+            KUBECTL_LIMIT,
         ])
         .await?;
     ready(&story, "survivor").await?;
@@ -142,18 +152,18 @@ pub async fn node_is_cut_off(story: Story) -> Result<()> {
             "wait",
             "--for=condition=Ready=Unknown",
             &name,
-            "--timeout=90s",
+            KUBECTL_LIMIT,
         ])
         .await?;
     local::mend(node).await?;
     story
         .cluster
-        .kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=90s"])
+        .kubectl(&["wait", "--for=condition=Ready", &name, KUBECTL_LIMIT])
         .await?;
     Ok(())
 }
 
-/// A second `up` finds the cluster and changes nothing.
+/// A second `up` finds the cluster and changes nothing; its nodes promise no more than the machine has.
 pub async fn up_twice(story: Story) -> Result<()> {
     let uid = [
         "get",
@@ -170,30 +180,81 @@ pub async fn up_twice(story: Story) -> Result<()> {
         before == story.cluster.kubectl(&uid).await?,
         "this is another cluster than before"
     );
+    let nodes: Api<Node> = Api::all(story.cluster.client().await?);
+    let mut promised_milli = 0;
+    for node in nodes.list(&ListParams::default()).await?.items {
+        let status = node.status.context("a node has a status")?;
+        let cpu = status.allocatable.unwrap_or_default().remove("cpu");
+        promised_milli += milli(&cpu.context("a node promises CPU")?.0)?;
+    }
+    let has_milli = std::thread::available_parallelism()?.get() * 1000;
+    ensure!(
+        promised_milli > 0 && promised_milli <= has_milli,
+        "the nodes promise {promised_milli} of {has_milli} thousandths of a CPU"
+    );
     Ok(())
 }
+
+/// `500m` or `2`: how the API server writes CPUs.
+fn milli(cpu: &str) -> Result<usize> {
+    Ok(match cpu.strip_suffix('m') {
+        Some(milli) => milli.parse()?,
+        None => cpu.parse::<usize>()? * 1000,
+    })
+}
+
+/// A moment of `up`, by what is on the machine then.
+type Moment = (&'static str, fn() -> bool);
+
+const MOMENTS: [Moment; 4] = [
+    ("its first namespace", || {
+        layout::namespace_file(layout::FABRIC).exists()
+    }),
+    ("the control plane's first process", || {
+        layout::home(layout::CONTROL_NAME)
+            .join("logs/init.log")
+            .exists()
+    }),
+    ("the API server's first answer", || {
+        layout::home(layout::WORKERS[0].name)
+            .join("logs/init.log")
+            .exists()
+    }),
+    ("the first containerd", || {
+        layout::containerd_socket(layout::WORKERS[0].name).exists()
+    }),
+];
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// `up` is killed at several moments; `down` leaves nothing each time, and a last `up` works.
 pub async fn killed_up_leaves_nothing(story: Story) -> Result<()> {
     local::down().await?;
     // Not by its path: another build may have replaced the file since this program started.
     let own = format!("/proc/{}/exe", std::process::id());
-    for milliseconds in [150, 700, 2_000, 5_000] {
+    for (name, moment) in MOMENTS {
         let mut up = crate::process::program(&own, ["cluster", "up"]);
         let mut child = up
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .context("start the harness itself")?;
-        tokio::time::sleep(std::time::Duration::from_millis(milliseconds)).await;
+        let start = Instant::now();
+        while !moment() {
+            ensure!(start.elapsed() < READY_LIMIT, "`up` never gets to {name}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
         child.kill().await?;
+        ensure!(
+            !local::leftovers()?.is_empty(),
+            "a kill at {name} leaves nothing to remove"
+        );
         local::down()
             .await
-            .with_context(|| format!("after a kill at {milliseconds} ms"))?;
+            .with_context(|| format!("after a kill at {name}"))?;
         let left = local::leftovers()?;
         ensure!(
             left.is_empty(),
-            "after a kill at {milliseconds} ms these are left: {left:?}"
+            "after a kill at {name} these are left: {left:?}"
         );
     }
     let start = Instant::now();

@@ -3,7 +3,6 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use taskstore_api::{TaskStoreClient, v1};
@@ -20,6 +19,7 @@ const QUEUE: &str = "load";
 const CLAIM_TASKS: u32 = 50;
 /// Short, so that tasks of a claim whose answer was lost come back within the story.
 const LEASE_MS: u64 = 10_000;
+/// A call goes on through any failure that a story makes; one that is given up fails the story.
 const CALL_DEADLINE: Duration = Duration::from_secs(90);
 const DRAIN_LIMIT: Duration = Duration::from_secs(90);
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -44,12 +44,9 @@ enum Phase {
 struct Seen {
     namespace: String,
     created: Mutex<BTreeSet<String>>,
-    /// Creates that were given up: the store may have them or not.
-    unknown: Mutex<BTreeSet<String>>,
     /// Tokens under which a task's result was accepted.
     settled: Mutex<BTreeMap<String, BTreeSet<u64>>>,
     silence: Mutex<(Instant, Duration)>,
-    errors: AtomicU64,
 }
 
 /// What a load left behind: to be looked at again, after a deletion for example.
@@ -62,10 +59,8 @@ impl Load {
         let seen = Arc::new(Seen {
             namespace: namespace.to_owned(),
             created: Mutex::default(),
-            unknown: Mutex::default(),
             settled: Mutex::default(),
             silence: Mutex::new((Instant::now(), Duration::ZERO)),
-            errors: AtomicU64::new(0),
         });
         let phase = watch::Sender::new(Phase::Create);
         let (mut producers, mut workers) = (JoinSet::new(), JoinSet::new());
@@ -189,10 +184,7 @@ impl Ledger {
                 "{id} ended as {:?} with another result",
                 task.state()
             );
-            ensure!(
-                lock(&self.0.created).contains(id) || lock(&self.0.unknown).contains(id),
-                "nobody created {id}"
-            );
+            ensure!(lock(&self.0.created).contains(id), "nobody created {id}");
         }
         for (id, tokens) in lock(&self.0.settled).iter() {
             let kept = held.get(id).map(|task| task.lease_token);
@@ -229,14 +221,6 @@ impl Seen {
         silence.1 = silence.1.max(now - silence.0);
         silence.0 = now;
     }
-
-    /// A call that was given up; a story in which this happens often fails in the end.
-    fn failed(&self, error: &taskstore_api::CallError) -> Result<()> {
-        if self.errors.fetch_add(1, Ordering::Relaxed) > 100 {
-            bail!("too many calls fail, the last with {error}");
-        }
-        Ok(())
-    }
 }
 
 fn task(seen: &Seen, id: String) -> v1::CreateRequest {
@@ -261,13 +245,11 @@ async fn produce(
 ) -> Result<()> {
     for number in 0_u64.. {
         let id = format!("{producer}-{number}");
-        match client.create(task(&seen, id.clone())).await {
-            Ok(_) => seen.created(id),
-            Err(error) => {
-                lock(&seen.unknown).insert(id);
-                seen.failed(&error)?;
-            }
-        }
+        client
+            .create(task(&seen, id.clone()))
+            .await
+            .context("create")?;
+        seen.created(id);
         tokio::select! {
             _ = phase.wait_for(|phase| *phase != Phase::Create) => return Ok(()),
             () = tokio::time::sleep(REST) => {}
@@ -293,10 +275,9 @@ async fn work(
             claimed = client.claim(claim) => claimed,
             _ = phase.wait_for(|phase| *phase == Phase::End) => return Ok(()),
         };
-        match claimed {
-            Ok(claimed) if claimed.tasks.is_empty() => {}
-            Ok(claimed) => settle(&seen, &client, claimed.tasks).await?,
-            Err(error) => seen.failed(&error)?,
+        let tasks = claimed.context("claim")?.tasks;
+        if !tasks.is_empty() {
+            settle(&seen, &client, tasks).await?;
         }
     }
 }
@@ -319,13 +300,16 @@ async fn settle(seen: &Seen, client: &TaskStoreClient, tasks: Vec<v1::ClaimedTas
             action: Some(v1::settle::Action::Complete(complete)),
         });
     }
-    let answer = match client
+    let answer = client
         .settle_batch(v1::SettleBatchRequest { settles })
         .await
-    {
-        Ok(answer) => answer,
-        Err(error) => return seen.failed(&error),
-    };
+        .context("complete")?;
+    ensure!(
+        answer.results.len() == leases.len(),
+        "{} settles got {} answers",
+        leases.len(),
+        answer.results.len()
+    );
     for ((id, token), item) in leases.into_iter().zip(answer.results) {
         match item.result {
             Some(v1::settle_result::Result::Settled(_)) => {

@@ -7,13 +7,22 @@ use anyhow::Result;
 
 /// A cluster that many of fit on a small machine.
 pub fn small(name: &str, replicas: u32) -> String {
+    on_class(name, replicas, "")
+}
+
+/// The same on volumes of a class; none is the default class.
+pub fn on_class(name: &str, replicas: u32, class: &str) -> String {
+    let class = match class {
+        "" => String::new(),
+        class => format!(", className: {class}"),
+    };
     format!(
         "apiVersion: taskstore.dev/v1alpha1
 kind: TaskStoreCluster
 metadata: {{ name: {name} }}
 spec:
   replicas: {replicas}
-  storage: {{ size: 1Gi, logBudget: 256Mi }}
+  storage: {{ size: 1Gi, logBudget: 256Mi{class} }}
   resources: {{ requests: {{ cpu: 20m, memory: 64Mi }} }}
 "
     )

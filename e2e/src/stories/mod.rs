@@ -9,9 +9,12 @@
 
 mod bootstrap;
 mod create;
+mod demo;
+mod disk;
 mod drains;
 mod figures;
 mod harness;
+mod history;
 mod load;
 mod made;
 mod pods;
@@ -30,10 +33,12 @@ pub use runner::{Report, Selection, main, run};
 /// What a story needs from the machine. The order is that of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Needs {
-    /// Any Kubernetes will do.
+    /// Any Kubernetes will do, and others may use it meanwhile.
     AnyCluster,
-    /// Nodes that may be killed or cut off: the local cluster.
-    NodeFaults,
+    /// Any Kubernetes will do, but whole nodes are closed and drained, or all of it is at work: alone.
+    AnyNodes,
+    /// The local cluster: its nodes, processes, images and volumes. Alone.
+    LocalNodes,
     /// The local cluster may be taken down: runs last and alone, and only when this run made the
     /// cluster or the story was asked for by its name.
     WholeMachine,
@@ -92,8 +97,8 @@ enum Asked {
 impl Needs {
     fn met_by(self, kind: Kind, asked: Asked) -> bool {
         match (self, kind) {
-            (Self::AnyCluster, _) | (Self::NodeFaults, Kind::Local(_)) => true,
-            (Self::NodeFaults | Self::WholeMachine, Kind::Given) => false,
+            (Self::AnyCluster | Self::AnyNodes, _) | (Self::LocalNodes, Kind::Local(_)) => true,
+            (Self::LocalNodes | Self::WholeMachine, Kind::Given) => false,
             (Self::WholeMachine, Kind::Local(found)) => {
                 found == Found::Made || asked == Asked::ByName
             }
@@ -118,17 +123,17 @@ pub fn all() -> Vec<Entry> {
         story!(
             Harness,
             "pods-find-each-other",
-            AnyCluster,
+            LocalNodes,
             harness::pods_find_each_other
         ),
-        story!(Harness, "node-returns", NodeFaults, harness::node_returns),
+        story!(Harness, "node-returns", LocalNodes, harness::node_returns),
         story!(
             Harness,
             "node-is-cut-off",
-            NodeFaults,
+            LocalNodes,
             harness::node_is_cut_off
         ),
-        story!(Harness, "cluster-up-twice", NodeFaults, harness::up_twice),
+        story!(Harness, "cluster-up-twice", LocalNodes, harness::up_twice),
         story!(
             Harness,
             "cluster-killed-up-leaves-nothing",
@@ -144,24 +149,25 @@ pub fn all() -> Vec<Entry> {
             AnyCluster,
             pods::leader_pod_deleted
         ),
-        story!(Product, "leader-killed", NodeFaults, pods::leader_killed),
+        story!(Product, "leader-killed", LocalNodes, pods::leader_killed),
+        story!(Product, "disk-full", LocalNodes, disk::full_on_one_member),
         story!(
             Product,
             "operator-killed-in-bootstrap",
-            AnyCluster,
+            AnyNodes,
             bootstrap::operator_killed
         ),
         story!(
             Product,
             "scale-3-5-3-with-drains",
-            AnyCluster,
+            AnyNodes,
             scale::out_and_in
         ),
-        story!(Product, "all-nodes-drained", AnyCluster, drains::all_nodes),
+        story!(Product, "all-nodes-drained", AnyNodes, drains::all_nodes),
         story!(
             Product,
             "node-with-two-voters-drained",
-            AnyCluster,
+            AnyNodes,
             drains::two_voters_on_a_node
         ),
         story!(
@@ -170,6 +176,7 @@ pub fn all() -> Vec<Entry> {
             AnyCluster,
             recreate::delete_and_create
         ),
+        story!(Product, "demo", AnyNodes, demo::short),
     ];
     entries.sort_by_key(|entry| entry.needs);
     entries

@@ -2,14 +2,14 @@
 
 use super::Story;
 use super::made::loaded;
+use crate::local;
 use crate::store::READY_LIMIT;
 use anyhow::{Context, Result, ensure};
 use crds::TaskStoreCluster;
 use crds::names::MemberId;
-use std::fs;
 use std::time::Instant;
 
-/// A follower's pod is deleted without grace: another comes, with its volume and identity.
+/// A follower's pod crashes and is gone: another comes, with its volume and identity.
 pub async fn pod_killed(story: Story) -> Result<()> {
     let (store, load) = loaded(&story, 3).await?;
     let before = identities(&store.get().await?);
@@ -40,7 +40,7 @@ pub async fn leader_pod_deleted(story: Story) -> Result<()> {
     let (store, load) = loaded(&story, 3).await?;
     let leader = store.leader().await?;
     load.take_gap_ms();
-    store.kill(&leader).await?;
+    store.delete_pod(&leader).await?;
     store.healed(3, READY_LIMIT).await?;
     let gap = load.take_gap_ms();
     story.figures.add("leader_pod_deleted_write_gap_ms", gap);
@@ -50,10 +50,9 @@ pub async fn leader_pod_deleted(story: Story) -> Result<()> {
 /// The leader's process gets SIGKILL: the others elect, clients notice nothing but a pause.
 pub async fn leader_killed(story: Story) -> Result<()> {
     let (store, load) = loaded(&story, 3).await?;
-    let before = store.get().await?;
-    let leader = store.leader().await?;
+    let leader = store.pods_api().get(&store.leader().await?).await?;
     load.take_gap_ms();
-    kill_process(&before, &leader).await?;
+    local::kill_pod(&leader.metadata.uid.context("a pod has a UID")?).await?;
     // It may well lead again: its process is started anew at once, in the same pod.
     load.goes_on(50).await?;
     let gap = load.take_gap_ms();
@@ -68,41 +67,4 @@ fn identities(cluster: &TaskStoreCluster) -> Vec<(MemberId, String, Option<Strin
     members
         .map(|member| (member.id, member.pod.clone(), member.pvc_uid.clone()))
         .collect()
-}
-
-/// Processes of the local cluster's pods are this machine's: a member is found by its arguments.
-async fn kill_process(cluster: &TaskStoreCluster, pod: &str) -> Result<()> {
-    let status = cluster.status.as_ref().context("no status")?;
-    let identity = status.identity.as_ref().context("no identity")?;
-    let member = status
-        .members
-        .iter()
-        .find(|member| member.pod == pod)
-        .with_context(|| format!("{pod} is no member"))?;
-    let wanted = [
-        format!("--cluster-id={}", identity.cluster_id),
-        format!("--member-id={}", member.id),
-    ];
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(id) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        // A process that ends meanwhile has no command line any more.
-        let Ok(line) = fs::read(entry.path().join("cmdline")) else {
-            continue;
-        };
-        let line = String::from_utf8_lossy(&line);
-        let arguments: Vec<&str> = line.split('\0').collect();
-        if wanted.iter().all(|word| arguments.contains(&word.as_str())) {
-            let process = rustix::process::Pid::from_raw(id).context("process ids are positive")?;
-            rustix::process::kill_process(process, rustix::process::Signal::KILL)?;
-            return Ok(());
-        }
-    }
-    anyhow::bail!("no process on this machine is {pod}")
 }

@@ -3,7 +3,7 @@
 use super::Story;
 use super::load::Load;
 use super::made::{loaded, small};
-use crate::store::READY_LIMIT;
+use crate::store::{KUBECTL_LIMIT, READY_LIMIT};
 use anyhow::{Context, Result, ensure};
 use std::time::Instant;
 
@@ -19,10 +19,10 @@ pub async fn delete_and_create(story: Story) -> Result<()> {
     let kept = story.kubectl(&volumes).await?;
 
     let start = Instant::now();
-    let delete = ["delete", "taskstorecluster", &store.name, "--timeout=60s"];
+    let delete = ["delete", "taskstorecluster", &store.name, KUBECTL_LIMIT];
     story.kubectl(&delete).await?;
     story
-        .kubectl(&["wait", "--for=delete", "pods", "--all", "--timeout=60s"])
+        .kubectl(&["wait", "--for=delete", "pods", "--all", KUBECTL_LIMIT])
         .await?;
     let seconds = start.elapsed().as_secs_f64();
     story.figures.add("delete_seconds", seconds);

@@ -1,29 +1,28 @@
-//! From three members to five and back, with an eviction asked for in each: it waits for the change.
+//! From three members to five and back, with a node drained in each: the drain waits for the change and
+//! then ends by itself.
 
 use super::Story;
+use super::history::History;
 use super::made::loaded;
-use crate::store::{READY_LIMIT, Store};
+use crate::store::{READY_LIMIT, Store, is_ready};
 use anyhow::{Context, Result, bail, ensure};
 use crds::TaskStoreCluster;
-use crds::names;
+use crds::names::{self, label};
 use crds::status::{Operation, OperationKind};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, EvictParams};
-use kube::runtime::wait::await_condition;
 use std::time::{Duration, Instant};
 
-const EVICT_AGAIN: Duration = Duration::from_millis(500);
-const TOO_MANY_REQUESTS: u16 = 429;
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 pub async fn out_and_in(story: Story) -> Result<()> {
     let (store, load) = loaded(&story, 3).await?;
     for (replicas, name) in [(5, "scale_3_to_5"), (3, "scale_5_to_3")] {
-        let node = quiet_node(&store).await?;
-        // As `kubectl drain` does first; then it asks for evictions until all are granted.
-        story.cluster.kubectl(&["cordon", &node.name]).await?;
-        let drained = scale_and_drain(&story, &store, replicas, name, &node.pod).await;
-        story.cluster.kubectl(&["uncordon", &node.name]).await?;
+        let quiet = quiet_node(&store).await?;
+        // The drain does this too, but later: a new member's volume would be bound to the node for good.
+        story.cluster.kubectl(&["cordon", &quiet.node]).await?;
+        let drained = scale_and_drain(&story, &store, replicas, name, &quiet).await;
+        story.cluster.kubectl(&["uncordon", &quiet.node]).await?;
         drained?;
         let healed = store.healed(replicas, READY_LIMIT).await?;
         let status = healed.status.context("a healed cluster has a status")?;
@@ -48,7 +47,7 @@ async fn pods_left(store: &Store, wanted: usize) -> Result<()> {
             if pods == wanted {
                 return Ok(());
             }
-            tokio::time::sleep(EVICT_AGAIN).await;
+            tokio::time::sleep(ASK_AGAIN).await;
         }
     };
     tokio::time::timeout(READY_LIMIT, gone)
@@ -61,88 +60,141 @@ async fn scale_and_drain(
     store: &Store,
     replicas: i32,
     name: &str,
-    pod: &str,
+    quiet: &Quiet,
 ) -> Result<()> {
+    let history = History::start(store).await?;
     let start = Instant::now();
-    story
-        .kubectl(&[
-            "scale",
-            &format!("taskstorecluster/{}", store.name),
-            &format!("--replicas={replicas}"),
-        ])
-        .await?;
-    let begun = |cluster: &TaskStoreCluster| operation(cluster).is_some();
-    store
-        .until("the scaling begins", Duration::from_secs(30), begun)
-        .await?;
-    let budget = names::disruption_budget(&store.name);
-    let budgets: Api<PodDisruptionBudget> = Api::namespaced(store.kube.clone(), &store.namespace);
-    let closed = |budget: Option<&PodDisruptionBudget>| {
-        let status = budget.and_then(|budget| budget.status.as_ref());
-        status.is_some_and(|status| status.disruptions_allowed == 0)
-    };
-    let closing = await_condition(budgets, &budget, closed);
-    tokio::time::timeout(READY_LIMIT, closing)
-        .await
-        .context("the budget is never closed")??;
-    let (refusals, was) = evict(store, pod).await?;
-    ensure!(
-        refusals > 0.0 || was == Was::Leaving,
-        "{pod} was evicted although the budget was closed for the change"
-    );
-    story
-        .figures
-        .add(&format!("{name}_evictions_refused"), refusals);
-    store
-        .until("the scaling ends", READY_LIMIT, |cluster| {
-            let status = cluster.status.as_ref();
-            operation(cluster).is_none() && status.is_some_and(|status| status.replicas == replicas)
+    let resource = format!("taskstorecluster/{}", store.name);
+    let size = format!("--replicas={replicas}");
+    story.kubectl(&["scale", &resource, &size]).await?;
+    let (begun, _) = history
+        .clusters
+        .first("the scaling begins", READY_LIMIT, |_, cluster| {
+            cluster.spec.replicas == replicas && operation(cluster).is_some()
         })
         .await?;
-    story
-        .figures
-        .add(&format!("{name}_seconds"), start.elapsed().as_secs_f64());
-    Ok(())
-}
-
-/// Whose pod was evicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Was {
-    Staying,
-    /// The scale-in had removed it already: its pod protects nothing any more.
-    Leaving,
-}
-
-/// Asks until the eviction is granted; it must not be while the voters change.
-async fn evict(store: &Store, pod: &str) -> Result<(f64, Was)> {
-    let give_up = Instant::now() + READY_LIMIT;
-    let mut refusals = 0.0;
-    let kube = store.cluster.client_without_retries().await?;
-    let pods: Api<Pod> = Api::namespaced(kube, &store.namespace);
-    loop {
-        match pods.evict(pod, &EvictParams::default()).await {
-            Ok(_) => break,
-            Err(kube::Error::Api(status)) if status.code == TOO_MANY_REQUESTS => refusals += 1.0,
-            // The scale-in may have taken this very member.
-            Err(kube::Error::Api(status)) if status.is_not_found() => break,
-            Err(error) => return Err(error).context("evict"),
-        }
-        if Instant::now() > give_up {
-            bail!("the eviction of {pod} was refused {refusals} times and never granted");
-        }
-        tokio::time::sleep(EVICT_AGAIN).await;
-    }
-    let cluster = store.get().await?;
-    let Some(operation) = operation(&cluster) else {
-        return Ok((refusals, Was::Staying));
+    let id = store.get().await?.status.and_then(|status| status.identity);
+    let id = id.context("no identity")?.cluster_id;
+    let drain = drain(story, &quiet.node, &id)?;
+    let (ended, _) = history
+        .clusters
+        .first("the scaling ends", READY_LIMIT, |at, cluster| {
+            at > begun && operation(cluster).is_none()
+        })
+        .await?;
+    let seconds = start.elapsed().as_secs_f64();
+    story.figures.add(&format!("{name}_seconds"), seconds);
+    // Some retries of kubectl, and a pod's end.
+    let refusals = tokio::time::timeout(READY_LIMIT, drain)
+        .await
+        .context("the drain does not end by itself")???;
+    let figure = format!("{name}_evictions_refused");
+    story.figures.add(&figure, refusals as f64);
+    let (granted, _) = history
+        .pods
+        .first("the pod is evicted", READY_LIMIT, |_, pod| {
+            leaves(pod, &quiet.pod_uid)
+        })
+        .await?;
+    let closed = |(at, budget): &(u64, PodDisruptionBudget)| {
+        *at > begun && *at < ended && allows_none(budget)
     };
-    let mut leaving = operation.members.iter();
-    if operation.kind == OperationKind::ScaleIn
-        && leaving.any(|member| names::pod(&store.name, *member) == pod)
-    {
-        return Ok((refusals, Was::Leaving));
+    ensure!(
+        history.budgets.all().iter().any(closed),
+        "the budget was never closed between {begun} and {ended}: {}",
+        budgets(&history)
+    );
+    judge(store, &history, quiet, begun, granted)
+}
+
+/// kubectl goes on by itself until all is evicted; in the end it says how often it was refused.
+fn drain(
+    story: &Story,
+    node: &str,
+    cluster_id: &str,
+) -> Result<tokio::task::JoinHandle<Result<usize>>> {
+    // Other stories' pods stay where they are.
+    let selector = format!("--pod-selector={}={cluster_id}", label::CLUSTER_ID);
+    let mut command = story.cluster.kubectl_command(&[
+        "drain",
+        node,
+        &selector,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+    ]);
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let child = command.spawn().context("start kubectl drain")?;
+    Ok(tokio::spawn(async move {
+        let done = child.wait_with_output().await?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "kubectl drain failed: {said}");
+        Ok(said.matches("will retry after").count())
+    }))
+}
+
+/// A pod that stays must not be evicted while the voters change. The pass that ends an operation opens
+/// the budget and then writes the status, so a grant between these two is one after the change.
+fn judge(store: &Store, history: &History, quiet: &Quiet, begun: u64, granted: u64) -> Result<()> {
+    let clusters = history.clusters.all();
+    let before = clusters.iter().rev().find(|(at, _)| *at < granted);
+    let after = clusters.iter().find(|(at, _)| *at > granted);
+    let (Some(before), Some(after)) = (
+        before.and_then(|(_, cluster)| operation(cluster)),
+        after.and_then(|(_, cluster)| operation(cluster)),
+    ) else {
+        ensure!(
+            granted > begun,
+            "{} was evicted before the change",
+            quiet.pod
+        );
+        return Ok(());
+    };
+    let leaving = before
+        .members
+        .iter()
+        .any(|member| names::pod(&store.name, *member) == quiet.pod);
+    if before.kind == OperationKind::ScaleIn && leaving {
+        return Ok(());
     }
-    bail!("{pod} was evicted in the middle of {operation:?}")
+    let pods = history.pods.all();
+    let pod = pods
+        .iter()
+        .rev()
+        .find(|(at, pod)| *at < granted && pod.metadata.uid.as_ref() == Some(&quiet.pod_uid));
+    // A pod that is not Ready protects nothing: the API server always grants its eviction.
+    let Some((_, pod)) = pod.filter(|(_, pod)| is_ready(pod)) else {
+        return Ok(());
+    };
+    bail!(
+        "{} was evicted at {granted}, between {before:?} and {after:?}\nits labels: {:?}\nits conditions: {:?}\nbudgets: {}",
+        quiet.pod,
+        pod.metadata.labels,
+        pod.status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref()),
+        budgets(history)
+    )
+}
+
+fn leaves(pod: &Pod, uid: &str) -> bool {
+    pod.metadata.uid.as_deref() == Some(uid) && pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Closed, and the disruption controller has seen that.
+fn allows_none(budget: &PodDisruptionBudget) -> bool {
+    budget.status.as_ref().is_some_and(|status| {
+        status.disruptions_allowed == 0 && status.observed_generation >= budget.metadata.generation
+    })
+}
+
+fn budgets(history: &History) -> String {
+    let all = history.budgets.all();
+    let lines = all
+        .iter()
+        .map(|(at, budget)| format!("\n  {at}: {:?} {:?}", budget.spec, budget.status));
+    lines.collect()
 }
 
 fn operation(cluster: &TaskStoreCluster) -> Option<&Operation> {
@@ -150,8 +202,9 @@ fn operation(cluster: &TaskStoreCluster) -> Option<&Operation> {
 }
 
 struct Quiet {
-    name: String,
+    node: String,
     pod: String,
+    pod_uid: String,
 }
 
 /// The node of exactly one member, a founder that does not lead: scaling in takes the newest.
@@ -168,8 +221,10 @@ async fn quiet_node(store: &Store) -> Result<Quiet> {
         .filter(|member| member.pod != leader && member.node.is_some())
         .min_by_key(|member| (on(&member.node), member.id))
         .context("no member but the leader runs")?;
+    let pod = store.pods_api().get(&member.pod).await?;
     Ok(Quiet {
-        name: member.node.clone().unwrap_or_default(),
+        node: member.node.clone().unwrap_or_default(),
         pod: member.pod.clone(),
+        pod_uid: pod.metadata.uid.context("a pod has a UID")?,
     })
 }
