@@ -148,6 +148,8 @@ fn errors(golden: &mut Golden) {
     error("error/disk_high_water", Error::DiskHighWater);
     let reason = "r".into();
     error("error/outcome_unknown", Error::OutcomeUnknown { reason });
+    let bound = "b".into();
+    error("error/too_large", Error::TooLarge { bound });
 }
 
 #[test]
