@@ -134,21 +134,17 @@ fn drain(
     }))
 }
 
-/// A pod that stays must not be evicted while the voters change. The pass that ends an operation opens
-/// the budget and then writes the status, so a grant between these two is one after the change.
+/// A pod that stays must not be evicted while the voters change. The status says that an operation has ended
+/// before the budget opens, so the last status before a grant names none.
 fn judge(store: &Store, history: &History, quiet: &Quiet, begun: u64, granted: u64) -> Result<()> {
+    ensure!(
+        granted > begun,
+        "{} was evicted before the change",
+        quiet.pod
+    );
     let clusters = history.clusters.all();
     let before = clusters.iter().rev().find(|(at, _)| *at < granted);
-    let after = clusters.iter().find(|(at, _)| *at > granted);
-    let (Some(before), Some(after)) = (
-        before.and_then(|(_, cluster)| operation(cluster)),
-        after.and_then(|(_, cluster)| operation(cluster)),
-    ) else {
-        ensure!(
-            granted > begun,
-            "{} was evicted before the change",
-            quiet.pod
-        );
+    let Some(before) = before.and_then(|(_, cluster)| operation(cluster)) else {
         return Ok(());
     };
     let leaving = before
@@ -168,7 +164,7 @@ fn judge(store: &Store, history: &History, quiet: &Quiet, begun: u64, granted: u
         return Ok(());
     };
     bail!(
-        "{} was evicted at {granted}, between {before:?} and {after:?}\nits labels: {:?}\nits conditions: {:?}\nbudgets: {}",
+        "{} was evicted at {granted}, in {before:?}\nits labels: {:?}\nits conditions: {:?}\nbudgets: {}",
         quiet.pod,
         pod.metadata.labels,
         pod.status
