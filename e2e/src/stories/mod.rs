@@ -17,6 +17,7 @@ mod harness;
 mod history;
 mod load;
 mod made;
+mod operators;
 mod pods;
 mod recreate;
 mod runner;
@@ -175,6 +176,13 @@ pub fn all() -> Vec<Entry> {
             "delete-and-create",
             AnyCluster,
             recreate::delete_and_create
+        ),
+        story!(Product, "status-lost", AnyCluster, operators::status_lost),
+        story!(
+            Product,
+            "two-operators-at-once",
+            AnyNodes,
+            operators::two_at_once
         ),
         story!(Product, "demo", AnyNodes, demo::short),
     ];
