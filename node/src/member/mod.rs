@@ -4,6 +4,7 @@ pub mod changes;
 pub mod running;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use taskstore_api::v1;
 use tokio::sync::{Notify, watch};
@@ -15,6 +16,9 @@ use crate::raft::transport::tls::TlsStore;
 use crate::raft::transport::wire::Facts;
 use crate::storage::log_store::LogDisk;
 use crate::task::state::FEATURE_LEVEL_KNOWN;
+
+/// How long the order to format waits for a member that still looks at its volume.
+const FORMAT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a member stands. It only moves forward, except that a stop can come at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,13 +171,17 @@ impl Member {
         let _ = self.running.set(running);
     }
 
-    /// Accepts the order to stamp the blank volume, if it means this member and this volume.
+    /// Accepts the order to stamp the blank volume, if it means this member and this volume. A member that
+    /// has just started looks at its volume first: the order waits for that.
     pub async fn format(&self, asked: &v1::Identity) -> Result<(), String> {
         let own = self.identity();
         if *asked != own {
             return Err(format!("format is for {asked:?}, this member is {own:?}"));
         }
         let mut phase = self.watch_phase();
+        let looked = phase.wait_for(|phase| *phase != Phase::Recovering);
+        // In time, or not blank: a member that goes on recovering has a log.
+        let _ = tokio::time::timeout(FORMAT_PATIENCE, looked).await;
         match &*phase.borrow_and_update() {
             Phase::Blank => {}
             Phase::Empty => return Ok(()),
@@ -271,6 +279,21 @@ mod tests {
         };
         let config = Config::new(PathBuf::new(), identity, PathBuf::new());
         Member::new(config, Arc::new(tls))
+    }
+
+    #[tokio::test]
+    async fn an_order_to_format_waits_for_the_look_at_the_volume() {
+        let member = Arc::new(member());
+        let asked = member.identity();
+        let order = {
+            let member = member.clone();
+            tokio::spawn(async move { member.format(&asked).await })
+        };
+        tokio::task::yield_now().await;
+        member.enter(Phase::Blank);
+        member.format_ordered().await;
+        member.enter(Phase::Empty);
+        order.await.expect("no panic").expect("formatted");
     }
 
     #[test]
