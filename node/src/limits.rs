@@ -63,8 +63,8 @@ pub const ID_AGE_MS_MAX: u64 = 24 * 3600 * 1000;
 pub const QUEUES_MAX: usize = 100_000;
 /// Rows of tasks, finished ones included. A full store refuses creates and still accepts settles.
 pub const TASK_ROWS_MAX: u64 = 4_000_000;
-/// Payload bytes held in memory until cold payloads move to disk.
-pub const PAYLOADS_BYTES_MAX: u64 = 256 << 20;
+/// Payload bytes of all tasks that are not finished. They lie on the disk.
+pub const PAYLOADS_BYTES_MAX: u64 = 4 << 30;
 /// Bytes of results and error texts kept in the rows of tasks.
 pub const RESULTS_BYTES_MAX: u64 = 256 << 20;
 /// Rows one page of a list may look at; a page that finds few matches ends early with a token.
@@ -128,3 +128,16 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 pub const FREE_BYTES_MIN: u64 = 64 << 20;
 /// Smallest log that works, in bytes: eight segments that each hold the largest entry.
 pub const LOG_BUDGET_BYTES_MIN: u64 = 64 << 20;
+
+/// The image's own cache of its file, in bytes.
+pub const IMAGE_CACHE_BYTES: u64 = 16 << 20;
+/// A batch of the image starts at so many bytes in memory, or so many changed rows: rows are written in one
+/// atomic piece, during which cold payloads cannot be read.
+pub const IMAGE_BATCH_BYTES: u64 = 32 << 20;
+pub const IMAGE_BATCH_CHANGES: usize = 2_000;
+/// With so many bytes not yet in the image apply waits for it.
+pub const IMAGE_DIRTY_BYTES_MAX: u64 = 256 << 20;
+/// Rows of one piece when the image is rebuilt.
+pub const IMAGE_REBUILD_ROWS: usize = 2_000;
+/// Free bytes of the volume below which the image waits; a batch needs twice its payloads beside them.
+pub const IMAGE_FREE_BYTES_MIN: u64 = 32 << 20;

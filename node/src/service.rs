@@ -33,7 +33,6 @@ use crate::metrics::Metrics;
 use crate::raft::consensus::{Consensus, ProposeError, Role};
 use crate::raft::transport::peers::{ForwardError, Peers};
 use crate::raft::transport::wire::Facts;
-use crate::storage::payloads::Payloads;
 use crate::storage::store::Store;
 use crate::task::command::{Claim, Command, Outcome, Rejection, TaskView};
 
@@ -183,27 +182,29 @@ impl Service {
                 with_payload,
             } => {
                 self.confirm(deadline).await?;
-                let task = self.state.read(|state, payloads| {
+                let task = self.state.read(|state| {
                     let mut task = state.get(namespace, id)?;
                     if !with_payload {
                         task.result.clear();
                     }
-                    Some(attach(payloads, task, *with_payload))
+                    Some(task)
                 });
                 let missing =
                     Miss::Final(Error::Rejected(Rejection::TaskNotFound { id: id.clone() }));
-                Ok(Response::Task(task.ok_or(missing)?))
+                let task = vec![task.ok_or(missing)?];
+                let mut tasks = self.attach(task, *with_payload).await?;
+                Ok(Response::Task(tasks.remove(0)))
             }
             Request::List(list) => {
                 self.confirm(deadline).await?;
-                Ok(Response::Page(self.page(list)))
+                Ok(Response::Page(self.page(list).await?))
             }
             Request::QueueStats { namespace, queue } => {
                 self.confirm(deadline).await?;
                 let now_ms = clock::unix_ms(SystemTime::now());
                 let stats = self
                     .state
-                    .read(|state, _| state.queue_stats(namespace, queue, now_ms));
+                    .read(|state| state.queue_stats(namespace, queue, now_ms));
                 Ok(Response::QueueStats(stats.unwrap_or_default()))
             }
         }
@@ -250,20 +251,23 @@ impl Service {
             // Another leader may have tasks that this member does not know of.
             self.confirm(deadline).await?;
         }
-        let tasks = self.state.read(|_, payloads| {
-            let with_payload = granted.take().into_iter().map(|claimed| ClaimedTask {
-                token: claimed.token.0,
-                lease_ms: claimed.lease_ms,
-                task: attach(payloads, claimed.task, true),
-            });
-            // A payload that is gone already was settled under another lease.
-            with_payload
-                .filter(|claimed| {
-                    claimed.task.payload.len() as u64 == claimed.task.task.payload_bytes
-                })
-                .collect()
+        // Until they are read the tasks are given back if the caller goes.
+        let payloads = self.payloads(granted.tasks().map(|claimed| &claimed.task));
+        let payloads = payloads.await?;
+        let claimed = granted.take().into_iter().zip(payloads);
+        let claimed = claimed.map(|(claimed, payload)| ClaimedTask {
+            token: claimed.token.0,
+            lease_ms: claimed.lease_ms,
+            task: TaskWithPayload {
+                task: claimed.task,
+                payload: payload.unwrap_or_default(),
+            },
         });
-        Ok(Response::Claimed(tasks))
+        // A payload that is gone already was settled under another lease.
+        let has_payload = |claimed: &ClaimedTask| {
+            claimed.task.payload.len() as u64 == claimed.task.task.payload_bytes
+        };
+        Ok(Response::Claimed(claimed.filter(has_payload).collect()))
     }
 
     async fn confirm(&self, deadline: Instant) -> Result<(), Miss> {
@@ -274,8 +278,8 @@ impl Service {
         }
     }
 
-    fn page(&self, list: &List) -> Page {
-        self.state.read(|state, payloads| {
+    async fn page(&self, list: &List) -> Result<Page, Miss> {
+        let (page, revision) = self.state.read(|state| {
             let page = state.list(
                 &list.namespace,
                 &list.queue,
@@ -284,17 +288,52 @@ impl Service {
                 list.page_size as usize,
                 list.with_payload,
             );
-            let tasks = page
-                .tasks
-                .into_iter()
-                .map(|task| attach(payloads, task, list.with_payload))
-                .collect();
-            Page {
-                tasks,
-                next_after_seq: page.next_after_seq,
-                revision: state.revision(),
-            }
+            (page, state.revision())
+        });
+        Ok(Page {
+            tasks: self.attach(page.tasks, list.with_payload).await?,
+            next_after_seq: page.next_after_seq,
+            revision,
         })
+    }
+
+    async fn payloads<'a>(
+        &self,
+        tasks: impl ExactSizeIterator<Item = &'a TaskView>,
+    ) -> Result<Vec<Option<Bytes>>, Miss> {
+        self.state.payloads(tasks).await.map_err(|error| {
+            tracing::warn!(%error, "payloads cannot be read");
+            Miss::Final(unavailable(
+                UnavailableCause::NotReady,
+                "the member's disk is full and payloads on it cannot be read",
+            ))
+        })
+    }
+
+    /// Tasks with their payloads. One that was finished since it was looked at is looked at again: a task
+    /// that is not finished never comes without its payload.
+    async fn attach(
+        &self,
+        tasks: Vec<TaskView>,
+        with_payload: bool,
+    ) -> Result<Vec<TaskWithPayload>, Miss> {
+        let payloads = match with_payload {
+            true => self.payloads(tasks.iter()).await?,
+            false => vec![None; tasks.len()],
+        };
+        let attach = |(mut task, payload): (TaskView, Option<Bytes>)| {
+            if with_payload && payload.is_none() {
+                let now = self
+                    .state
+                    .read(|state| state.get(&task.namespace, &task.id));
+                task = now.filter(|now| now.seq == task.seq).unwrap_or(task);
+            }
+            TaskWithPayload {
+                task,
+                payload: payload.unwrap_or_default(),
+            }
+        };
+        Ok(tasks.into_iter().zip(payloads).map(attach).collect())
     }
 
     async fn forward(
@@ -376,15 +415,6 @@ fn unavailable(cause: UnavailableCause, reason: &str) -> Error {
         reason: reason.into(),
         retry_after_ms: NO_LEADER_RETRY_MS,
     }
-}
-
-/// A task with its payload of the same moment.
-fn attach(payloads: &Payloads, task: TaskView, with_payload: bool) -> TaskWithPayload {
-    let payload = match with_payload {
-        true => payloads.get(task.seq).unwrap_or_default(),
-        false => Bytes::new(),
-    };
-    TaskWithPayload { task, payload }
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Member {
         let dir = directory.path().join("snapshots");
         let newest = list(&dir).unwrap().into_iter().next();
         let from = newest.as_ref().map(|file| file.path.as_path());
-        let store = Store::open(&dir, identity, from, Bounds::default()).unwrap();
+        let store = Store::open(directory.path(), identity, from, Bounds::default()).unwrap();
         Member {
             directory,
             log,
@@ -111,9 +111,7 @@ impl Member {
 
     /// As the service cuts.
     async fn cut(&self) -> Option<LogId> {
-        let cut = self
-            .store
-            .cut_snapshot(async |log_id| self.log.flushed(log_id).await);
+        let cut = self.store.cut_snapshot(|log_id| self.log.flushed(log_id));
         let cut = tokio::time::timeout(PATIENCE, cut).await.expect("no wait");
         let position = cut.unwrap()?.position();
         Some(log_id(position.term, position.index))
@@ -164,16 +162,16 @@ async fn a_cut_that_waits_for_its_flush_keeps_no_install_waiting() {
     // Applied before it is flushed, as openraft may.
     member.apply(blanks(1, 0..20)).await;
     let (store, log) = (member.store.clone(), member.log.clone());
-    let (begun, waits) = tokio::sync::oneshot::channel();
+    let (begun, mut waits) = tokio::sync::mpsc::unbounded_channel();
     let cut = tokio::spawn(async move {
         store
-            .cut_snapshot(async |log_id| {
+            .cut_snapshot(|log_id| {
                 begun.send(()).unwrap();
-                log.flushed(log_id).await
+                log.flushed(log_id)
             })
             .await
     });
-    waits.await.unwrap();
+    waits.recv().await.unwrap();
     let install = member.machine.install_snapshot(&sent.meta, sent.snapshot);
     let installed = tokio::time::timeout(PATIENCE, install).await;
     installed.expect("no wait").unwrap();

@@ -181,6 +181,7 @@ async fn an_install_that_was_cut_off_is_finished_and_drops_the_older_log() {
         newest: good(3, 40),
         older: None,
         installing: Some(log_id(3, 40)),
+        image: None,
     };
     let mut member = started(&home, found).await;
     assert!(member.clear_installing);

@@ -31,8 +31,8 @@ fn store(directory: &Path, from: Option<&Path>) -> Arc<Store> {
 
 struct ReopeningMachine {
     directory: PathBuf,
-    store: Arc<Store>,
-    machine: Machine,
+    /// None while it is opened again.
+    open: Option<(Machine, Arc<Store>)>,
 }
 
 impl ReopeningMachine {
@@ -40,9 +40,19 @@ impl ReopeningMachine {
         let store = store(directory, from);
         ReopeningMachine {
             directory: directory.to_owned(),
-            machine: Machine::new(store.clone()),
-            store,
+            open: Some((Machine::new(store.clone()), store)),
         }
+    }
+
+    fn machine(&mut self) -> &mut Machine {
+        &mut self.open.as_mut().expect("it is open").0
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        let newest = list(&self.directory.join("snapshots"))?.remove(0);
+        self.open = None;
+        *self = ReopeningMachine::new(&self.directory, Some(&newest.path));
+        Ok(())
     }
 }
 
@@ -51,26 +61,25 @@ impl RaftStateMachine<TypeConfig> for ReopeningMachine {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        self.machine.applied_state().await
+        self.machine().applied_state().await
     }
 
     async fn apply<S>(&mut self, entries: S) -> io::Result<()>
     where
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
     {
-        self.machine.apply(entries).await?;
-        self.store.cut_snapshot(async |_| Ok(())).await?;
-        let newest = list(&self.directory)?.remove(0);
-        *self = ReopeningMachine::new(&self.directory, Some(&newest.path));
-        Ok(())
+        self.machine().apply(entries).await?;
+        let (_, store) = self.open.as_ref().expect("it is open");
+        store.cut_snapshot(|_| std::future::ready(Ok(()))).await?;
+        self.reopen()
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        self.machine.try_create_snapshot_builder(force).await
+        self.machine().try_create_snapshot_builder(force).await
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        self.machine.get_snapshot_builder().await
+        self.machine().get_snapshot_builder().await
     }
 
     async fn install_snapshot(
@@ -78,16 +87,14 @@ impl RaftStateMachine<TypeConfig> for ReopeningMachine {
         meta: &SnapshotMetaOf<TypeConfig>,
         handle: SnapshotHandle,
     ) -> io::Result<()> {
-        self.machine.install_snapshot(meta, handle).await?;
-        let newest = list(&self.directory)?.remove(0);
-        *self = ReopeningMachine::new(&self.directory, Some(&newest.path));
-        Ok(())
+        self.machine().install_snapshot(meta, handle).await?;
+        self.reopen()
     }
 
     async fn get_current_snapshot(
         &mut self,
     ) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotHandle>>> {
-        self.machine.get_current_snapshot().await
+        self.machine().get_current_snapshot().await
     }
 }
 
@@ -103,7 +110,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Plain {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<TypeConfig>> {
         let directory = fresh();
         let log = support::open(&directory.path().join("log"));
-        let store = store(&directory.path().join("snapshots"), None);
+        let store = store(directory.path(), None);
         Ok((directory, log, Machine::new(store)))
     }
 }
@@ -116,7 +123,7 @@ impl StoreBuilder<TypeConfig, Reopening, ReopeningMachine, TempDir> for Reopened
     ) -> Result<(TempDir, Reopening, ReopeningMachine), StorageError<TypeConfig>> {
         let directory = fresh();
         let log = Reopening::new(&directory.path().join("log"));
-        let machine = ReopeningMachine::new(&directory.path().join("snapshots"), None);
+        let machine = ReopeningMachine::new(directory.path(), None);
         Ok((directory, log, machine))
     }
 }

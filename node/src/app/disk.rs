@@ -14,13 +14,17 @@ use crate::metrics::Metrics;
 use crate::storage::codec::log_id;
 use crate::storage::files::is_damage;
 use crate::storage::identity::{Content, Home, Identity, Volume};
+use crate::storage::image;
 use crate::storage::log::disk::SystemDisk;
 use crate::storage::log::{Geometry, PurgedHook, end_process};
 use crate::storage::log_store::{LogOptions, LogStore};
 use crate::storage::room::make_room;
-use crate::storage::snapshot::{self, SnapshotHandle, SnapshotIdentity, Snapshots, Surveyed};
-use crate::storage::start::{Base, SnapshotFacts, SnapshotsFound, StartError, StartOptions, start};
-use crate::storage::store::Store;
+use crate::storage::snapshot::{self, Look, SnapshotHandle, SnapshotIdentity, Snapshots, Surveyed};
+use crate::storage::start::{
+    Base, SnapshotFacts, SnapshotsFound, StartError, StartOptions, begin, decide, facts_of,
+    read_log,
+};
+use crate::storage::store::{Origin, Store};
 use crate::task::state::Bounds;
 
 /// How often a volume that is in use is tried again.
@@ -68,7 +72,19 @@ async fn open_disk(member: &Arc<Member>, metrics: &Arc<Metrics>) -> Result<Disk,
         }
     };
     let of_snapshots = of_snapshots(&identity);
-    let (surveyed, found) = survey(&home, &of_snapshots).await?;
+    let log = read_log(&home, SystemDisk).await?;
+    let image = open_image(&home, &of_snapshots).await?;
+    let look = match image {
+        Some(_) => Look::Ends,
+        None => Look::Whole,
+    };
+    let (mut surveyed, found) = survey(&home, &of_snapshots, image.as_deref(), look).await?;
+    let mut decision = decide(&home.stamp(), &identity, facts_of(&log), found);
+    if look == Look::Ends && !decision.starts_from(Base::Image) {
+        let (whole, found) = survey(&home, &of_snapshots, image.as_deref(), Look::Whole).await?;
+        decision = decide(&home.stamp(), &identity, facts_of(&log), found);
+        surveyed = whole;
+    }
     let dir = home.snapshots_directory();
     let flush_seconds = metrics.log_flush_seconds.clone();
     let options = StartOptions {
@@ -80,19 +96,30 @@ async fn open_disk(member: &Arc<Member>, metrics: &Arc<Metrics>) -> Result<Disk,
             flush_seconds.observe(took.as_secs_f64())
         })),
     };
-    let mut started = start(&home, &identity, found, options).await?;
+    let mut started = begin(&home, log, decision, options).await?;
     if started.torn_frames > 0 {
         metrics.log_torn_frames.inc_by(started.torn_frames.into());
         tracing::warn!(
             "an unacknowledged last frame was cut: the power failed while it was written"
         );
     }
-    let from = base_of(&surveyed, started.base);
     let (clear, base) = (started.clear_installing, started.base);
+    let origin = match (base, image, base_of(&surveyed, base)) {
+        (Base::Image, Some(image), _) => Origin::Image(image),
+        (_, _, Some(snapshot)) => Origin::Snapshot(snapshot),
+        _ => Origin::Nothing,
+    };
+    let image_dir = home.image_directory();
     let store = blocking(move || {
         let snapshots = Snapshots::open(&dir, of_snapshots, surveyed)?;
-        let store = Store::with(snapshots, from.as_ref(), Bounds::default())
-            .map_err(|error| of_read("reading the snapshot", error))?;
+        let store = Store::with(
+            snapshots,
+            &image_dir,
+            origin,
+            Bounds::default(),
+            end_process(),
+        )
+        .map_err(|error| of_read("reading the snapshot", error))?;
         if clear {
             store.snapshots().clear_installing()?;
         }
@@ -169,21 +196,33 @@ pub fn of_snapshots(identity: &Identity) -> SnapshotIdentity {
 /// The file that the start table has chosen, of those surveyed.
 pub fn base_of(surveyed: &[Surveyed], base: Base) -> Option<SnapshotHandle> {
     let file = match base {
-        Base::Empty | Base::LogFromStart => None,
+        Base::Empty | Base::LogFromStart | Base::Image => None,
         Base::NewestSnapshot => surveyed.first(),
         Base::OlderSnapshot => surveyed.get(1),
     };
     file.and_then(|file| file.good.clone())
 }
 
-/// Verifies the newest two snapshots: the start table decides by what is good.
+/// The image, loaded, if it is good.
+async fn open_image(
+    home: &Home,
+    identity: &SnapshotIdentity,
+) -> Result<Option<Box<image::Opened>>, StartError> {
+    let (dir, identity) = (home.image_directory(), identity.clone());
+    blocking(move || Ok(image::open(&dir, &identity, Bounds::default())?.map(Box::new))).await
+}
+
+/// Looks at the newest two snapshots: the start table decides by what is good.
 pub async fn survey(
     home: &Home,
     identity: &SnapshotIdentity,
+    image: Option<&image::Opened>,
+    look: Look,
 ) -> Result<(Vec<Surveyed>, SnapshotsFound), StartError> {
     let (dir, identity) = (home.snapshots_directory(), identity.clone());
+    let image = image.map(|image| image.header.position);
     blocking(move || {
-        let surveyed = snapshot::survey(&dir, &identity)?;
+        let surveyed = snapshot::survey(&dir, &identity, look)?;
         let installing =
             snapshot::installing(&dir).map_err(|error| of_read("the installing marker", error))?;
         let facts = |one: &Surveyed| SnapshotFacts {
@@ -195,6 +234,7 @@ pub async fn survey(
             newest: surveyed.first().map(facts),
             older: surveyed.get(1).map(facts),
             installing: installing.map(|at| log_id(at.term, at.index)),
+            image: image.map(|at| log_id(at.term, at.index)),
         };
         Ok((surveyed, found))
     })

@@ -14,6 +14,7 @@ use crate::storage::identity::Content;
 use crate::storage::log::LogError;
 use crate::storage::log::disk::ReadOnlyDisk;
 use crate::storage::log::recovery::recover;
+use crate::storage::snapshot::Look;
 use crate::storage::start::{Decision, LogFacts, StartError, decide};
 
 /// Reads the volume and notes the report, or that the disk would be refused. An error is no word on the
@@ -37,7 +38,9 @@ async fn look(member: &Arc<Member>) -> Result<Phase, StartError> {
     };
     let stamp = home.stamp();
     let identity = disk::identity(&member.config);
-    let (surveyed, found) = disk::survey(&home, &disk::of_snapshots(&identity)).await?;
+    // The image is left alone: sled writes when it opens.
+    let of_snapshots = disk::of_snapshots(&identity);
+    let (surveyed, found) = disk::survey(&home, &of_snapshots, None, Look::Whole).await?;
     let log_directory = home.log_directory();
     let (geometry, salt) = (stamp.log, stamp.identity.salt());
     let recovered =

@@ -118,6 +118,7 @@ async fn live(
         }
     };
     let log = opened.log.clone();
+    let keep_image = opened.store.keep_image(log.clone());
     let args = &member.config.member;
     let me = Me::new(&opened.home.stamp().identity, MemberName(args.name.clone()));
     let peers = Peers::new(me, member.tls.clone(), Options::default());
@@ -186,6 +187,7 @@ async fn live(
     }
     catch_up.abort();
     high_water.abort();
+    keep_image.abort();
     if member.phase() != Phase::Removed {
         member.enter(Phase::Stopping);
         hand_over(&running).await;
@@ -194,6 +196,14 @@ async fn live(
     serving.cancel();
     consensus.shutdown().await;
     let _ = peer_server.await;
+    // So that the next start has little to replay; without it that one only takes longer.
+    if let Err(error) = running
+        .state
+        .write_behind(|log_id| log.flushed(log_id))
+        .await
+    {
+        tracing::warn!(%error, "the image ends where it was");
+    }
     if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
         end("closing the log", error);
     }

@@ -129,7 +129,7 @@ impl Running {
             .set(self.service.proposer().waiting() as u64);
         gauges.forwards.set(self.peers.forwards());
         gauges.waiters.set(self.service.waiters());
-        let (queues, payload_bytes, tasks) = self.state.read(|state, _| {
+        let (queues, payload_bytes, tasks) = self.state.read(|state| {
             let mut tasks = [0; 6];
             let mut queues = 0;
             for (_, _, stats) in state.queues(0) {
@@ -170,7 +170,7 @@ impl Running {
         let leads = matches!(self.consensus.role(), Role::Leads { .. });
         let (state_hash, feature_level) = self
             .state
-            .read(|state, _| (format!("{:032x}", state.hash()), state.feature_level()));
+            .read(|state| (format!("{:032x}", state.hash()), state.feature_level()));
         let membership = MembershipView::of(&metrics);
         let index = |log_id: &Option<crate::storage::types::LogId>| {
             log_id.as_ref().map_or(0, |id| id.index())

@@ -12,6 +12,7 @@ use crate::service::request::{List, Request};
 use crate::task::command::{
     Claim, Command, Create, Extend, Lease, NewTask, Settle, SettleAction, TaskState,
 };
+use crate::task::hash;
 use crate::task::id::{Name, Token};
 
 type Checked<T> = Result<T, Problem>;
@@ -86,18 +87,9 @@ fn new_task(at: Field, task: v1::NewTask, now_ms: u64) -> Checked<NewTask> {
             LEASE_MS_DEFAULT,
         ),
         attempts_max: or_default(attempts_max, ATTEMPTS_DEFAULT.into()) as u32,
-        payload_hash: payload_hash(&payload),
+        payload_hash: hash::of_payload(&payload),
         payload,
     })
-}
-
-/// What stands for a payload where only its identity matters.
-pub fn payload_hash(payload: &[u8]) -> [u8; 16] {
-    let hash = blake3::hash(payload);
-    *hash
-        .as_bytes()
-        .first_chunk()
-        .expect("a BLAKE3 hash has 32 bytes")
 }
 
 fn mint() -> String {

@@ -56,6 +56,10 @@ pub struct Granted {
 }
 
 impl Granted {
+    pub fn tasks(&self) -> impl ExactSizeIterator<Item = &Claimed> {
+        self.tasks.iter()
+    }
+
     /// From here on the tasks are the caller's.
     pub fn take(mut self) -> Vec<Claimed> {
         std::mem::take(&mut self.tasks)
@@ -256,7 +260,7 @@ impl Room {
         let claim = &waiter.claim;
         let held = self
             .state
-            .read(|state, _| state.holds_claim(&claim.namespace, &claim.claim_id));
+            .read(|state| state.holds_claim(&claim.namespace, &claim.claim_id));
         if held {
             self.launch(id, waiter, None, in_flight);
             return;
@@ -307,7 +311,7 @@ impl Room {
 
     /// Available tasks of a queue that no claim in flight will take.
     fn unpromised(&self, key: &QueueKey) -> u64 {
-        let available = self.state.read(|state, _| state.available(&key.0, &key.1));
+        let available = self.state.read(|state| state.available(&key.0, &key.1));
         available.saturating_sub(self.promised.get(key).copied().unwrap_or(0))
     }
 

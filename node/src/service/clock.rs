@@ -57,7 +57,7 @@ impl Clock {
         };
         let applied = self
             .state
-            .read(|state, _| (state.lease_time_ms(), state.wall_time_ms()));
+            .read(|state| (state.lease_time_ms(), state.wall_time_ms()));
         self.lock()
             .sample(term, applied, Instant::now(), SystemTime::now())
     }

@@ -81,6 +81,7 @@ struct Job {
 
 impl Job {
     async fn run(mut self, mut incoming: mpsc::Receiver<oneshot::Sender<Cut>>) {
+        self.verify().await;
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -99,7 +100,19 @@ impl Job {
         }
     }
 
+    /// A start from the image has taken the snapshots on trust.
+    async fn verify(&self) {
+        let store = self.store.clone();
+        let verified = tokio::task::spawn_blocking(move || store.snapshots().verify());
+        if let Ok(Err(error)) = verified.await {
+            tracing::warn!(%error, "the snapshots cannot be verified: nothing is purged behind them");
+        }
+    }
+
     fn is_due(&self) -> bool {
+        if self.store.snapshots().newest().is_none() && self.log.is_purged() {
+            return true;
+        }
         let Ok(disk) = self.log.disk() else {
             return false;
         };
@@ -121,10 +134,9 @@ impl Job {
     }
 
     async fn cut(&self) -> Cut {
-        let flushed = async |log_id| self.log.flushed(log_id).await;
         let cut = self
             .store
-            .cut_snapshot(flushed)
+            .cut_snapshot(|log_id| self.log.flushed(log_id))
             .await
             .map_err(|error| error.to_string())?;
         if cut.is_some() {

@@ -57,7 +57,7 @@ fn create_with(ids: &[String], lease_ms: u64, payload: &[u8]) -> Command {
         not_before_ms: 0,
         lease_ms,
         attempts_max: 3,
-        payload_hash: [0; 16],
+        payload_hash: crate::task::hash::of_payload(payload),
         payload: Bytes::copy_from_slice(payload),
     };
     Command::Create(Create {
@@ -132,7 +132,7 @@ impl Cluster {
         let id = TaskId::parse(id).unwrap();
         self.member(n)
             .store
-            .read(|state, _| state.get(&name("n"), &id))
+            .read(|state| state.get(&name("n"), &id))
     }
 
     fn last_applied(&self, n: u64) -> u64 {

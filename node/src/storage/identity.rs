@@ -6,6 +6,7 @@
 //! <volume>/store-1/identity the stamp, written by rename
 //! <volume>/store-1/log/     segment files
 //! <volume>/store-1/snapshots/
+//! <volume>/store-1/image/   may be thrown away at any time
 //! ```
 //! While it is being made, the first directory is called `store-1.formatting`: a format that was cut off
 //! was never reported, and is made again.
@@ -301,6 +302,10 @@ impl Home {
 
     pub fn snapshots_directory(&self) -> PathBuf {
         self.directory.join("snapshots")
+    }
+
+    pub fn image_directory(&self) -> PathBuf {
+        self.directory.join("image")
     }
 
     /// On the disk on return. A failure ends the process (I6); the caller sees to it.

@@ -200,6 +200,11 @@ impl<D: Disk> LogStore<D> {
         self.owner.shared.lock().bytes_from(index, geometry)
     }
 
+    /// Whether entries are gone that only a snapshot has.
+    pub fn is_purged(&self) -> bool {
+        self.owner.shared.lock().range.purged.is_some()
+    }
+
     /// Waits until everything up to this entry is on the disk. An error: it will not get there.
     pub async fn flushed(&self, log_id: LogId) -> io::Result<()> {
         // By the whole id: what replaces a truncated entry has a higher term.

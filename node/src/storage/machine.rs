@@ -15,7 +15,7 @@ use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, RaftSnapshotBuilder};
 
-use super::snapshot::{Frozen, SnapshotHandle};
+use super::snapshot::SnapshotHandle;
 use super::store::{Decoded, Step, Store};
 use super::types::{Entry, LogId, Outcomes, StoredMembership, TypeConfig};
 
@@ -61,6 +61,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     next = entries.next().now_or_never().flatten();
                 }
             }
+            self.store.room().await;
             let outcomes = self.store.apply(steps)?;
             for (responder, outcomes) in responders.into_iter().zip(outcomes) {
                 if let Some(responder) = responder {
@@ -119,7 +120,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         if let Some(newest) = &self.newest {
             return with_meta(newest.clone());
         }
-        let cut = self.store.cut_snapshot(async |_| Ok(())).await;
+        let cut = self
+            .store
+            .cut_snapshot(|_| std::future::ready(Ok(())))
+            .await;
         match (cut, self.store.snapshots().newest()) {
             (Ok(Some(cut)), _) => with_meta(cut),
             (_, Some(newest)) => with_meta(newest),
@@ -127,8 +131,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             // Of nothing: a purged log without a snapshot, which the start table ends before Raft and only
             // the conformance suite brings about. It is never published.
             (Ok(None), None) => {
-                let nothing = Frozen::default();
-                let snapshot = self.store.snapshots().write(&nothing)?;
+                let snapshot = self.store.cut_nothing().await?;
                 Ok(Snapshot {
                     meta: Default::default(),
                     snapshot,

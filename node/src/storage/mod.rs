@@ -3,10 +3,10 @@
 pub mod codec;
 pub mod files;
 pub mod identity;
+pub mod image;
 pub mod log;
 pub mod log_store;
 pub mod machine;
-pub mod payloads;
 pub mod room;
 pub mod snapshot;
 pub mod start;

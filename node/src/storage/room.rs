@@ -29,8 +29,7 @@ pub async fn make_room<D: Disk>(log: &mut LogStore<D>, store: &Arc<Store>) -> io
         "the log is nearly full: it is purged behind a snapshot before Raft starts"
     );
     replay(log, store).await?;
-    let flushed = async |log_id| log.flushed(log_id).await;
-    if let Err(error) = store.cut_snapshot(flushed).await {
+    if let Err(error) = store.cut_snapshot(|log_id| log.flushed(log_id)).await {
         tracing::warn!(%error, "no snapshot could be cut");
     }
     let Some(newest) = store.snapshots().newest() else {
@@ -49,12 +48,16 @@ async fn replay<D: Disk>(log: &mut LogStore<D>, store: &Store) -> io::Result<()>
         return Ok(());
     };
     let (applied, _) = store.applied_state();
+    let flushed = log.clone();
     let first = applied.map_or(0, |applied| applied.index + 1);
     let entries = log.entries_stream(first..committed.index + 1).await;
     let mut pieces = std::pin::pin!(entries.try_chunks(ENTRIES_A_LOCK));
     while let Some(piece) = pieces.try_next().await.map_err(|broken| broken.1)? {
         let steps = piece.into_iter().map(decode).collect::<io::Result<_>>()?;
         store.apply(steps)?;
+        if store.is_batch_due() {
+            store.write_behind(|log_id| flushed.flushed(log_id)).await?;
+        }
     }
     Ok(())
 }

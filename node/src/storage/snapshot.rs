@@ -24,9 +24,9 @@ mod tests;
 mod write;
 
 pub use format::{Header, Position, SnapshotIdentity};
-pub use read::{Loaded, load, verify};
+pub use read::{Loaded, Places, load, peek, verify};
 pub use receive::SnapshotReceiver;
-pub use write::Frozen;
+pub use write::{Frozen, PayloadSource};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -96,6 +96,8 @@ pub struct SnapshotHandle {
     file: Arc<File>,
     path: Arc<Path>,
     arrived: Option<Arc<Arrived>>,
+    /// Every byte was checked; otherwise whoever receives or loads it does so.
+    is_verified: bool,
 }
 
 /// The files of a received snapshot, which go with its last handle unless it was installed.
@@ -119,8 +121,15 @@ impl Drop for Arrived {
 impl SnapshotHandle {
     /// Verifies the whole file first.
     pub fn open(path: &Path, identity: &SnapshotIdentity) -> io::Result<SnapshotHandle> {
+        SnapshotHandle::look(path, identity, Look::Whole)
+    }
+
+    fn look(path: &Path, identity: &SnapshotIdentity, look: Look) -> io::Result<SnapshotHandle> {
         let file = File::open(path)?;
-        let checked = verify(&file)?;
+        let checked = match look {
+            Look::Whole => verify(&file)?,
+            Look::Ends => peek(&file)?,
+        };
         checked.header.check_identity(identity)?;
         let bytes = file.metadata()?.len();
         let header = Arc::new(checked.header);
@@ -131,6 +140,7 @@ impl SnapshotHandle {
             file: Arc::new(file),
             path: path.into(),
             arrived: None,
+            is_verified: look == Look::Whole,
         })
     }
 
@@ -147,6 +157,14 @@ impl SnapshotHandle {
     }
 }
 
+/// How much of a file is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    Whole,
+    /// Its header, and what its last hash says.
+    Ends,
+}
+
 /// One of the newest two files of a folder.
 #[derive(Debug, Clone)]
 pub struct Surveyed {
@@ -155,9 +173,9 @@ pub struct Surveyed {
     pub good: Option<SnapshotHandle>,
 }
 
-/// Verifies the newest two files, newest first, and changes nothing. An error is no word on the files.
-pub fn survey(dir: &Path, identity: &SnapshotIdentity) -> io::Result<Vec<Surveyed>> {
-    let verified = |file: SnapshotFile| match SnapshotHandle::open(&file.path, identity) {
+/// Looks at the newest two files, newest first, and changes nothing. An error is no word on the files.
+pub fn survey(dir: &Path, identity: &SnapshotIdentity, look: Look) -> io::Result<Vec<Surveyed>> {
+    let verified = |file: SnapshotFile| match SnapshotHandle::look(&file.path, identity, look) {
         Ok(handle) => Ok(Surveyed {
             file,
             good: Some(handle),
@@ -177,7 +195,7 @@ pub fn survey(dir: &Path, identity: &SnapshotIdentity) -> io::Result<Vec<Surveye
 pub struct Snapshots {
     dir: PathBuf,
     identity: SnapshotIdentity,
-    /// All verified, newest first.
+    /// Newest first.
     kept: Mutex<Vec<SnapshotHandle>>,
     arrivals: AtomicU64,
 }
@@ -223,9 +241,38 @@ impl Snapshots {
         self.kept().first().cloned()
     }
 
-    /// Positions of the good files, newest first: at most two.
+    /// Positions of the verified files, newest first: at most two.
     pub fn positions(&self) -> Vec<Position> {
-        self.kept().iter().map(SnapshotHandle::position).collect()
+        let kept = self.kept();
+        let verified = kept.iter().filter(|kept| kept.is_verified);
+        verified.map(SnapshotHandle::position).collect()
+    }
+
+    /// Verifies what a start has not. A bad file counts for nothing from here on.
+    pub fn verify(&self) -> io::Result<()> {
+        let unverified: Vec<_> = self
+            .kept()
+            .iter()
+            .filter(|kept| !kept.is_verified)
+            .cloned()
+            .collect();
+        for handle in unverified {
+            let looked = SnapshotHandle::open(&handle.path, &self.identity);
+            let mut kept = self.kept();
+            let Some(place) = kept.iter().position(|kept| kept.path == handle.path) else {
+                continue;
+            };
+            match looked {
+                Ok(verified) if verified.id == handle.id => kept[place] = verified,
+                Err(error) if !is_damage(&error) => return Err(error),
+                _ => {
+                    tracing::warn!(path = %handle.path.display(), "snapshot is not usable");
+                    kept.remove(place);
+                    put_aside(&self.dir, &handle.path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<SnapshotHandle>> {
@@ -245,8 +292,12 @@ impl Snapshots {
 
     /// Writes and verifies a temporary file; nothing sees it before `publish`. On a full disk the ballast
     /// makes room for it.
-    pub fn write(&self, frozen: &Frozen) -> io::Result<SnapshotHandle> {
-        self.or_without_ballast(|| self.try_write(frozen))
+    pub fn write(
+        &self,
+        frozen: &Frozen,
+        payloads: &mut dyn PayloadSource,
+    ) -> io::Result<SnapshotHandle> {
+        self.or_without_ballast(|| self.try_write(frozen, payloads))
     }
 
     fn or_without_ballast<T>(&self, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -274,10 +325,14 @@ impl Snapshots {
         Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?)
     }
 
-    fn try_write(&self, frozen: &Frozen) -> io::Result<SnapshotHandle> {
+    fn try_write(
+        &self,
+        frozen: &Frozen,
+        payloads: &mut dyn PayloadSource,
+    ) -> io::Result<SnapshotHandle> {
         let path = self.dir.join(CUT_TEMPORARY);
         let written = File::create(&path).and_then(|file| {
-            write::encode(frozen, &self.identity, &file)?;
+            write::encode(frozen, payloads, &self.identity, &file)?;
             file.sync_all()?;
             // So that reading back asks the disk and not the memory that was just written from.
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;

@@ -1,6 +1,6 @@
 //! What a member does with what it finds, before Raft starts. openraft's own start hides a lost log, so
 //! the decision is made here, as a pure function of what was found, in this order: identity and log, an
-//! install that was under way, snapshots.
+//! install that was under way, snapshots, image.
 //!
 //! | Found | Done |
 //! |---|---|
@@ -11,12 +11,16 @@
 //! | not `initialized`, no frame, no snapshot | an empty member |
 //! | `installing`, its snapshot good | the install is finished: the older log is dropped |
 //! | a snapshot beyond the log's end, no `installing` marker for it | the log was lost: damage |
+//! | the image beyond the log's end, no `installing` marker | the log was lost: damage |
+//! | image good, at or above the purge point | it, then the log |
+//! | image missing, bad, foreign or below the purge point | it is made anew from one of these: |
 //! | newest snapshot good, at or above the purge point | it, then the log |
 //! | newest damaged or missing, the older one at or above the purge point | the older one, then the log |
 //! | no good snapshot, the log starts at 0 | the log from 0 |
 //! | no good snapshot, the log was purged | damage |
 //!
-//! A torn last frame was cut before any of this. Rows that need the image come with the image.
+//! A torn last frame was cut before any of this. A start from the image reads only the ends of the
+//! snapshots: they are verified later, and nothing is purged behind them before.
 
 use std::io;
 
@@ -44,6 +48,8 @@ pub struct SnapshotsFound {
     pub older: Option<SnapshotFacts>,
     /// The snapshot named by the `installing` marker.
     pub installing: Option<LogId>,
+    /// Where the image stands, if it is good.
+    pub image: Option<LogId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +65,7 @@ pub enum Base {
     Empty,
     /// The log holds everything.
     LogFromStart,
+    Image,
     NewestSnapshot,
     OlderSnapshot,
 }
@@ -77,6 +84,12 @@ pub enum Decision {
     Damaged(String),
     Removed,
     Start { base: Base, install: Install },
+}
+
+impl Decision {
+    pub fn starts_from(&self, wanted: Base) -> bool {
+        matches!(self, Decision::Start { base, .. } if *base == wanted)
+    }
 }
 
 pub fn decide(
@@ -105,6 +118,9 @@ pub fn decide(
     }
     if frames == 0 && has_snapshot {
         return Decision::Damaged("there is a snapshot but no log".into());
+    }
+    if frames == 0 && found.image.is_some() {
+        return Decision::Damaged("there is an image but no log".into());
     }
     if frames == 0 {
         let install = if found.installing.is_some() {
@@ -144,6 +160,19 @@ pub fn decide(
             );
             return Decision::Damaged(reason);
         }
+    }
+    if found.image > range.last && found.installing.is_none() {
+        let reason = format!(
+            "the image at {:?} lies beyond the log's end {:?}",
+            found.image, range.last
+        );
+        return Decision::Damaged(reason);
+    }
+    if found.image.is_some() && found.image >= range.purged && found.image <= range.last {
+        return Decision::Start {
+            base: Base::Image,
+            install,
+        };
     }
     let usable = |snapshot: &SnapshotFacts| snapshot.good && Some(snapshot.log_id) >= range.purged;
     for (snapshot, base) in snapshots {
@@ -208,35 +237,58 @@ pub struct StartOptions<D> {
     pub wrote: Option<WroteHook>,
 }
 
-/// Reads the log, decides, and does it. Blocks while the log is read.
+/// The log as it was read, or why it is damaged.
+pub type LogRead<D> = Result<Recovered<D>, String>;
+
+/// Reads the log. An error is no word on it.
+pub async fn read_log<D: Disk>(home: &Home, disk: D) -> Result<LogRead<D>, StartError> {
+    let stamp = home.stamp();
+    let (directory, geometry, salt) = (home.log_directory(), stamp.log, stamp.identity.salt());
+    let recovered =
+        tokio::task::spawn_blocking(move || recover(&directory, geometry, salt, disk)).await;
+    match recovered.map_err(io::Error::other)? {
+        Err(LogError::Io(error)) => Err(error.into()),
+        Err(LogError::Damage(reason)) => Ok(Err(reason)),
+        Ok(recovered) => Ok(Ok(recovered)),
+    }
+}
+
+/// What the decision needs to know of the log.
+pub fn facts_of<D: Disk>(read: &LogRead<D>) -> Result<LogFacts, String> {
+    match read {
+        Ok(Recovered { frames, range, .. }) => Ok(LogFacts {
+            frames: *frames,
+            range: *range,
+        }),
+        Err(reason) => Err(reason.clone()),
+    }
+}
+
+/// Reads the log, decides, and does it.
 pub async fn start<D: Disk>(
     home: &Home,
     expected: &Identity,
     found: SnapshotsFound,
     options: StartOptions<D>,
 ) -> Result<Started<D>, StartError> {
-    let stamp = home.stamp();
-    let (directory, geometry, salt) = (home.log_directory(), stamp.log, stamp.identity.salt());
-    let disk = options.disk;
-    let recovered =
-        tokio::task::spawn_blocking(move || recover(&directory, geometry, salt, disk)).await;
-    let recovered = match recovered.map_err(io::Error::other)? {
-        Err(LogError::Io(error)) => return Err(error.into()),
-        Err(LogError::Damage(reason)) => Err(reason),
-        Ok(recovered) => Ok(recovered),
-    };
-    let facts = match &recovered {
-        Ok(Recovered { frames, range, .. }) => Ok(LogFacts {
-            frames: *frames,
-            range: *range,
-        }),
-        Err(reason) => Err(reason.clone()),
-    };
-    let (base, install) = match decide(&stamp, expected, facts, found) {
+    let read = read_log(home, options.disk.clone()).await?;
+    let decision = decide(&home.stamp(), expected, facts_of(&read), found);
+    begin(home, read, decision, options).await
+}
+
+/// Does what was decided.
+pub async fn begin<D: Disk>(
+    home: &Home,
+    read: LogRead<D>,
+    decision: Decision,
+    options: StartOptions<D>,
+) -> Result<Started<D>, StartError> {
+    let (base, install) = match decision {
         Decision::Damaged(reason) => return Err(StartError::Damaged(reason)),
         Decision::Removed => return Err(StartError::Removed),
         Decision::Start { base, install } => (base, install),
     };
+    let recovered = read;
     let recovered = recovered.map_err(StartError::Damaged)?;
     let (torn_frames, range) = (recovered.torn_frames, recovered.range);
     if recovered.frames > 0 {
@@ -323,6 +375,7 @@ mod tests {
             newest,
             older,
             installing: installing.map(|index| log_id(2, index)),
+            image: None,
         }
     }
 

@@ -1,42 +1,56 @@
 //! The applied state of this member, shared between openraft's apply and everyone who reads.
+//!
+//! Rows are in memory; payloads are where they are cheapest, see `payloads`; the disk's copy of both is
+//! kept by `keep`.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use openraft::alias::SnapshotMetaOf;
 use openraft::storage::SnapshotMeta;
 use tokio::sync::{Notify, watch};
 
+mod held;
+mod keep;
+mod payloads;
+
+use self::held::Held;
+pub use self::keep::Kept;
 use super::codec;
-use super::payloads::Payloads;
-use super::snapshot::{
-    self, Frozen, Header, Position, SnapshotHandle, SnapshotIdentity, Snapshots,
-};
+use super::image::batch::Rebuild;
+use super::image::writer::{Writer, WriterThread};
+use super::image::{Image, Opened};
+use super::log::FatalHook;
+use super::snapshot::{self, Header, Look, Position, SnapshotHandle, SnapshotIdentity, Snapshots};
 use super::types::{LogId, Membership, StoredMembership, TypeConfig};
+use crate::limits::IMAGE_DIRTY_BYTES_MAX;
 use crate::task::command::{self, Outcome};
 use crate::task::id::Name;
-use crate::task::state::{At, Bounds, State};
+use crate::task::state::{Bounds, State};
 use crate::task::time::Deadlines;
 
 pub struct Store {
+    /// Its thread ends before what it writes goes.
+    writer: WriterThread,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     held: RwLock<Held>,
+    image: Arc<Image>,
     snapshots: Snapshots,
     bounds: Bounds,
+    fatal: FatalHook,
     progress: watch::Sender<Progress>,
     gained: Mutex<BTreeSet<(Name, Name)>>,
     gained_some: Notify,
-    /// One snapshot is cut at a time.
-    cutting: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct Held {
-    state: State,
-    payloads: Payloads,
-    applied: Option<LogId>,
-    membership: StoredMembership,
+    /// The next batch of the image is large enough.
+    due: Notify,
+    /// A batch was written: apply may go on.
+    room: Notify,
+    image_at: watch::Sender<Option<Position>>,
 }
 
 /// How far apply has come, and when the leader should propose a tick.
@@ -58,66 +72,107 @@ pub enum Decoded {
     Membership(Membership),
 }
 
+/// What the state is loaded from, as the start table has it.
+pub enum Origin {
+    Nothing,
+    Snapshot(SnapshotHandle),
+    Image(Box<Opened>),
+}
+
 impl Store {
-    /// A folder of its own, and the state of the snapshot at `from`. Blocks while it loads.
+    /// The state of the snapshot at `from`, under a folder of its own. Blocks while it loads.
     pub fn open(
-        dir: &Path,
+        root: &Path,
         identity: SnapshotIdentity,
         from: Option<&Path>,
         bounds: Bounds,
     ) -> io::Result<Arc<Store>> {
-        let surveyed = snapshot::survey(dir, &identity)?;
-        let snapshots = Snapshots::open(dir, identity, surveyed)?;
-        let from = from.map(|path| snapshots.handle(path)).transpose()?;
-        Store::with(snapshots, from.as_ref(), bounds)
+        let dir = root.join("snapshots");
+        let surveyed = snapshot::survey(&dir, &identity, Look::Whole)?;
+        let snapshots = Snapshots::open(&dir, identity, surveyed)?;
+        let origin = match from {
+            Some(path) => Origin::Snapshot(snapshots.handle(path)?),
+            None => Origin::Nothing,
+        };
+        let fatal = super::log::end_process();
+        Store::with(snapshots, &root.join("image"), origin, bounds, fatal)
     }
 
-    /// An empty state, or that of the snapshot which the start table has chosen. Blocks while it loads.
+    /// Blocks while it loads. An image that is not the origin is made anew.
     pub fn with(
         snapshots: Snapshots,
-        from: Option<&SnapshotHandle>,
+        image_dir: &Path,
+        origin: Origin,
         bounds: Bounds,
+        fatal: FatalHook,
     ) -> io::Result<Arc<Store>> {
-        let held = match from {
-            Some(handle) => Held::load(handle, bounds)?,
-            None => Held {
-                state: State::with_bounds(bounds),
-                ..Held::default()
-            },
+        let (held, writer) = match origin {
+            Origin::Image(opened) => {
+                let Opened { db, header, state } = *opened;
+                let held = Held::of(state, &header)?;
+                let image = Arc::new(Image::keep(image_dir, db));
+                let tables = held.state.tables().clone();
+                (
+                    held,
+                    Writer::resume(image, fatal.clone(), header.position, tables),
+                )
+            }
+            Origin::Snapshot(_) | Origin::Nothing => {
+                let held = match origin {
+                    Origin::Snapshot(handle) => Held::load(&handle, bounds)?,
+                    _ => Held::new(State::with_bounds(bounds)),
+                };
+                let rebuild = Rebuild {
+                    done_upto: 0,
+                    base: held.base.clone(),
+                };
+                let image = Arc::new(Image::create(image_dir)?);
+                (held, Writer::new(image, fatal.clone(), rebuild))
+            }
         };
-        let progress = watch::Sender::new(held.progress());
+        let (image, written) = (writer.image().clone(), writer.written());
         Ok(Arc::new(Store {
-            held: RwLock::new(held),
-            snapshots,
-            bounds,
-            progress,
-            gained: Mutex::default(),
-            gained_some: Notify::new(),
-            cutting: tokio::sync::Mutex::default(),
+            writer: WriterThread::start(writer)?,
+            shared: Arc::new(Shared {
+                progress: watch::Sender::new(held.progress()),
+                held: RwLock::new(held),
+                image,
+                snapshots,
+                bounds,
+                fatal,
+                gained: Mutex::default(),
+                gained_some: Notify::new(),
+                due: Notify::new(),
+                room: Notify::new(),
+                image_at: watch::Sender::new(written),
+            }),
         }))
     }
 
-    /// State and payloads of one moment. Apply waits meanwhile: keep it short.
-    pub fn read<T>(&self, read: impl FnOnce(&State, &Payloads) -> T) -> T {
-        let held = self.held();
-        read(&held.state, &held.payloads)
+    /// The state of one moment. Apply waits meanwhile: keep it short.
+    pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.shared.held().state)
     }
 
     pub fn applied_state(&self) -> (Option<LogId>, StoredMembership) {
-        let held = self.held();
+        let held = self.shared.held();
         (held.applied, held.membership.clone())
     }
 
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
+        self.shared.progress.subscribe()
+    }
+
+    /// How far the image has come; none while it is rebuilt.
+    pub fn image_position(&self) -> watch::Receiver<Option<Position>> {
+        self.shared.image_at.subscribe()
     }
 
     /// Waits for queues (namespace, queue) that got an available task since the last call. One listener.
     pub async fn next_gained(&self) -> BTreeSet<(Name, Name)> {
         loop {
-            let some = self.gained_some.notified();
-            let gained =
-                std::mem::take(&mut *self.gained.lock().unwrap_or_else(PoisonError::into_inner));
+            let some = self.shared.gained_some.notified();
+            let gained = std::mem::take(&mut *self.shared.gained());
             if !gained.is_empty() {
                 return gained;
             }
@@ -125,155 +180,67 @@ impl Store {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn image(&self) -> Arc<Image> {
+        self.shared.image.clone()
+    }
+
     pub fn snapshots(&self) -> &Snapshots {
-        &self.snapshots
+        &self.shared.snapshots
     }
 
-    /// Cuts a snapshot of this moment off the async threads. `flushed(log_id)` returns once the local log
-    /// is durable up to that entry: a snapshot never holds one that the log could still lose. `None` when
-    /// there is nothing new. An error leaves everything as it was.
-    pub async fn cut_snapshot(
-        self: &Arc<Store>,
-        flushed: impl AsyncFnOnce(LogId) -> io::Result<()>,
-    ) -> io::Result<Option<SnapshotHandle>> {
-        let Some(frozen) = self.freeze() else {
-            return Ok(None);
-        };
-        let Position { term, index } = frozen.position;
-        // Before the lock: the flush may need the engine, which an install keeps waiting for the lock.
-        flushed(codec::log_id(term, index)).await?;
-        let _one_at_a_time = self.cutting.lock().await;
-        if self
-            .snapshots
-            .newest()
-            .is_some_and(|newest| newest.position() >= frozen.position)
-        {
-            return Ok(None);
-        }
-        let store = self.clone();
-        let cut = blocking(move || {
-            let written = store.snapshots.write(&frozen)?;
-            store.snapshots.publish(written)
-        });
-        cut.await.map(Some)
-    }
-
-    /// Replaces everything by a verified snapshot of the leader.
-    pub(super) async fn install(
-        self: &Arc<Store>,
-        meta: SnapshotMetaOf<TypeConfig>,
-        handle: SnapshotHandle,
-    ) -> io::Result<()> {
-        let _one_at_a_time = self.cutting.lock().await;
-        let store = self.clone();
-        blocking(move || {
-            let handle = store.snapshots.adopt(&handle)?;
-            if meta_of(&handle.header)? != meta {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the snapshot is not the announced one",
-                ));
+    /// Waits while more is dirty than memory allows: the log goes on meanwhile, and what piles up before
+    /// apply is refused at the door.
+    pub(super) async fn room(&self) {
+        loop {
+            let room = self.shared.room.notified();
+            if self.shared.held().dirty.bytes() < IMAGE_DIRTY_BYTES_MAX {
+                return;
             }
-            let held = Held::load(&handle, store.bounds)?;
-            store.snapshots.mark_installing(&handle)?;
-            store.snapshots.publish(handle)?;
-            let progress = held.progress();
-            let before = {
-                let mut current = store.held.write().expect("apply does not panic");
-                std::mem::replace(&mut *current, held)
-            };
-            store.progress.send_replace(progress);
-            drop(before);
-            Ok(())
-        })
-        .await
+            room.await;
+        }
+    }
+
+    /// Whether so much is dirty that it should be written without waiting for more.
+    pub(super) fn is_batch_due(&self) -> bool {
+        self.shared.held().is_batch_due()
     }
 
     pub(super) fn apply(&self, steps: Vec<Step>) -> io::Result<Vec<Vec<Outcome>>> {
-        let incarnation = self.snapshots.identity().incarnation;
-        let mut held = self.held.write().expect("apply does not panic");
+        let shared = &self.shared;
+        let incarnation = shared.snapshots.identity().incarnation;
+        let mut held = shared.held_mut();
         let outcomes = steps
             .into_iter()
             .map(|step| held.step(incarnation, step))
             .collect::<io::Result<Vec<_>>>()?;
         let gained = held.state.take_gained();
         let progress = held.progress();
+        let is_due = held.is_batch_due();
         drop(held);
-        self.progress.send_replace(progress);
+        shared.progress.send_replace(progress);
+        if is_due {
+            shared.due.notify_one();
+        }
         if !gained.is_empty() {
-            self.gained
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(gained);
-            self.gained_some.notify_one();
+            shared.gained().extend(gained);
+            shared.gained_some.notify_one();
         }
         Ok(outcomes)
-    }
-
-    fn freeze(&self) -> Option<Frozen> {
-        let held = self.held();
-        let applied = held.applied?;
-        let mut membership = Vec::new();
-        codec::put_stored_membership(&held.membership, &mut membership);
-        Some(Frozen {
-            position: position(applied),
-            membership,
-            tables: held.state.tables().clone(),
-            payloads: held.payloads.clone(),
-        })
-    }
-
-    fn held(&self) -> RwLockReadGuard<'_, Held> {
-        self.held.read().expect("apply does not panic")
     }
 }
 
-impl Held {
-    fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Held> {
-        let meta = meta_of(&handle.header)?;
-        let mut loaded = snapshot::load(handle, bounds)?;
-        loaded
-            .state
-            .note_members(meta.last_membership.nodes().map(|(id, _)| *id));
-        Ok(Held {
-            state: loaded.state,
-            payloads: loaded.payloads,
-            applied: meta.last_log_id,
-            membership: meta.last_membership,
-        })
+impl Shared {
+    fn held(&self) -> RwLockReadGuard<'_, Held> {
+        self.held.read().expect("apply does not panic")
     }
 
-    fn step(&mut self, incarnation: u16, step: Step) -> io::Result<Vec<Outcome>> {
-        let mut outcomes = Vec::new();
-        match step.content {
-            Decoded::Blank => {}
-            Decoded::Membership(membership) => {
-                self.state
-                    .note_members(membership.nodes().map(|(id, _)| *id));
-                self.membership = StoredMembership::new(Some(step.log_id), membership);
-            }
-            Decoded::Commands(entry) => {
-                let at = At {
-                    index: step.log_id.index(),
-                    incarnation,
-                };
-                let mut effects = Vec::new();
-                outcomes = self
-                    .state
-                    .apply(at, entry, &mut effects)
-                    .map_err(io::Error::other)?;
-                self.payloads.apply(effects);
-            }
-        }
-        self.applied = Some(step.log_id);
-        Ok(outcomes)
+    fn held_mut(&self) -> RwLockWriteGuard<'_, Held> {
+        self.held.write().expect("apply does not panic")
     }
 
-    fn progress(&self) -> Progress {
-        Progress {
-            applied: self.applied,
-            deadlines: self.state.next_deadlines(),
-        }
+    fn gained(&self) -> std::sync::MutexGuard<'_, BTreeSet<(Name, Name)>> {
+        self.gained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -291,12 +258,4 @@ pub fn position(log_id: LogId) -> Position {
         term: log_id.committed_leader_id().term,
         index: log_id.index(),
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
 }

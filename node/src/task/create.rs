@@ -136,6 +136,7 @@ impl State {
             totals: Totals::default(),
         };
         self.tables.queues.insert(id, Arc::new(row));
+        self.changed.queues.insert(id);
         self.index.add_queue(id, namespace, name.clone());
         id
     }

@@ -24,3 +24,12 @@ pub(super) fn of<T: Serialize + ?Sized>(table: Table, row: &T, scratch: &mut Vec
         .expect("a BLAKE3 hash has 32 bytes");
     u128::from_le_bytes(*first)
 }
+
+/// What stands for a payload where only its identity matters.
+pub fn of_payload(payload: &[u8]) -> [u8; 16] {
+    let hash = blake3::hash(payload);
+    *hash
+        .as_bytes()
+        .first_chunk()
+        .expect("a BLAKE3 hash has 32 bytes")
+}

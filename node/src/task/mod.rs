@@ -14,7 +14,7 @@
 mod claim;
 pub mod command;
 mod create;
-mod hash;
+pub mod hash;
 pub mod id;
 mod index;
 pub mod load;

@@ -77,6 +77,13 @@ impl Default for Bounds {
     }
 }
 
+/// Rows that came, changed or went, in no order; a task may be named more than once.
+#[derive(Debug, Default)]
+pub struct Changed {
+    pub tasks: Vec<u64>,
+    pub queues: BTreeSet<u32>,
+}
+
 #[derive(Default)]
 pub struct State {
     pub(super) tables: Tables,
@@ -84,6 +91,7 @@ pub struct State {
     pub(super) bounds: Bounds,
     /// Finished rows of these queues are more than the bound.
     pub(super) overfull: BTreeSet<u32>,
+    pub(super) changed: Changed,
     scratch: Vec<u8>,
 }
 
@@ -144,6 +152,11 @@ impl State {
             .collect()
     }
 
+    /// Rows that changed since the last call. Namespaces are only ever added.
+    pub fn take_changed(&mut self) -> Changed {
+        std::mem::take(&mut self.changed)
+    }
+
     /// A level below the current one changes nothing: levels only rise.
     fn set_level(&mut self, level: u32) -> Result<Outcome, Fatal> {
         if level > FEATURE_LEVEL_KNOWN {
@@ -157,6 +170,7 @@ impl State {
         row.hash = hash::of(hash::Table::Task, &row, &mut self.scratch);
         self.tables.tasks_hash = self.tables.tasks_hash.wrapping_add(row.hash);
         self.index.add(&row);
+        self.changed.tasks.push(row.seq);
         self.tables.tasks.insert(row.seq, Arc::new(row));
     }
 
@@ -172,6 +186,7 @@ impl State {
         row.revision = at.revision();
         row.hash = hash::of(hash::Table::Task, row, &mut self.scratch);
         self.index.place(row);
+        self.changed.tasks.push(seq);
         let queue = row.queue;
         self.tables.tasks_hash = self
             .tables
@@ -187,6 +202,7 @@ impl State {
         };
         self.tables.tasks_hash = self.tables.tasks_hash.wrapping_sub(row.hash);
         self.index.remove(&row);
+        self.changed.tasks.push(seq);
         self.note_overfull(row.queue);
     }
 
@@ -201,6 +217,7 @@ impl State {
     pub(super) fn totals(&mut self, queue: u32, count: impl FnOnce(&mut super::queue::Totals)) {
         if let Some(row) = self.tables.queues.get_mut(&queue) {
             count(&mut Arc::make_mut(row).totals);
+            self.changed.queues.insert(queue);
         }
     }
 }

@@ -57,6 +57,12 @@ impl Default for Meta {
 }
 
 impl Tables {
+    /// Whether the store still holds the payload of this task.
+    pub fn has_payload(&self, seq: u64) -> bool {
+        let row = self.tasks.get(&seq);
+        row.is_some_and(|row| row.finished_ms().is_none())
+    }
+
     /// Hash of everything here. Task rows are summed as they change; queues, names and the rest are
     /// added now, so it costs the number of queues.
     pub fn hash(&self) -> u128 {

@@ -96,7 +96,7 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing_and_the_majority_goes_on(
     }
     let states: Vec<_> = (1..=3)
         .map(|n| {
-            cluster.member(n).store.read(|state, _| {
+            cluster.member(n).store.read(|state| {
                 let known = ["before", "lost", "meanwhile", "after"]
                     .map(|text| state.get(&name("ns"), &task_id(text)).is_some());
                 (known, state.hash())

@@ -105,7 +105,7 @@ async fn a_member_that_comes_too_late_for_the_log_gets_a_snapshot() {
     let cut = cluster
         .member(1)
         .store
-        .cut_snapshot(async |_| Ok(()))
+        .cut_snapshot(|_| std::future::ready(Ok(())))
         .await
         .unwrap()
         .unwrap();

@@ -84,11 +84,9 @@ async fn applied_entries_are_read_with_their_log_id_and_payload() {
         (&Some(LogId::new_term_index(1, 0)), &members())
     );
     assert_eq!(progress.borrow_and_update().applied, applied);
-    let payload = store.read(|state, payloads| {
-        let view = state.get(&name("ns"), &id("t7")).expect("it is there");
-        payloads.get(view.seq)
-    });
-    assert_eq!(payload, Some(Bytes::from_static(b"t7")));
+    let view = store.read(|state| state.get(&name("ns"), &id("t7")));
+    let payloads = store.payloads(view.iter()).await.expect("read");
+    assert_eq!(payloads, [Some(Bytes::from_static(b"t7"))]);
     assert_eq!(
         store.next_gained().await,
         BTreeSet::from([(name("ns"), name("q"))])
@@ -110,8 +108,12 @@ async fn a_removed_members_number_is_not_given_again_after_a_snapshot_either() {
     let (mut machine, store) = open(dir.path(), None);
     let entries = vec![entry(0, of(&[1, 2, 3, 4, 5])), entry(1, of(&[1, 2, 3]))];
     apply(&mut machine, entries).await.expect("applied");
-    store.cut_snapshot(async |_| Ok(())).await.expect("cut");
-    let files = list(dir.path()).expect("listed");
+    store
+        .cut_snapshot(|_| std::future::ready(Ok(())))
+        .await
+        .expect("cut");
+    let files = list(store.snapshots().dir()).expect("listed");
+    drop((machine, store));
     let (mut machine, store) = open(dir.path(), Some(&files[0].path));
     let reserve = Command::ReserveMembers(command::ReserveMembers {
         operation_id: "grow".into(),
@@ -121,7 +123,7 @@ async fn a_removed_members_number_is_not_given_again_after_a_snapshot_either() {
     apply(&mut machine, vec![commands(2, vec![reserve])])
         .await
         .expect("applied");
-    let given = store.read(|state, _| state.tables().meta.reservations[0].members.clone());
+    let given = store.read(|state| state.tables().meta.reservations[0].members.clone());
     assert_eq!(given, [6, 7]);
 }
 
@@ -156,7 +158,7 @@ async fn a_cut_waits_for_the_log_and_is_then_openrafts_snapshot() {
     let (mut machine, store) = open(dir.path(), None);
     assert!(
         store
-            .cut_snapshot(async |_| Ok(()))
+            .cut_snapshot(|_| std::future::ready(Ok(())))
             .await
             .expect("nothing to cut")
             .is_none()
@@ -175,7 +177,7 @@ async fn a_cut_waits_for_the_log_and_is_then_openrafts_snapshot() {
     .await
     .expect("applied");
     let not_flushed = store
-        .cut_snapshot(async |_| Err(io::Error::other("the log is gone")))
+        .cut_snapshot(|_| std::future::ready(Err(io::Error::other("the log is gone"))))
         .await;
     assert!(not_flushed.is_err());
     assert!(
@@ -185,14 +187,14 @@ async fn a_cut_waits_for_the_log_and_is_then_openrafts_snapshot() {
             .expect("no error")
             .is_none()
     );
-    let cut = store.cut_snapshot(async |log_id: LogId| {
+    let cut = store.cut_snapshot(|log_id: LogId| {
         assert_eq!(log_id, LogId::new_term_index(1, 1));
-        Ok(())
+        std::future::ready(Ok(()))
     });
     let cut = cut.await.expect("cut").expect("there is something new");
     assert!(
         store
-            .cut_snapshot(async |_| Ok(()))
+            .cut_snapshot(|_| std::future::ready(Ok(())))
             .await
             .expect("no error")
             .is_none(),
@@ -228,7 +230,7 @@ async fn a_snapshot_moves_to_another_member_and_survives_its_restart() {
     .await
     .expect("applied");
     let cut = leader_store
-        .cut_snapshot(async |_| Ok(()))
+        .cut_snapshot(|_| std::future::ready(Ok(())))
         .await
         .expect("cut")
         .expect("something");
@@ -242,23 +244,26 @@ async fn a_snapshot_moves_to_another_member_and_survives_its_restart() {
         .install_snapshot(&snapshot.meta, snapshot.snapshot)
         .await
         .expect("installed");
-    let hash = |store: &Store| store.read(|state, _| state.hash());
+    let hash = |store: &Store| store.read(|state| state.hash());
     assert_eq!(hash(&follower_store), hash(&leader_store));
     assert!(
         follower_store
-            .read(|state, _| state.get(&name("ns"), &id("stale")))
+            .read(|state| state.get(&name("ns"), &id("stale")))
             .is_none()
     );
     assert_eq!(
         follower.applied_state().await.expect("state"),
         leader.applied_state().await.expect("state")
     );
-    let marker = installing(follower_dir.path())
+    let marker = installing(follower_store.snapshots().dir())
         .expect("read")
         .expect("the log is not purged yet");
     assert_eq!(marker.index, 2);
 
-    let newest = list(follower_dir.path()).expect("listed").remove(0);
+    let newest = list(follower_store.snapshots().dir())
+        .expect("listed")
+        .remove(0);
+    drop((follower, follower_store));
     let (mut again, store) = open(follower_dir.path(), Some(&newest.path));
     assert_eq!(
         again.applied_state().await.expect("state"),
@@ -315,7 +320,11 @@ async fn a_snapshot_cut_while_entries_are_applied_is_the_state_of_one_of_them() 
     });
     let mut hashes = BTreeMap::new();
     while !applying.is_finished() {
-        if let Some(cut) = store.cut_snapshot(async |_| Ok(())).await.expect("cut") {
+        if let Some(cut) = store
+            .cut_snapshot(|_| std::future::ready(Ok(())))
+            .await
+            .expect("cut")
+        {
             hashes.insert(cut.position().index, cut.header.state_hash);
         }
         tokio::task::yield_now().await;
@@ -328,7 +337,7 @@ async fn a_snapshot_cut_while_entries_are_applied_is_the_state_of_one_of_them() 
         apply(&mut replayed, vec![entry]).await.expect("applied");
         if let Some(hash) = hashes.remove(&index) {
             assert_eq!(
-                replayed_store.read(|state, _| state.hash()),
+                replayed_store.read(|state| state.hash()),
                 hash,
                 "at {index}"
             );

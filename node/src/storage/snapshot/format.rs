@@ -12,7 +12,6 @@
 use std::borrow::Cow;
 use std::io;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::bad;
@@ -72,7 +71,9 @@ pub enum Record<'a> {
     Queue(Cow<'a, QueueRow>),
     Task {
         row: Cow<'a, TaskRow>,
-        payload: Option<Bytes>,
+        /// Stands last, so that it can be found in the file by where the record ends.
+        #[serde(borrow)]
+        payload: Option<&'a [u8]>,
     },
 }
 

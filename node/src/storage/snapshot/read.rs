@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 
+use bytes::Bytes;
+
 use super::format::{
     BLOCK_BYTES, BLOCK_BYTES_MAX, FORMAT, HASH_BYTES, HEADER_BYTES_MAX, Header, MAGIC, Record,
     chained, id_of,
 };
 use super::{SnapshotHandle, bad};
-use crate::storage::payloads::Payloads;
 use crate::task::load::Loader;
-use crate::task::state::{Bounds, FEATURE_LEVEL_KNOWN, PayloadEffect, State};
+use crate::task::state::{Bounds, FEATURE_LEVEL_KNOWN, State};
 
 /// Reads from the start, whatever other readers of the same open file do.
 pub struct FileAt<'a> {
@@ -50,9 +51,46 @@ pub fn verify(file: &File) -> io::Result<Checked> {
     })
 }
 
+/// Header and id of a file whose rest is taken on trust.
+pub fn peek(file: &File) -> io::Result<Checked> {
+    let header = Blocks::begin(file)?.header;
+    let mut last_hash = [0; HASH_BYTES];
+    let end = file.metadata()?.len();
+    file.read_exact_at(&mut last_hash, end.saturating_sub(HASH_BYTES as u64))?;
+    Ok(Checked {
+        header,
+        id: id_of(&last_hash),
+    })
+}
+
 pub struct Loaded {
     pub state: State,
-    pub payloads: Payloads,
+    pub places: Places,
+}
+
+/// Where in the file the payloads stand: 16 bytes of memory each.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// In order.
+    seqs: Vec<u64>,
+    offsets: Vec<u64>,
+}
+
+impl Places {
+    /// The payload of this task, if the file has it; not verified.
+    pub fn read(
+        &self,
+        handle: &SnapshotHandle,
+        seq: u64,
+        payload_bytes: usize,
+    ) -> io::Result<Option<Bytes>> {
+        match self.seqs.binary_search(&seq) {
+            Ok(at) => handle
+                .read_at(self.offsets[at], payload_bytes)
+                .map(|read| Some(read.into())),
+            Err(_) => Ok(None),
+        }
+    }
 }
 
 /// Takes seconds for millions of rows: not for an async thread.
@@ -65,7 +103,7 @@ pub fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Loaded> {
         )));
     }
     let mut loader = Loader::new(blocks.header.meta.clone(), bounds);
-    let mut payloads = Payloads::default();
+    let mut places = Places::default();
     let mut counts = Counts::default();
     while blocks.next()? {
         let mut rest: &[u8] = &blocks.block;
@@ -73,7 +111,12 @@ pub fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Loaded> {
             let (record, after) = postcard::take_from_bytes(rest)
                 .map_err(|error| bad(format!("a record: {error}")))?;
             counts.records += 1;
-            load_record(record, &mut loader, &mut payloads, &mut counts)?;
+            let payload = load_record(record, &mut loader, &mut counts)?;
+            if let Some((seq, payload_bytes)) = payload {
+                let end = blocks.block_at + (blocks.block.len() - after.len()) as u64;
+                places.seqs.push(seq);
+                places.offsets.push(end - payload_bytes);
+            }
             rest = after;
         }
     }
@@ -100,7 +143,7 @@ pub fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Loaded> {
         .finish(header.state_hash)
         .map_err(|unfit| bad(unfit.to_string()))?;
     blocks.end(Some(counts.records))?;
-    Ok(Loaded { state, payloads })
+    Ok(Loaded { state, places })
 }
 
 #[derive(Default)]
@@ -112,12 +155,13 @@ struct Counts {
     payload_bytes: u64,
 }
 
+/// The number and size of the payload, if the record has one.
 fn load_record(
     record: Record<'_>,
     loader: &mut Loader,
-    payloads: &mut Payloads,
     counts: &mut Counts,
-) -> io::Result<()> {
+) -> io::Result<Option<(u64, u64)>> {
+    let mut found = None;
     let loaded = match record {
         Record::Namespace { id, name } => {
             counts.namespaces += 1;
@@ -140,18 +184,21 @@ fn load_record(
             }
             if let Some(payload) = payload {
                 counts.payload_bytes += payload.len() as u64;
-                payloads.apply([PayloadEffect::Keep { seq, payload }]);
+                found = Some((seq, payload.len() as u64));
             }
             loader.task(row.into_owned())
         }
     };
-    loaded.map_err(|unfit| bad(unfit.to_string()))
+    loaded.map_err(|unfit| bad(unfit.to_string()))?;
+    Ok(found)
 }
 
 struct Blocks<'a> {
     input: BufReader<FileAt<'a>>,
     header: Header,
     block: Vec<u8>,
+    /// Where in the file the block's records stand.
+    block_at: u64,
     chain: [u8; HASH_BYTES],
     blocks: u64,
 }
@@ -180,6 +227,7 @@ impl Blocks<'_> {
             input,
             header: decode_header(&start[16..])?,
             block: Vec::new(),
+            block_at: (start.len() + HASH_BYTES) as u64,
             chain,
             blocks: 0,
         };
@@ -195,6 +243,10 @@ impl Blocks<'_> {
         if length > BLOCK_BYTES_MAX {
             return Err(bad(format!("a block of {length} bytes")));
         }
+        self.block_at += match self.block.len() {
+            0 => 4,
+            before => (before + HASH_BYTES + 4) as u64,
+        };
         self.block.resize(length, 0);
         if length == 0 {
             return Ok(false);

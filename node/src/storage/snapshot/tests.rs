@@ -1,13 +1,14 @@
 //! What a snapshot file must survive, and what it must refuse.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use bytes::Bytes;
 
 use super::*;
-use crate::storage::payloads::Payloads;
 use crate::task::command::{Command, Create, NewTask, TaskState};
-use crate::task::state::{Bounds, PayloadEffect};
+use crate::task::row::TaskRow;
+use crate::task::state::Bounds;
 use crate::task::tests::{START_MS, World, claim_of, complete, discard, fail, name, task};
 
 fn identity() -> SnapshotIdentity {
@@ -46,15 +47,6 @@ fn world() -> World {
 }
 
 fn frozen(world: &World) -> Frozen {
-    let mut payloads = Payloads::default();
-    let kept = world
-        .payloads
-        .iter()
-        .map(|(seq, payload)| PayloadEffect::Keep {
-            seq: *seq,
-            payload: payload.clone(),
-        });
-    payloads.apply(kept);
     Frozen {
         position: Position {
             term: 3,
@@ -62,7 +54,16 @@ fn frozen(world: &World) -> Frozen {
         },
         membership: b"members".to_vec(),
         tables: world.state.tables().clone(),
-        payloads,
+    }
+}
+
+/// The payloads that a test's world holds.
+struct Held<'a>(&'a BTreeMap<u64, Bytes>);
+
+impl PayloadSource for Held<'_> {
+    fn payload(&mut self, row: &TaskRow) -> io::Result<Bytes> {
+        let payload = self.0.get(&row.seq).cloned();
+        payload.ok_or_else(|| bad("a payload that is not there"))
     }
 }
 
@@ -73,12 +74,14 @@ fn folder() -> (tempfile::TempDir, Snapshots) {
 }
 
 fn open(dir: &Path) -> Snapshots {
-    let surveyed = survey(dir, &identity()).expect("surveyed");
+    let surveyed = survey(dir, &identity(), Look::Whole).expect("surveyed");
     Snapshots::open(dir, identity(), surveyed).expect("opened")
 }
 
 fn cut(snapshots: &Snapshots, world: &World) -> SnapshotHandle {
-    let written = snapshots.write(&frozen(world)).expect("written");
+    let written = snapshots
+        .write(&frozen(world), &mut Held(&world.payloads))
+        .expect("written");
     snapshots.publish(written).expect("published")
 }
 
@@ -89,9 +92,9 @@ fn a_loaded_snapshot_is_the_state_it_was_cut_from_and_goes_on_like_it() {
     let handle = cut(&snapshots, &before);
     let loaded = load(&handle, Bounds::default()).expect("loaded");
     assert_eq!(loaded.state.hash(), before.state.hash());
-    assert_eq!(loaded.payloads.len(), before.payloads.len());
     for (seq, payload) in &before.payloads {
-        assert_eq!(loaded.payloads.get(*seq).as_ref(), Some(payload));
+        let read = loaded.places.read(&handle, *seq, payload.len());
+        assert_eq!(read.expect("read").as_ref(), Some(payload));
     }
     let mut after = World {
         state: loaded.state,
@@ -144,7 +147,7 @@ fn the_format_is_the_one_agreed_on() {
     // A change here is a new format number or a higher feature level, never only a new line.
     assert_eq!(
         cut(&snapshots, &world()).id,
-        "8036bc4c2ea3a26294c257e4961b18bb"
+        "240d7677e6038e842ba62581b9663d76"
     );
 }
 
@@ -178,23 +181,26 @@ fn rows_that_do_not_belong_together_are_refused_even_when_their_bytes_are_whole(
     let whole = world();
     let mut lying = frozen(&whole);
     lying.tables.meta.feature_level = 2;
-    let handle = snapshots.write(&lying).expect("its bytes are whole");
+    let handle = snapshots
+        .write(&lying, &mut Held(&whole.payloads))
+        .expect("its bytes are whole");
     assert!(
         load(&handle, Bounds::default()).is_err(),
         "a level that is not known"
     );
     let mut lying = frozen(&whole);
     lying.tables.namespaces.clear();
-    let handle = snapshots.write(&lying).expect("its bytes are whole");
+    let handle = snapshots
+        .write(&lying, &mut Held(&whole.payloads))
+        .expect("its bytes are whole");
     assert!(
         load(&handle, Bounds::default()).is_err(),
         "queues without their namespace"
     );
-    let mut lying = frozen(&whole);
-    lying.payloads = Payloads::default();
+    let none = BTreeMap::new();
     assert!(
-        snapshots.write(&lying).is_err(),
-        "a payload that is not in memory"
+        snapshots.write(&frozen(&whole), &mut Held(&none)).is_err(),
+        "payloads that are nowhere"
     );
     assert!(!snapshots.dir().join(CUT_TEMPORARY).exists());
 }
@@ -273,13 +279,20 @@ fn a_full_disk_is_an_error_wherever_it_happens_and_leaves_the_older_snapshot() {
     world.tick();
     let frozen = frozen(&world);
     for budget in (0..older.bytes as usize).step_by(8_000) {
-        let error =
-            write::encode(&frozen, &identity(), Full(budget)).expect_err("the disk is full");
+        let error = write::encode(
+            &frozen,
+            &mut Held(&world.payloads),
+            &identity(),
+            Full(budget),
+        )
+        .expect_err("the disk is full");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
     fs::create_dir(dir.path().join(CUT_TEMPORARY)).expect("made");
     assert!(
-        snapshots.write(&frozen).is_err(),
+        snapshots
+            .write(&frozen, &mut Held(&world.payloads))
+            .is_err(),
         "a folder is in the way of the file"
     );
     assert_eq!(snapshots.newest().map(|handle| handle.id), Some(older.id));
@@ -491,7 +504,7 @@ fn a_file_that_cannot_be_opened_now_is_not_taken_for_a_bad_one() {
     fs::remove_file(&path).expect("removed");
     // As with too many open files: it may work next time.
     std::os::unix::fs::symlink(&path, &path).expect("a link to itself");
-    assert!(survey(dir.path(), &identity()).is_err());
+    assert!(survey(dir.path(), &identity(), Look::Whole).is_err());
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 
+use bytes::Bytes;
+
 use super::bad;
 use super::format::{
     BLOCK_BYTES, FORMAT, HASH_BYTES, Header, MAGIC, Position, Record, SnapshotIdentity, chained,
 };
-use crate::storage::payloads::Payloads;
+use crate::task::row::TaskRow;
 use crate::task::tables::Tables;
 
 /// The state at one moment.
@@ -16,11 +18,20 @@ pub struct Frozen {
     pub position: Position,
     pub membership: Vec<u8>,
     pub tables: Tables,
-    pub payloads: Payloads,
+}
+
+/// Where a snapshot gets the payloads of its tasks, in the order of their numbers.
+pub trait PayloadSource {
+    fn payload(&mut self, row: &TaskRow) -> io::Result<Bytes>;
 }
 
 /// An error leaves a file that does not verify.
-pub fn encode(frozen: &Frozen, identity: &SnapshotIdentity, file: impl Write) -> io::Result<()> {
+pub fn encode(
+    frozen: &Frozen,
+    payloads: &mut dyn PayloadSource,
+    identity: &SnapshotIdentity,
+    file: impl Write,
+) -> io::Result<()> {
     let tables = &frozen.tables;
     // From the rows themselves: a state that has drifted from its kept hash is never written down as good.
     let state_hash = tables.rehash();
@@ -58,16 +69,11 @@ pub fn encode(frozen: &Frozen, identity: &SnapshotIdentity, file: impl Write) ->
     for row in tables.tasks.values() {
         let payload = match row.finished_ms() {
             Some(_) => None,
-            None => Some(
-                frozen
-                    .payloads
-                    .get(row.seq)
-                    .ok_or_else(|| bad(format!("task {} has no payload in memory", row.seq)))?,
-            ),
+            None => Some(payloads.payload(row)?),
         };
         out.record(&Record::Task {
             row: Cow::Borrowed(row),
-            payload,
+            payload: payload.as_deref(),
         })?;
     }
     out.end()

@@ -40,7 +40,7 @@ pub fn task(text: &str) -> NewTask {
         not_before_ms: 0,
         lease_ms: 30_000,
         attempts_max: 3,
-        payload_hash: [text.len() as u8; 16],
+        payload_hash: crate::task::hash::of_payload(text.as_bytes()),
         payload: Bytes::from(text.to_owned()),
     }
 }
