@@ -141,7 +141,7 @@ impl Default for TaskStoreClusterSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Size of each volume. Default 10Gi; at least twice `logBudget`. May only grow: volumes made from
+    /// Size of each volume. Default 10Gi; at least twice `logBudget` and 512Mi. May only grow: volumes made from
     /// then on have the new size.
     #[serde(default = "default_size")]
     pub size: Quantity,

@@ -20,6 +20,14 @@ use crate::quantity;
 
 /// Smallest log budget, in bytes: four segments, because a snapshot is cut at a quarter of it.
 pub const LOG_BUDGET_BYTES_MIN: u64 = 256 << 20;
+/// Twice what a member may hold in memory before its image has it (`IMAGE_DIRTY_BYTES_MAX` of the node).
+const IMAGE_ROOM_BYTES: u64 = 512 << 20;
+
+fn volume_bytes_min(log_budget_bytes: u64) -> u64 {
+    log_budget_bytes
+        .saturating_mul(2)
+        .saturating_add(IMAGE_ROOM_BYTES)
+}
 
 /// A broken rule: the field as a path, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +109,8 @@ pub const RULES: &[Rule] = &[
     Rule {
         scope: Scope::Spec,
         field: "spec.storage.size",
-        cel: "isQuantity(string(self.storage.size)) && (!isQuantity(string(self.storage.logBudget)) || quantity(string(self.storage.size)).compareTo(quantity(string(self.storage.logBudget)).add(quantity(string(self.storage.logBudget)))) >= 0)",
-        message: "storage.size must be a quantity of at least twice storage.logBudget: snapshots need as much room as the log",
+        cel: "isQuantity(string(self.storage.size)) && (!isQuantity(string(self.storage.logBudget)) || quantity(string(self.storage.size)).compareTo(quantity(string(self.storage.logBudget)).add(quantity(string(self.storage.logBudget))).add(quantity('512Mi'))) >= 0)",
+        message: "storage.size must be a quantity of at least twice storage.logBudget and 512Mi: snapshots need as much room as the log, and what waits in memory needs room in the image",
         keeps: |new, _| {
             let storage = &new.spec.storage;
             match (
@@ -111,7 +119,7 @@ pub const RULES: &[Rule] = &[
             ) {
                 (None, _) => false,
                 (Some(_), None) => true,
-                (Some(size), Some(budget)) => size / 2 >= budget,
+                (Some(size), Some(budget)) => size >= volume_bytes_min(budget),
             }
         },
     },

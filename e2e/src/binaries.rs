@@ -1,6 +1,7 @@
 //! The Go programs of the local cluster: built once from pinned modules, then found in the cache.
 
 use crate::cache::{self, Key};
+use crate::images::sources;
 use crate::process::{output, program};
 use crate::progress::step;
 use anyhow::{Context, Result};
@@ -8,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 const KUBERNETES: &str = "v1.35.4";
 const HELM: &str = "v4.3.1";
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kubernetes");
 
 /// Where each program lies.
 #[derive(Clone, Debug)]
@@ -31,9 +31,10 @@ pub async fn local() -> Result<Binaries> {
     let flags = format!(
         "{version} -X k8s.io/component-base/version.gitMajor={major} -X k8s.io/component-base/version.gitMinor={minor}"
     );
+    let sources = sources().join("kubernetes");
     let components = module(
         "kubernetes",
-        Path::new(SOURCES),
+        &sources,
         &[".", "./pause"],
         &flags,
         "about 6 minutes",
@@ -41,7 +42,7 @@ pub async fn local() -> Result<Binaries> {
     .await?;
     let coredns = module(
         "coredns",
-        &Path::new(SOURCES).join("coredns"),
+        &sources.join("coredns"),
         &["."],
         "",
         "about a minute",

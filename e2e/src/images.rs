@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// No image of ours is larger, neither as it is pulled nor as it lies on a node's disk.
 pub const BYTES_MAX: u64 = 25 * 1024 * 1024;
@@ -209,9 +210,14 @@ pub fn workspace() -> &'static Path {
         .expect("this crate is one folder below the workspace")
 }
 
-/// The folder of this crate in the checkout.
+/// The folder of this crate in the checkout: the one that cargo runs now, which need not be the one that
+/// this program was compiled in when two checkouts share what they build.
 pub fn sources() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    static SOURCES: LazyLock<PathBuf> = LazyLock::new(|| {
+        let now = std::env::var_os("CARGO_MANIFEST_DIR");
+        now.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+    });
+    &SOURCES
 }
 
 /// An oci-archive of `program`, under exactly the name by which pods ask for it.

@@ -4,8 +4,14 @@
 //! clients ─▶ server ─▶ service ─▶ raft ─▶ storage/log ──fsync──▶ disk
 //!                         ▲         │           │ committed
 //!                         │         ▼           ▼
-//!                      outcome ◀─ storage/machine ─▶ task::apply (memory) ─▶ snapshot files
+//!                      outcome ◀─ storage/machine ─▶ task::apply (rows in memory)
+//!                                                       │ what changed, and new payloads
+//!                                                       ▼
+//!                                  snapshot files ◀─ storage/image (sled: rows, all payloads)
 //! ```
+//!
+//! The log is the truth, memory decides, the image remembers: it is written behind and may be thrown away at
+//! any time. Neither image nor snapshot ever holds an entry that the local log could still lose.
 //!
 //! Imports run one way: `cli ▶ app ▶ jobs ▶ server ▶ member ▶ service ▶ raft ▶ storage ▶ task`.
 //!

@@ -124,7 +124,8 @@ pub const LOG_SEGMENT_MIB_MAX: u64 = 64;
 pub const LOG_HIGH_WATER_PERCENT: u64 = 80;
 /// Connections of the operator.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// Free bytes of the volume, beside the reserved log, below which a member is nearly full.
+/// Free bytes of the volume, beside the reserved log and the image's room to grow, below which a member is
+/// nearly full.
 pub const FREE_BYTES_MIN: u64 = 64 << 20;
 /// Smallest log that works, in bytes: eight segments that each hold the largest entry.
 pub const LOG_BUDGET_BYTES_MIN: u64 = 64 << 20;
@@ -135,7 +136,8 @@ pub const IMAGE_CACHE_BYTES: u64 = 16 << 20;
 /// atomic piece, during which cold payloads cannot be read.
 pub const IMAGE_BATCH_BYTES: u64 = 32 << 20;
 pub const IMAGE_BATCH_CHANGES: usize = 2_000;
-/// With so many bytes not yet in the image apply waits for it.
+/// With so many bytes not yet in the image apply waits for it. The smallest volume that the CRD takes has
+/// room for twice as much.
 pub const IMAGE_DIRTY_BYTES_MAX: u64 = 256 << 20;
 /// Rows of one piece when the image is rebuilt.
 pub const IMAGE_REBUILD_ROWS: usize = 2_000;

@@ -61,7 +61,7 @@ fn creates() -> Vec<Case> {
     };
     let size = Refused {
         field: "spec.storage.size",
-        message: "at least twice storage.logBudget",
+        message: "at least twice storage.logBudget and 512Mi",
     };
     let budget = Refused {
         field: "spec.storage.logBudget",
@@ -126,17 +126,17 @@ fn creates() -> Vec<Case> {
         ),
         create(
             "a storage size just large enough",
-            json!({"storage": {"size": "2Gi"}}),
+            json!({"storage": {"size": "2560Mi"}}),
             Accepted,
         ),
         create(
             "a storage size without room for snapshots",
-            json!({"storage": {"size": "1500Mi"}}),
+            json!({"storage": {"size": "2500Mi"}}),
             size,
         ),
         create(
             "the smallest log budget",
-            json!({"storage": {"size": "512Mi", "logBudget": "256Mi"}}),
+            json!({"storage": {"size": "1Gi", "logBudget": "256Mi"}}),
             Accepted,
         ),
         create(

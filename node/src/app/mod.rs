@@ -171,7 +171,11 @@ async fn live(
             .unwrap_or_else(|error| end("initializing", error));
     }
     let catch_up = tokio::spawn(catch_up(member.clone(), running.clone()));
-    let high_water = tokio::spawn(high_water::run(member.clone(), log.clone()));
+    let high_water = tokio::spawn(high_water::run(
+        member.clone(),
+        log.clone(),
+        running.state.clone(),
+    ));
 
     tokio::select! {
         () = stop.cancelled() => {}

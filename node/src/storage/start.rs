@@ -379,6 +379,13 @@ mod tests {
         }
     }
 
+    fn with_image(index: u64, found: SnapshotsFound) -> SnapshotsFound {
+        SnapshotsFound {
+            image: Some(log_id(2, index)),
+            ..found
+        }
+    }
+
     fn starts(base: Base, install: Install) -> Option<(Base, Install)> {
         Some((base, install))
     }
@@ -395,6 +402,7 @@ mod tests {
             is_initialized: false,
             ..stamp()
         };
+        let (fresh_again, empty_again) = (fresh.clone(), empty.clone());
         let rows = [
             (
                 "log from 0",
@@ -534,6 +542,76 @@ mod tests {
                 fresh,
                 empty,
                 found(snapshot(50, good), None, None),
+                None,
+            ),
+            (
+                "image, then log",
+                stamp(),
+                log(Some(20), 90),
+                with_image(40, found(snapshot(50, good), snapshot(20, good), None)),
+                starts(Base::Image, Install::None),
+            ),
+            (
+                "image at the purge point, at the end",
+                stamp(),
+                log(Some(50), 50),
+                with_image(50, found(snapshot(50, good), None, None)),
+                starts(Base::Image, Install::None),
+            ),
+            (
+                "image, no good snapshot, log purged",
+                stamp(),
+                log(Some(20), 90),
+                with_image(40, found(snapshot(50, bad), snapshot(20, bad), None)),
+                starts(Base::Image, Install::None),
+            ),
+            (
+                "image below the purge point",
+                stamp(),
+                log(Some(50), 90),
+                with_image(40, found(snapshot(50, good), None, None)),
+                starts(Base::NewestSnapshot, Install::None),
+            ),
+            (
+                "image below the purge point, nothing else",
+                stamp(),
+                log(Some(50), 90),
+                with_image(40, found(None, None, None)),
+                None,
+            ),
+            (
+                "image beyond the end",
+                stamp(),
+                log(Some(20), 90),
+                with_image(91, found(snapshot(50, good), None, None)),
+                None,
+            ),
+            (
+                "snapshot beyond the end, image not",
+                stamp(),
+                log(Some(20), 49),
+                with_image(40, found(snapshot(50, good), None, None)),
+                None,
+            ),
+            (
+                "installing over an image",
+                stamp(),
+                log(Some(20), 30),
+                with_image(30, found(snapshot(50, good), snapshot(20, good), Some(50))),
+                starts(Base::NewestSnapshot, finish),
+            ),
+            (
+                "installed, marker left, image behind it",
+                stamp(),
+                log(Some(50), 60),
+                with_image(30, found(snapshot(50, good), None, Some(50))),
+                starts(Base::NewestSnapshot, Install::ClearMarker),
+            ),
+            (
+                "no log, an image",
+                fresh_again,
+                empty_again,
+                with_image(3, found(None, None, None)),
                 None,
             ),
             (

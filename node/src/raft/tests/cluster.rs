@@ -224,7 +224,7 @@ impl<S: Above> ClusterOf<S> {
             cluster_id: CLUSTER.into(),
             incarnation: 1,
         };
-        let store = Store::open(&dir, identity, None, Bounds::default()).unwrap();
+        let store = Store::open(dir, identity, None, Bounds::default()).unwrap();
 
         let tls = Arc::new(TlsStore::load(&dir.join("tls")).unwrap());
         let me = Me {

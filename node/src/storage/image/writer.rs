@@ -27,7 +27,7 @@ pub enum Wrote {
     /// A piece of a rebuild.
     Piece,
     /// The image holds all of this.
-    All(Frozen),
+    All(Box<Frozen>),
 }
 
 /// What the thread owns.
@@ -114,7 +114,7 @@ impl Writer {
                 }
                 self.rebuild = None;
                 self.written = Some(at);
-                Ok(Wrote::All(batch.frozen))
+                Ok(Wrote::All(Box::new(batch.frozen)))
             }
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 self.pending = Some(batch);
