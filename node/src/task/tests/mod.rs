@@ -22,6 +22,7 @@ mod properties;
 mod reads;
 mod settles;
 mod table;
+mod weight;
 
 pub fn name(text: &str) -> Name {
     Name::parse(text).expect("tests use good names")
