@@ -1,7 +1,7 @@
 //! The Go programs of the local cluster: built once from pinned modules, then found in the cache.
 
 use crate::cache::{self, Key};
-use crate::images::sources;
+use crate::images;
 use crate::process::{output, program};
 use crate::progress::step;
 use anyhow::{Context, Result};
@@ -31,7 +31,7 @@ pub async fn local() -> Result<Binaries> {
     let flags = format!(
         "{version} -X k8s.io/component-base/version.gitMajor={major} -X k8s.io/component-base/version.gitMinor={minor}"
     );
-    let sources = sources().join("kubernetes");
+    let sources = images::sources().join("kubernetes");
     let components = module(
         "kubernetes",
         &sources,

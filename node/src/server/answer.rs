@@ -39,7 +39,7 @@ fn one<T>(results: Vec<T>) -> Answered<T> {
 
 fn create_response(created: Created) -> v1::CreateResponse {
     v1::CreateResponse {
-        id: created.id.as_str().to_owned(),
+        id: created.id.to_string(),
         revision: created.revision,
         existed: created.existed,
     }
@@ -182,7 +182,7 @@ fn task(found: TaskWithPayload, view: v1::View) -> v1::Task {
     v1::Task {
         namespace: task.namespace.as_str().to_owned(),
         queue: task.queue.as_str().to_owned(),
-        id: task.id.as_str().to_owned(),
+        id: task.id.to_string(),
         kind: task.kind,
         payload: bytes_of(payload),
         content_type: task.content_type,

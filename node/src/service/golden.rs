@@ -2,27 +2,11 @@
 //! of two versions would not understand each other: append, never edit a line.
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::request::*;
 use crate::task::command::{Command, Outcome, QueueStats, Rejection, TaskState, TaskView};
+use crate::task::tests::golden::Golden;
 use crate::task::tests::{claim_of, id, name};
-
-#[derive(Default)]
-struct Golden(Vec<String>);
-
-impl Golden {
-    fn line<T>(&mut self, what: &str, value: T)
-    where
-        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
-    {
-        let bytes = postcard::to_stdvec(&value).expect("plain values");
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.0.push(format!("{what} {hex}"));
-        assert_eq!(postcard::from_bytes::<T>(&bytes), Ok(value), "{what}");
-    }
-}
 
 fn task() -> TaskWithPayload {
     TaskWithPayload {
@@ -158,7 +142,5 @@ fn forwarded_requests_and_their_answers_keep_their_bytes() {
     requests(&mut golden);
     answers(&mut golden);
     errors(&mut golden);
-    let written = golden.0.join("\n") + "\n";
-    let agreed = include_str!("golden.txt");
-    assert!(written == agreed, "the encodings now are:\n{written}");
+    golden.check(include_str!("golden.txt"));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::command::{Claim, Claimed};
 use super::id::Token;
-use super::row::{Phase, Running, TaskRow};
+use super::row::{Holder, Phase, Running, TaskRow};
 use super::state::{At, State};
 use crate::limits::{ANSWER_BYTES_MAX, BATCH_ITEMS_MAX};
 
@@ -23,23 +23,25 @@ impl State {
                 .collect();
         }
         let chosen = self.choose(namespace, claim);
-        let claim_id: Arc<str> = claim.claim_id.as_str().into();
-        let worker: Arc<str> = claim.worker.as_str().into();
+        let holder = Arc::new(Holder {
+            claim_id: claim.claim_id.as_str().into(),
+            worker: claim.worker.as_str().into(),
+        });
         let now = self.tables.meta.lease_time_ms;
         for (place, seq) in chosen.iter().enumerate() {
             self.update(at, *seq, |row| {
                 let lease_ms = if claim.lease_ms == 0 {
-                    row.lease_ms
+                    u64::from(row.lease_ms)
                 } else {
                     claim.lease_ms
                 };
-                row.token = at.token().0;
-                row.phase = Phase::Running(Box::new(Running {
+                let past = row.past_mut();
+                past.token = at.token().0;
+                past.phase = Phase::Running(Running {
                     deadline_ms: now.saturating_add(lease_ms),
-                    claim_id: claim_id.clone(),
-                    worker: worker.clone(),
+                    holder: holder.clone(),
                     place: place as u32,
-                }));
+                });
             });
         }
         chosen
@@ -61,28 +63,27 @@ impl State {
                 continue;
             }
             seen.push(queue);
-            for order in &self.index.queues[queue as usize].available {
+            let available = &self.index.queues[queue as usize].available;
+            for row in available.iter(&self.tables.tasks) {
                 if chosen.len() == tasks_max {
                     return chosen;
                 }
-                let Some(row) = self.tables.tasks.get(&order.seq) else {
-                    continue;
-                };
                 bytes += u64::from(row.payload_bytes);
                 answer_bytes += row.answer_bytes(true);
                 let over = bytes > claim.bytes_max || answer_bytes > ANSWER_BYTES_MAX as u64;
                 if over && !chosen.is_empty() {
                     return chosen;
                 }
-                chosen.push(order.seq);
+                chosen.push(row.seq);
             }
         }
         chosen
     }
 
     fn claimed(&self, seq: u64) -> Option<Claimed> {
-        let row: &TaskRow = self.tables.tasks.get(&seq)?;
-        let Phase::Running(running) = &row.phase else {
+        let row: &TaskRow = self.tables.tasks.get(seq)?;
+        let past = row.past();
+        let Phase::Running(running) = &past.phase else {
             return None;
         };
         // What is left of it: whoever claims again counts from its new request.
@@ -90,8 +91,8 @@ impl State {
             .deadline_ms
             .saturating_sub(self.tables.meta.lease_time_ms);
         Some(Claimed {
-            task: self.view(row),
-            token: Token(row.token),
+            task: self.view(row, false),
+            token: Token(past.token),
             lease_ms,
         })
     }

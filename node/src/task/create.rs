@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use uuid::Variant;
+
 use super::command::{Create, Created, NewTask, Rejection};
 use super::id::{Name, TaskId};
 use super::queue::{QueueRow, Totals, share};
-use super::row::{Phase, TaskRow};
+use super::row::TaskRow;
 use super::state::{At, PayloadEffect, State};
 use crate::limits::ID_AGE_MS_MAX;
 
@@ -37,8 +39,9 @@ impl State {
     ) -> Result<Created, Rejection> {
         let known_namespace = self.index.namespace(namespace);
         let known_queue = known_namespace.and_then(|id| self.index.queue(id, queue));
-        let taken = known_namespace.and_then(|id| self.index.task(id, &task.id));
-        if let Some(row) = taken.and_then(|seq| self.tables.tasks.get(&seq)) {
+        let rows = &self.tables.tasks;
+        let taken = known_namespace.and_then(|id| self.index.task(rows, id, &task.id));
+        if let Some(row) = taken {
             if Some(row.queue) == known_queue && same_task(row, &task) {
                 return Ok(Created {
                     id: task.id,
@@ -58,32 +61,23 @@ impl State {
         self.totals(queue, |totals| totals.created += 1);
         self.tables.meta.last_seq += 1;
         let seq = self.tables.meta.last_seq;
-        let texts = &mut self.index.queues[queue as usize];
+        let texts = &mut self.index.queues[queue as usize].texts;
         let row = TaskRow {
             seq,
-            queue,
-            id: task.id.clone(),
-            kind: share(&mut texts.kind, &task.kind),
-            content_type: share(&mut texts.content_type, &task.content_type),
-            priority: task.priority,
-            not_before_ms: task.not_before_ms,
-            lease_ms: task.lease_ms,
-            attempts_max: task.attempts_max,
-            payload_bytes: task.payload.len() as u32,
-            payload_hash: task.payload_hash,
-            created_ms: wall_time_ms,
-            phase: if task.not_before_ms > wall_time_ms {
-                Phase::Scheduled
-            } else {
-                Phase::Available
-            },
-            failures: 0,
-            abandonments: 0,
-            token: 0,
             revision: at.revision(),
-            last_settle: None,
-            error: None,
-            hash: 0,
+            created_ms: wall_time_ms,
+            not_before_ms: task.not_before_ms,
+            payload_hash: task.payload_hash,
+            hash: [0; 16],
+            id: task.id.clone(),
+            texts: share(texts, &task.kind, &task.content_type),
+            past: None,
+            lease_ms: kept_lease_ms(&task),
+            queue,
+            payload_bytes: task.payload.len() as u32,
+            attempts_max: kept_attempts_max(&task),
+            priority: task.priority,
+            scheduled: task.not_before_ms > wall_time_ms,
         };
         self.insert(row);
         effects.push(PayloadEffect::Keep {
@@ -143,32 +137,29 @@ impl State {
 }
 
 fn same_task(row: &TaskRow, task: &NewTask) -> bool {
-    *row.kind == *task.kind
-        && *row.content_type == *task.content_type
+    *row.texts.kind == *task.kind
+        && *row.texts.content_type == *task.content_type
         && row.priority == task.priority
         && row.not_before_ms == task.not_before_ms
-        && row.lease_ms == task.lease_ms
-        && row.attempts_max == task.attempts_max
+        && row.lease_ms == kept_lease_ms(task)
+        && row.attempts_max == kept_attempts_max(task)
         && row.payload_bytes as usize == task.payload.len()
         && row.payload_hash == task.payload_hash
 }
 
+/// Nobody can ask for more than a day.
+fn kept_lease_ms(task: &NewTask) -> u32 {
+    task.lease_ms.try_into().unwrap_or(u32::MAX)
+}
+
+/// Nobody can ask for more than a thousand.
+fn kept_attempts_max(task: &NewTask) -> u16 {
+    task.attempts_max.try_into().unwrap_or(u16::MAX)
+}
+
 /// The time inside a UUIDv7 in its usual text form; `None` for any other id.
 fn minted_ms(id: &TaskId) -> Option<u64> {
-    let text = id.as_str().as_bytes();
-    let hyphens = [8, 13, 18, 23];
-    let shaped = text.len() == 36
-        && text
-            .iter()
-            .enumerate()
-            .all(|(at, b)| match hyphens.contains(&at) {
-                true => *b == b'-',
-                false => b.is_ascii_hexdigit(),
-            })
-        && text[14] == b'7'
-        && matches!(text[19].to_ascii_lowercase(), b'8' | b'9' | b'a' | b'b');
-    if !shaped {
-        return None;
-    }
-    u64::from_str_radix(&format!("{}{}", &id.as_str()[..8], &id.as_str()[9..13]), 16).ok()
+    let uuid = id.uuid()?;
+    let is_v7 = uuid.get_version_num() == 7 && uuid.get_variant() == Variant::RFC4122;
+    is_v7.then(|| uuid.as_u64_pair().0 >> 16)
 }

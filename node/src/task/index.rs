@@ -2,28 +2,26 @@
 //! loaded, and is never iterated in hash order.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::id::{Name, TaskId};
+use super::ids::Ids;
 use super::queue::QueueIndex;
 use super::row::{Phase, TaskRow};
+use super::rows::TaskRows;
 
-/// Growing one hash map of millions moves them all at once; of many small ones, one at a time.
-const ID_SHARDS: usize = 256;
-
+#[derive(Default)]
 pub(super) struct Index {
     namespaces: HashMap<Name, u32>,
     queue_ids: HashMap<(u32, Name), u32>,
     /// By queue id; ids are dense and never re-used.
     pub queues: Vec<QueueIndex>,
-    ids: Vec<HashMap<(u32, TaskId), u64>>,
-    hasher: RandomState,
+    ids: Ids,
     /// Scheduled and retryable tasks by (wall time, seq).
     pub due: BTreeSet<(u64, u64)>,
     /// Running tasks by (deadline in lease time, seq).
     pub leases: BTreeSet<(u64, u64)>,
-    /// Finished rows by (finished_ms, seq).
+    /// The oldest finished row of each queue that has one, by (finished_ms, seq).
     pub finished: BTreeSet<(u64, u64)>,
     /// Running tasks by (namespace, claim id, place in the answer, seq).
     claims: BTreeSet<(u32, Arc<str>, u32, u64)>,
@@ -32,28 +30,6 @@ pub(super) struct Index {
     /// Held payloads, and kept results with error texts.
     pub payload_bytes: u64,
     pub kept_bytes: u64,
-}
-
-impl Default for Index {
-    fn default() -> Index {
-        let hasher = RandomState::new();
-        Index {
-            namespaces: HashMap::new(),
-            queue_ids: HashMap::new(),
-            queues: Vec::new(),
-            ids: (0..ID_SHARDS)
-                .map(|_| HashMap::with_hasher(hasher.clone()))
-                .collect(),
-            hasher,
-            due: BTreeSet::new(),
-            leases: BTreeSet::new(),
-            finished: BTreeSet::new(),
-            claims: BTreeSet::new(),
-            gained: BTreeSet::new(),
-            payload_bytes: 0,
-            kept_bytes: 0,
-        }
-    }
 }
 
 impl Index {
@@ -75,18 +51,19 @@ impl Index {
         self.queues.push(QueueIndex::new(namespace));
     }
 
-    pub fn task(&self, namespace: u32, id: &TaskId) -> Option<u64> {
-        let key = (namespace, id.clone());
-        self.ids[self.shard(&key)].get(&key).copied()
+    pub fn task<'a>(&self, rows: &'a TaskRows, namespace: u32, id: &TaskId) -> Option<&'a TaskRow> {
+        let of_namespace = |row: &TaskRow| self.queues[row.queue as usize].namespace == namespace;
+        self.ids.find(namespace, id, |seq| {
+            let row = rows.get(seq)?;
+            (row.id == *id && of_namespace(row)).then_some(&**row)
+        })
     }
 
     /// A row that is new.
     pub fn add(&mut self, row: &TaskRow) {
         let queue = &mut self.queues[row.queue as usize];
         queue.tasks.insert(row.seq);
-        let key = (queue.namespace, row.id.clone());
-        let shard = self.shard(&key);
-        self.ids[shard].insert(key, row.seq);
+        self.ids.insert(queue.namespace, &row.id, row.seq);
         self.place(row);
     }
 
@@ -94,10 +71,8 @@ impl Index {
     pub fn remove(&mut self, row: &TaskRow) {
         self.unplace(row);
         let queue = &mut self.queues[row.queue as usize];
-        queue.tasks.remove(&row.seq);
-        let key = (queue.namespace, row.id.clone());
-        let shard = self.shard(&key);
-        self.ids[shard].remove(&key);
+        queue.tasks.remove(row.seq);
+        self.ids.remove(queue.namespace, &row.id, row.seq);
     }
 
     /// After a row changed. Each change is an `unplace`, the change, a `place`.
@@ -106,16 +81,16 @@ impl Index {
         let queue = &mut self.queues[row.queue as usize];
         queue.counts[row.state() as usize] += 1;
         self.kept_bytes += row.kept_bytes();
-        match &row.phase {
+        match &row.past().phase {
             Phase::Available => {
-                queue.available.insert(row.order());
+                queue.available.insert(row);
                 self.gained.insert(row.queue);
             }
             Phase::Running(running) => {
                 self.leases.insert((running.deadline_ms, seq));
                 self.claims.insert((
                     queue.namespace,
-                    running.claim_id.clone(),
+                    running.holder.claim_id.clone(),
                     running.place,
                     seq,
                 ));
@@ -125,8 +100,7 @@ impl Index {
             }
             Phase::Completed(_) | Phase::Discarded { .. } => {
                 let finished = row.finished_ms().map(|ms| (ms, seq));
-                queue.finished.extend(finished);
-                self.finished.extend(finished);
+                self.change_finished(row.queue, |rows| rows.extend(finished));
                 return;
             }
         }
@@ -139,15 +113,15 @@ impl Index {
         let queue = &mut self.queues[row.queue as usize];
         queue.counts[row.state() as usize] -= 1;
         self.kept_bytes -= row.kept_bytes();
-        match &row.phase {
+        match &row.past().phase {
             Phase::Available => {
-                queue.available.remove(&row.order());
+                queue.available.remove(row);
             }
             Phase::Running(running) => {
                 self.leases.remove(&(running.deadline_ms, seq));
                 self.claims.remove(&(
                     queue.namespace,
-                    running.claim_id.clone(),
+                    running.holder.claim_id.clone(),
                     running.place,
                     seq,
                 ));
@@ -157,8 +131,7 @@ impl Index {
             }
             Phase::Completed(_) | Phase::Discarded { .. } => {
                 let finished = (row.finished_ms().unwrap_or_default(), seq);
-                queue.finished.remove(&finished);
-                self.finished.remove(&finished);
+                self.change_finished(row.queue, |rows| _ = rows.remove(&finished));
                 return;
             }
         }
@@ -177,9 +150,15 @@ impl Index {
             .collect()
     }
 
-    fn shard(&self, key: &(u32, TaskId)) -> usize {
-        // The maps themselves use the high and low bits; the middle ones are free.
-        (self.hasher.hash_one(key) >> 32) as usize % ID_SHARDS
+    fn change_finished(&mut self, queue: u32, change: impl FnOnce(&mut BTreeSet<(u64, u64)>)) {
+        let rows = &mut self.queues[queue as usize].finished;
+        let before = rows.first().copied();
+        change(rows);
+        let after = rows.first().copied();
+        if before != after {
+            before.map(|oldest| self.finished.remove(&oldest));
+            self.finished.extend(after);
+        }
     }
 }
 
@@ -199,13 +178,18 @@ impl Index {
                 (queue.namespace, lists, queue.counts, queue.payload_bytes)
             })
             .collect();
-        let ids: usize = self.ids.iter().map(HashMap::len).sum();
         let lists = (
             self.due.clone(),
             self.leases.clone(),
             self.finished.clone(),
             self.claims.clone(),
         );
-        (queues, ids, lists, self.payload_bytes, self.kept_bytes)
+        (
+            queues,
+            self.ids.len(),
+            lists,
+            self.payload_bytes,
+            self.kept_bytes,
+        )
     }
 }

@@ -63,29 +63,32 @@ impl Loader {
 
     pub fn task(&mut self, mut row: TaskRow) -> Result<(), Unfit> {
         let State { tables, index, .. } = &mut self.state;
-        let last = tables.tasks.get_max().map_or(0, |(seq, _)| *seq);
+        // The clock never goes back: the order of available tasks relies on it.
+        let last = tables.tasks.last();
+        let (last, last_ms) = last.map_or((0, 0), |row| (row.seq, row.created_ms));
         let Some(queue) = index.queues.get_mut(row.queue as usize) else {
             return Err(Unfit(format!(
                 "task {} names queue {}, which is not there",
                 row.seq, row.queue
             )));
         };
-        row.kind = share(&mut queue.kind, &row.kind);
-        row.content_type = share(&mut queue.content_type, &row.content_type);
+        row.texts = share(&mut queue.texts, &row.texts.kind, &row.texts.content_type);
         let namespace = queue.namespace;
         if row.seq <= last
             || row.seq > tables.meta.last_seq
-            || index.task(namespace, &row.id).is_some()
+            || row.created_ms < last_ms
+            || index.task(&tables.tasks, namespace, &row.id).is_some()
         {
             return Err(Unfit(format!(
                 "task {} {} is out of order or twice",
                 row.seq, row.id
             )));
         }
-        row.hash = hash::of(hash::Table::Task, &row, &mut self.scratch);
-        tables.tasks_hash = tables.tasks_hash.wrapping_add(row.hash);
+        let hash = hash::of(hash::Table::Task, &row, &mut self.scratch);
+        row.hash = hash.to_le_bytes();
+        tables.tasks_hash = tables.tasks_hash.wrapping_add(hash);
         index.add(&row);
-        tables.tasks.insert(row.seq, Arc::new(row));
+        tables.tasks.insert(row);
         Ok(())
     }
 

@@ -11,20 +11,25 @@
 //!                       index (orders and look-ups, rebuilt from the tables)
 //! ```
 
+mod available;
 mod claim;
 pub mod command;
 mod create;
 pub mod hash;
 pub mod id;
+mod ids;
 mod index;
 pub mod load;
 mod members;
 pub mod queue;
 pub mod read;
 pub mod row;
+pub mod rows;
+mod seqs;
 mod settle;
 pub mod state;
 pub mod tables;
 #[cfg(test)]
 pub mod tests;
 pub mod time;
+mod written;

@@ -5,9 +5,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::available::Available;
 use super::command::{QueueStats, TaskState};
 use super::id::Name;
-use super::row::Order;
+use super::row::Texts;
+use super::rows::TaskRows;
+use super::seqs::SeqSet;
+
+/// Texts of new tasks that a queue shares with the tasks before.
+const TEXTS_SHARED_MAX: usize = 8;
 
 /// Persisted as postcard: fields are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,33 +37,31 @@ pub struct Totals {
 /// Rebuilt from the rows; neither hashed nor persisted.
 pub(super) struct QueueIndex {
     pub namespace: u32,
-    pub available: BTreeSet<Order>,
+    pub available: Available,
     /// Every row of the queue by `seq`.
-    pub tasks: BTreeSet<u64>,
+    pub tasks: SeqSet,
     /// Finished rows by (finished_ms, seq).
     pub finished: BTreeSet<(u64, u64)>,
     pub counts: [u64; 6],
     pub payload_bytes: u64,
-    /// The texts of the last create: most tasks of a queue share them.
-    pub kind: Arc<str>,
-    pub content_type: Arc<str>,
+    /// Of the last creates: most tasks of a queue share a few.
+    pub texts: Vec<Arc<Texts>>,
 }
 
 impl QueueIndex {
     pub fn new(namespace: u32) -> QueueIndex {
         QueueIndex {
             namespace,
-            available: BTreeSet::new(),
-            tasks: BTreeSet::new(),
+            available: Available::default(),
+            tasks: SeqSet::default(),
             finished: BTreeSet::new(),
             counts: [0; 6],
             payload_bytes: 0,
-            kind: "".into(),
-            content_type: "".into(),
+            texts: Vec::new(),
         }
     }
 
-    pub fn stats(&self, totals: Totals, now_ms: u64) -> QueueStats {
+    pub fn stats(&self, rows: &TaskRows, totals: Totals, now_ms: u64) -> QueueStats {
         let count = |state: TaskState| self.counts[state as usize];
         QueueStats {
             scheduled: count(TaskState::Scheduled),
@@ -73,39 +77,26 @@ impl QueueIndex {
             discarded_total: totals.discarded,
             payload_bytes: self.payload_bytes,
             oldest_available_ms: self
-                .oldest_since_ms()
+                .available
+                .oldest_since_ms(rows)
                 .map_or(0, |since| now_ms.saturating_sub(since).max(1)),
         }
     }
-
-    /// The first of each priority that has one, so a handful of look-ups.
-    fn oldest_since_ms(&self) -> Option<u64> {
-        let mut oldest = None;
-        let mut next = self.available.first();
-        while let Some(order) = next {
-            oldest = Some(oldest.map_or(order.since_ms, |ms: u64| ms.min(order.since_ms)));
-            let Some(priority) = order.priority.checked_add(1) else {
-                break;
-            };
-            next = self
-                .available
-                .range(
-                    Order {
-                        priority,
-                        since_ms: 0,
-                        seq: 0,
-                    }..,
-                )
-                .next();
-        }
-        oldest
-    }
 }
 
-/// `text` itself when it is the one last used, else a copy that becomes the last used.
-pub(super) fn share(last: &mut Arc<str>, text: &str) -> Arc<str> {
-    if **last != *text {
-        *last = text.into();
+/// These texts as one of the last used ones, else as a copy that becomes one.
+pub(super) fn share(last: &mut Vec<Arc<Texts>>, kind: &str, content_type: &str) -> Arc<Texts> {
+    let is_it = |texts: &&Arc<Texts>| *texts.kind == *kind && *texts.content_type == *content_type;
+    if let Some(texts) = last.iter().find(is_it) {
+        return texts.clone();
     }
-    last.clone()
+    let texts = Arc::new(Texts {
+        kind: kind.into(),
+        content_type: content_type.into(),
+    });
+    if last.len() == TEXTS_SHARED_MAX {
+        last.remove(0);
+    }
+    last.push(texts.clone());
+    texts
 }

@@ -1,5 +1,7 @@
 //! What can be asked of the state.
 
+use bytes::Bytes;
+
 use super::command::{QueueStats, TaskState, TaskView};
 use super::id::{Name, TaskId};
 use super::row::{Phase, TaskRow};
@@ -43,7 +45,7 @@ impl State {
     /// How many tasks of the queue a claim could get now.
     pub fn available(&self, namespace: &Name, queue: &Name) -> u64 {
         self.queue_id(namespace, queue).map_or(0, |id| {
-            self.index.queues[id as usize].available.len() as u64
+            self.index.queues[id as usize].counts[TaskState::Available as usize]
         })
     }
 
@@ -55,26 +57,25 @@ impl State {
     }
 
     pub fn get(&self, namespace: &Name, id: &TaskId) -> Option<TaskView> {
-        let seq = self.index.task(self.index.namespace(namespace)?, id)?;
-        self.tables.tasks.get(&seq).map(|row| self.view(row))
+        let namespace = self.index.namespace(namespace)?;
+        let row = self.index.task(&self.tables.tasks, namespace, id)?;
+        Some(self.view(row, true))
     }
 
     /// `None` for a queue that never had a task. `now_ms` turns the oldest available task into an age.
     pub fn queue_stats(&self, namespace: &Name, queue: &Name, now_ms: u64) -> Option<QueueStats> {
         let id = self.queue_id(namespace, queue)?;
         let totals = self.tables.queues.get(&id)?.totals;
-        Some(self.index.queues[id as usize].stats(totals, now_ms))
+        Some(self.index.queues[id as usize].stats(&self.tables.tasks, totals, now_ms))
     }
 
     /// Every queue with its counters, for metrics.
     pub fn queues(&self, now_ms: u64) -> impl Iterator<Item = (Name, Name, QueueStats)> + '_ {
         self.tables.queues.values().filter_map(move |row| {
             let (namespace, queue) = self.queue_names(row.id)?;
-            Some((
-                namespace,
-                queue,
-                self.index.queues[row.id as usize].stats(row.totals, now_ms),
-            ))
+            let index = &self.index.queues[row.id as usize];
+            let stats = index.stats(&self.tables.tasks, row.totals, now_ms);
+            Some((namespace, queue, stats))
         })
     }
 
@@ -101,7 +102,7 @@ impl State {
         let mut bytes = 0;
         let rows = self.index.queues[id as usize]
             .tasks
-            .range(after_seq.saturating_add(1)..);
+            .from(after_seq.saturating_add(1));
         for (looked_at, seq) in rows.enumerate() {
             if page.tasks.len() == size || looked_at == LIST_SCAN_ROWS_MAX {
                 page.next_after_seq = last;
@@ -115,13 +116,9 @@ impl State {
                     page.next_after_seq = last;
                     return page;
                 }
-                let mut view = self.view(row);
-                if !full {
-                    view.result.clear();
-                }
-                page.tasks.push(view);
+                page.tasks.push(self.view(row, full));
             }
-            last = *seq;
+            last = seq;
         }
         page
     }
@@ -138,34 +135,35 @@ impl State {
         ))
     }
 
-    pub(super) fn view(&self, row: &TaskRow) -> TaskView {
+    pub(super) fn view(&self, row: &TaskRow, full: bool) -> TaskView {
         let (namespace, queue) = self
             .queue_names(row.queue)
             .expect("a row's queue is made before it and stays");
-        let running = matches!(row.phase, Phase::Running(_));
-        let result = match &row.phase {
-            Phase::Completed(done) => done.result.clone(),
-            _ => bytes::Bytes::new(),
+        let past = row.past();
+        let running = matches!(past.phase, Phase::Running(_));
+        let result = match &past.phase {
+            Phase::Completed(done) if full => Bytes::copy_from_slice(&done.result),
+            _ => Bytes::new(),
         };
         TaskView {
             seq: row.seq,
             namespace,
             queue,
             id: row.id.clone(),
-            kind: row.kind.to_string(),
-            content_type: row.content_type.to_string(),
+            kind: row.texts.kind.to_string(),
+            content_type: row.texts.content_type.to_string(),
             priority: row.priority,
             not_before_ms: row.not_before_ms,
-            lease_ms: row.lease_ms,
-            attempts_max: row.attempts_max,
+            lease_ms: row.lease_ms.into(),
+            attempts_max: row.attempts_max.into(),
             state: row.state(),
-            attempts: row.failures + u32::from(running),
-            abandonments: row.abandonments,
+            attempts: past.failures + u32::from(running),
+            abandonments: past.abandonments,
             created_ms: row.created_ms,
             finished_ms: row.finished_ms().unwrap_or(0),
-            token: row.token,
+            token: past.token,
             result,
-            error: row.error.as_deref().unwrap_or_default().to_string(),
+            error: past.error.as_deref().unwrap_or_default().to_string(),
             payload_bytes: u64::from(row.payload_bytes),
             payload_hash: row.payload_hash,
             revision: row.revision,

@@ -30,15 +30,12 @@ impl State {
         self.update(at, seq, |row| {
             let kind = settle_row(row, action, wall_time_ms);
             state = row.state();
-            let settled = Settled {
-                state,
-                revision: at.revision(),
-            };
-            row.last_settle = Some(Box::new(LastSettle {
+            row.past_mut().last_settle = Some(LastSettle {
                 token: lease.token.0,
                 kind,
-                settled,
-            }));
+                state,
+                revision: at.revision(),
+            });
         });
         self.totals(queue, |totals| {
             totals.failed += u64::from(failed);
@@ -64,13 +61,13 @@ impl State {
         }
         let seq = row.seq;
         let lease_ms = if extend.lease_ms == 0 {
-            row.lease_ms
+            u64::from(row.lease_ms)
         } else {
             extend.lease_ms
         };
         let deadline_ms = self.tables.meta.lease_time_ms.saturating_add(lease_ms);
         self.update(at, seq, |row| {
-            if let Phase::Running(running) = &mut row.phase {
+            if let Phase::Running(running) = &mut row.past_mut().phase {
                 running.deadline_ms = deadline_ms;
             }
         });
@@ -79,26 +76,29 @@ impl State {
 
     fn leased(&self, lease: &Lease) -> Result<&TaskRow, Rejection> {
         let namespace = self.index.namespace(&lease.namespace);
-        let seq = namespace.and_then(|namespace| self.index.task(namespace, &lease.id));
-        let row = seq.and_then(|seq| self.tables.tasks.get(&seq));
-        row.map(|row| &**row)
-            .ok_or_else(|| Rejection::TaskNotFound {
-                id: lease.id.clone(),
-            })
+        let rows = &self.tables.tasks;
+        let row = namespace.and_then(|namespace| self.index.task(rows, namespace, &lease.id));
+        row.ok_or_else(|| Rejection::TaskNotFound {
+            id: lease.id.clone(),
+        })
     }
 }
 
 /// A token of this very entry cannot have reached its holder yet: whoever names it has guessed, and a
 /// second lease within the entry would carry the same one.
 fn holds(at: At, row: &TaskRow, lease: &Lease) -> bool {
-    matches!(row.phase, Phase::Running(_))
-        && row.token == lease.token.0
+    let past = row.past();
+    matches!(past.phase, Phase::Running(_))
+        && past.token == lease.token.0
         && lease.token != at.token()
 }
 
 fn settled_before(row: &TaskRow, lease: &Lease, action: &SettleAction) -> Option<Settled> {
-    let last = row.last_settle.as_ref()?;
-    (last.token == lease.token.0 && last.kind == kind(action)).then_some(last.settled)
+    let last = row.past().last_settle?;
+    (last.token == lease.token.0 && last.kind == kind(action)).then_some(Settled {
+        state: last.state,
+        revision: last.revision,
+    })
 }
 
 fn kind(action: &SettleAction) -> SettleKind {
@@ -111,27 +111,29 @@ fn kind(action: &SettleAction) -> SettleKind {
 
 fn settle_row(row: &mut TaskRow, action: SettleAction, wall_time_ms: u64) -> SettleKind {
     let kind = kind(&action);
+    let (seq, attempts_max) = (row.seq, u32::from(row.attempts_max));
+    let past = row.past_mut();
     match action {
         SettleAction::Complete { result } => {
-            row.error = None;
-            row.phase = Phase::Completed(Box::new(Completed {
+            past.error = None;
+            past.phase = Phase::Completed(Completed {
                 finished_ms: wall_time_ms,
-                result,
-            }));
+                result: Vec::from(result).into(),
+            });
         }
         SettleAction::Fail {
             error,
             retry_after_ms,
             discard,
         } => {
-            row.failures += 1;
-            row.error = (!error.is_empty()).then(|| error.into());
-            row.phase = if discard || row.failures >= row.attempts_max {
+            past.failures += 1;
+            past.error = (!error.is_empty()).then(|| error.into());
+            past.phase = if discard || past.failures >= attempts_max {
                 Phase::Discarded {
                     finished_ms: wall_time_ms,
                 }
             } else {
-                let wait_ms = retry_after_ms.unwrap_or_else(|| back_off_ms(row.failures, row.seq));
+                let wait_ms = retry_after_ms.unwrap_or_else(|| back_off_ms(past.failures, seq));
                 match wait_ms.min(NOT_BEFORE_AHEAD_MS_MAX) {
                     0 => Phase::Available,
                     wait_ms => Phase::Retryable {
@@ -140,7 +142,7 @@ fn settle_row(row: &mut TaskRow, action: SettleAction, wall_time_ms: u64) -> Set
                 }
             };
         }
-        SettleAction::Release => row.phase = Phase::Available,
+        SettleAction::Release => past.phase = Phase::Available,
     }
     kind
 }

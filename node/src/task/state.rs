@@ -167,24 +167,26 @@ impl State {
     }
 
     pub(super) fn insert(&mut self, mut row: TaskRow) {
-        row.hash = hash::of(hash::Table::Task, &row, &mut self.scratch);
-        self.tables.tasks_hash = self.tables.tasks_hash.wrapping_add(row.hash);
+        let hash = hash::of(hash::Table::Task, &row, &mut self.scratch);
+        row.hash = hash.to_le_bytes();
+        self.tables.tasks_hash = self.tables.tasks_hash.wrapping_add(hash);
         self.index.add(&row);
         self.changed.tasks.push(row.seq);
-        self.tables.tasks.insert(row.seq, Arc::new(row));
+        self.tables.tasks.insert(row);
     }
 
     /// The one place where a row changes: tables, index and hash move together.
     pub(super) fn update(&mut self, at: At, seq: u64, change: impl FnOnce(&mut TaskRow)) {
-        let Some(shared) = self.tables.tasks.get_mut(&seq) else {
+        let Some(shared) = self.tables.tasks.get_mut(seq) else {
             return;
         };
         let row = Arc::make_mut(shared);
         self.index.unplace(row);
-        let before = row.hash;
+        let before = u128::from_le_bytes(row.hash);
         change(row);
         row.revision = at.revision();
-        row.hash = hash::of(hash::Table::Task, row, &mut self.scratch);
+        let hash = hash::of(hash::Table::Task, row, &mut self.scratch);
+        row.hash = hash.to_le_bytes();
         self.index.place(row);
         self.changed.tasks.push(seq);
         let queue = row.queue;
@@ -192,15 +194,16 @@ impl State {
             .tables
             .tasks_hash
             .wrapping_sub(before)
-            .wrapping_add(row.hash);
+            .wrapping_add(hash);
         self.note_overfull(queue);
     }
 
     pub(super) fn delete(&mut self, seq: u64) {
-        let Some(row) = self.tables.tasks.remove(&seq) else {
+        let Some(row) = self.tables.tasks.remove(seq) else {
             return;
         };
-        self.tables.tasks_hash = self.tables.tasks_hash.wrapping_sub(row.hash);
+        let hash = u128::from_le_bytes(row.hash);
+        self.tables.tasks_hash = self.tables.tasks_hash.wrapping_sub(hash);
         self.index.remove(&row);
         self.changed.tasks.push(seq);
         self.note_overfull(row.queue);

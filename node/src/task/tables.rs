@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::hash;
 use super::id::Name;
 use super::queue::QueueRow;
-use super::row::TaskRow;
+use super::rows::TaskRows;
 
 #[derive(Debug, Clone, Default)]
 pub struct Tables {
     pub meta: Meta,
     pub namespaces: OrdMap<u32, Name>,
     pub queues: OrdMap<u32, Arc<QueueRow>>,
-    pub tasks: OrdMap<u64, Arc<TaskRow>>,
+    pub tasks: TaskRows,
     /// Sum of the hashes of all task rows, in whatever order they came.
     pub(super) tasks_hash: u128,
 }
@@ -59,7 +59,7 @@ impl Default for Meta {
 impl Tables {
     /// Whether the store still holds the payload of this task.
     pub fn has_payload(&self, seq: u64) -> bool {
-        let row = self.tasks.get(&seq);
+        let row = self.tasks.get(seq);
         row.is_some_and(|row| row.finished_ms().is_none())
     }
 

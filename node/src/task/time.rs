@@ -1,7 +1,7 @@
 //! The two clocks of the state and what they move: leases that ran out, tasks that are due, finished rows
 //! that are old. All of it happens at the start of an entry, so many items at most per entry.
 
-use super::row::Phase;
+use super::row::{Phase, TaskRow};
 use super::state::{At, PayloadEffect, State};
 use crate::limits::ABANDONMENTS_MAX;
 
@@ -64,15 +64,16 @@ impl State {
         let (mut queue, mut discarded) = (0, false);
         self.update(at, seq, |row| {
             queue = row.queue;
-            row.abandonments += 1;
-            discarded = row.abandonments >= ABANDONMENTS_MAX;
-            row.phase = if discarded {
+            let past = row.past_mut();
+            past.abandonments += 1;
+            discarded = past.abandonments >= ABANDONMENTS_MAX;
+            past.phase = if discarded {
                 Phase::Discarded { finished_ms }
             } else {
                 Phase::Available
             };
             if discarded {
-                row.error = Some(format!("abandoned: {ABANDONMENTS_MAX} leases ran out").into());
+                past.error = Some(format!("abandoned: {ABANDONMENTS_MAX} leases ran out").into());
             }
         });
         self.totals(queue, |totals| {
@@ -90,7 +91,7 @@ impl State {
             match self.index.due.first() {
                 Some((due, seq)) if *due <= now => {
                     let seq = *seq;
-                    self.update(at, seq, |row| row.phase = Phase::Available);
+                    self.update(at, seq, TaskRow::release);
                 }
                 _ => return,
             }

@@ -1,7 +1,6 @@
 //! One batch: what goes into the image at one moment, as rows.
 
 use std::io;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use super::base::Base;
@@ -72,7 +71,7 @@ impl Batch {
             .as_ref()
             .map_or(u64::MAX, |rebuild| rebuild.done_upto);
         for seq in tasks.into_iter().take_while(|seq| *seq <= upto) {
-            match tables.tasks.get(&seq) {
+            match tables.tasks.get(seq) {
                 Some(row) => rows.put(Key::Task(seq), encode(&**row)?),
                 None => rows.delete(Key::Task(seq)),
             }
@@ -97,21 +96,20 @@ impl Batch {
 
     /// The next rows of a rebuild, with the payloads that only the snapshot has.
     fn go_on(&self, db: &Db, rebuild: &Rebuild, rows: &mut Rows) -> io::Result<Piece> {
-        let after = (Bound::Excluded(rebuild.done_upto), Bound::Unbounded);
         let mut upto = rebuild.done_upto;
-        for (count, (seq, row)) in self.frozen.tables.tasks.range(after).enumerate() {
+        for (count, row) in self.frozen.tables.tasks.from(upto + 1).enumerate() {
             if count == IMAGE_REBUILD_ROWS {
                 return Ok(Piece::Upto(upto));
             }
             if row.finished_ms().is_none()
                 && let Some(base) = &rebuild.base
-                && let Some(payload) = base.payload(*seq, row.payload_bytes as usize)?
+                && let Some(payload) = base.payload(row.seq, row.payload_bytes as usize)?
             {
                 verify(&(&**row).into(), &payload)?;
-                db.put_payload(*seq, &payload)?;
+                db.put_payload(row.seq, &payload)?;
             }
-            rows.put(Key::Task(*seq), encode(&**row)?);
-            upto = *seq;
+            rows.put(Key::Task(row.seq), encode(&**row)?);
+            upto = row.seq;
         }
         Ok(Piece::Last)
     }

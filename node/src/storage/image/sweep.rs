@@ -2,7 +2,6 @@
 //! and looks for those that are missing, which the head cannot see. In pieces, while the member serves.
 
 use std::io;
-use std::ops::Bound;
 
 use super::bad;
 use super::db::Db;
@@ -28,9 +27,9 @@ impl Sweep {
         let mut expected = self
             .tables
             .tasks
-            .range((Bound::Included(self.next), Bound::Unbounded))
-            .filter(|(_, row)| row.finished_ms().is_none())
-            .map(|(seq, _)| *seq)
+            .from(self.next)
+            .filter(|row| row.finished_ms().is_none())
+            .map(|row| row.seq)
             .peekable();
         let missing = |seq: u64| match is_needed(seq) {
             true => Err(bad(format!("the payload of task {seq} is missing"))),

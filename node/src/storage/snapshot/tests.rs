@@ -40,7 +40,7 @@ fn world() -> World {
     let settles = [complete(), complete(), fail(), discard()];
     for (claimed, action) in claimed.iter().zip(settles) {
         world
-            .settle(claimed.task.id.as_str(), claimed.token, action)
+            .settle(&claimed.task.id.to_string(), claimed.token, action)
             .expect("settled");
     }
     world
@@ -515,7 +515,7 @@ fn a_copy_for_a_snapshot_does_not_change_with_the_state() {
     let running = world.claim(claim_of(&["q"], "x", 20));
     for claimed in running {
         world
-            .settle(claimed.task.id.as_str(), claimed.token, complete())
+            .settle(&claimed.task.id.to_string(), claimed.token, complete())
             .expect("settled");
     }
     assert_eq!(copy.tables.rehash(), hash);

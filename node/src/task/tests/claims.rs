@@ -3,10 +3,10 @@
 use super::*;
 use crate::limits::{ANSWER_BYTES_MAX, BATCH_ITEMS_MAX, CLAIM_BYTES_MAX, ERROR_BYTES_MAX};
 
-fn ids(claimed: &[Claimed]) -> Vec<&str> {
+fn ids(claimed: &[Claimed]) -> Vec<String> {
     claimed
         .iter()
-        .map(|claimed| claimed.task.id.as_str())
+        .map(|claimed| claimed.task.id.to_string())
         .collect()
 }
 
@@ -183,7 +183,7 @@ fn a_claim_takes_no_more_than_an_answer_holds_with_its_texts() {
             discard: false,
         };
         world
-            .settle(claimed.task.id.as_str(), claimed.token, failed)
+            .settle(&claimed.task.id.to_string(), claimed.token, failed)
             .unwrap();
     }
     world.pass(1_000);

@@ -99,7 +99,7 @@ fn finished_rows_go_by_age_and_by_the_count_of_their_queue() {
     world.create("q", (0..4).map(|n| task(&format!("t{n}"))).collect());
     for claimed in world.claim(claim_of(&["q"], "c", 9)) {
         world
-            .settle(claimed.task.id.as_str(), claimed.token, complete())
+            .settle(&claimed.task.id.to_string(), claimed.token, complete())
             .expect("settled");
     }
     world.tick();

@@ -1,15 +1,37 @@
 //! The bytes of everything the log carries and a snapshot keeps. A difference here means that members of
 //! two versions would not understand each other: append, raise the feature level, never edit a line.
 
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::super::command::*;
 use super::super::queue::{QueueRow, Totals};
-use super::super::row::{self, LastSettle, Phase, SettleKind, TaskRow};
+use super::super::row::{self, LastSettle, Past, Phase, SettleKind, TaskRow, Texts};
 use super::super::tables::{Meta, Reservation};
 use super::*;
 
-fn hex<T: serde::Serialize>(value: &T) -> String {
-    let bytes = postcard::to_stdvec(value).expect("plain values");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// A line of hex for each value, to compare with those that were agreed on.
+#[derive(Default)]
+pub struct Golden(Vec<String>);
+
+impl Golden {
+    /// The value must also be read back as it was.
+    pub fn line<T>(&mut self, what: &str, value: T)
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let bytes = postcard::to_stdvec(&value).expect("plain values");
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.0.push(format!("{what} {hex}"));
+        assert_eq!(postcard::from_bytes::<T>(&bytes), Ok(value), "{what}");
+    }
+
+    pub fn check(self, agreed: &str) {
+        let written = self.0.join("\n") + "\n";
+        assert!(written == agreed, "the encodings now are:\n{written}");
+    }
 }
 
 fn new_task() -> NewTask {
@@ -55,40 +77,46 @@ fn view() -> TaskView {
 }
 
 fn row(phase: Phase) -> TaskRow {
-    TaskRow {
-        seq: 1,
-        queue: 2,
-        id: id("t1"),
+    let texts = Texts {
         kind: "mail".into(),
         content_type: "text/plain".into(),
-        priority: 3,
-        not_before_ms: 4,
-        lease_ms: 5,
-        attempts_max: 6,
-        payload_bytes: 7,
-        payload_hash: [8; 16],
+    };
+    let mut row = TaskRow {
+        seq: 1,
+        revision: 13,
         created_ms: 9,
+        not_before_ms: 4,
+        payload_hash: [8; 16],
+        hash: [0; 16],
+        id: id("t1"),
+        texts: texts.into(),
+        past: None,
+        lease_ms: 5,
+        queue: 2,
+        payload_bytes: 7,
+        attempts_max: 6,
+        priority: 3,
+        scheduled: false,
+    };
+    row.set_past(Past {
         phase,
         failures: 10,
         abandonments: 11,
         token: 12,
-        revision: 13,
-        last_settle: Some(Box::new(LastSettle {
+        last_settle: Some(LastSettle {
             token: 14,
             kind: SettleKind::Fail,
-            settled: Settled {
-                state: TaskState::Retryable,
-                revision: 15,
-            },
-        })),
+            state: TaskState::Retryable,
+            revision: 15,
+        }),
         error: Some("e".into()),
-        hash: 99,
-    }
+    });
+    row
 }
 
-fn written() -> String {
-    let mut lines = Vec::new();
-    let mut line = |what: &str, bytes: String| lines.push(format!("{what} {bytes}"));
+#[test]
+fn encodings_are_the_bytes_that_were_agreed_on() {
+    let mut golden = Golden::default();
     let settle = |action: SettleAction| {
         Command::Settle(vec![Settle {
             lease: lease(),
@@ -141,15 +169,15 @@ fn written() -> String {
         ("level", Command::SetLevel(1)),
     ];
     for (what, command) in commands {
-        line(&format!("command/{what}"), hex(&command));
+        golden.line(&format!("command/{what}"), command);
     }
-    line(
+    golden.line(
         "entry",
-        hex(&Entry {
+        Entry {
             lease_time_ms: 1,
             wall_time_ms: START_MS,
             commands: vec![Command::Tick],
-        }),
+        },
     );
     let rejections = [
         ("duplicate", Rejection::Duplicate { id: id("t1") }),
@@ -192,47 +220,49 @@ fn written() -> String {
         ),
     ];
     for (what, outcome) in outcomes {
-        line(&format!("outcome/{what}"), hex(&outcome));
+        golden.line(&format!("outcome/{what}"), outcome);
     }
     for (what, rejection) in rejections {
-        line(&format!("rejection/{what}"), hex(&rejection));
+        golden.line(&format!("rejection/{what}"), rejection);
     }
     use TaskState::{Available, Completed, Discarded, Retryable, Running, Scheduled};
-    line(
+    golden.line(
         "states",
-        hex(&[
+        [
             Scheduled, Available, Running, Retryable, Completed, Discarded,
-        ]),
+        ],
     );
-    line(
+    golden.line(
         "stats",
-        hex(&QueueStats {
+        QueueStats {
             scheduled: 1,
             available: 2,
             oldest_available_ms: 3,
             ..QueueStats::default()
-        }),
+        },
     );
     let running = row::Running {
         deadline_ms: 1,
-        claim_id: "c".into(),
-        worker: "w".into(),
+        holder: Arc::new(row::Holder {
+            claim_id: "c".into(),
+            worker: "w".into(),
+        }),
         place: 3,
     };
     let completed = row::Completed {
         finished_ms: 1,
-        result: Bytes::from_static(b"r"),
+        result: b"r".to_vec().into(),
     };
     let phases = [
         ("scheduled", Phase::Scheduled),
         ("available", Phase::Available),
-        ("running", Phase::Running(Box::new(running))),
+        ("running", Phase::Running(running)),
         ("retryable", Phase::Retryable { due_ms: 1 }),
-        ("completed", Phase::Completed(Box::new(completed))),
+        ("completed", Phase::Completed(completed)),
         ("discarded", Phase::Discarded { finished_ms: 1 }),
     ];
     for (what, phase) in phases {
-        line(&format!("row/{what}"), hex(&row(phase)));
+        golden.line(&format!("row/{what}"), row(phase));
     }
     let totals = Totals {
         created: 1,
@@ -241,14 +271,14 @@ fn written() -> String {
         abandoned: 4,
         discarded: 5,
     };
-    line(
+    golden.line(
         "queue",
-        hex(&QueueRow {
+        QueueRow {
             id: 1,
             namespace: 2,
             name: name("q"),
             totals,
-        }),
+        },
     );
     let reservations = vec![Reservation {
         operation_id: "op".into(),
@@ -263,15 +293,8 @@ fn written() -> String {
         members_reserved_to: 5,
         reservations,
     };
-    line("meta", hex(&meta));
-    lines.join("\n") + "\n"
-}
-
-#[test]
-fn encodings_are_the_bytes_that_were_agreed_on() {
-    let written = written();
-    let agreed = include_str!("golden.txt");
-    assert!(written == agreed, "the encodings now are:\n{written}");
+    golden.line("meta", meta);
+    golden.check(include_str!("golden.txt"));
 }
 
 #[test]

@@ -15,13 +15,16 @@ use super::state::{At, Bounds, PayloadEffect, State};
 mod claims;
 mod clocks;
 mod creates;
-mod golden;
+pub mod golden;
+mod ids;
 mod members;
 mod model;
 mod properties;
 mod reads;
+mod rows;
 mod settles;
 mod table;
+mod weight;
 
 pub fn name(text: &str) -> Name {
     Name::parse(text).expect("tests use good names")

@@ -114,7 +114,7 @@ impl Model {
         let mut answers = Vec::new();
         for new in &create.tasks {
             let body = format!("{} {new:?}", create.queue);
-            if let Some(task) = self.tasks.iter().find(|task| task.id == new.id.as_str()) {
+            if let Some(task) = self.tasks.iter().find(|task| task.id == new.id.to_string()) {
                 answers.push(if task.body == body {
                     "existed"
                 } else {
@@ -203,7 +203,7 @@ impl Model {
         let Some(task) = self
             .tasks
             .iter_mut()
-            .find(|t| t.id == settle.lease.id.as_str())
+            .find(|t| t.id == settle.lease.id.to_string())
         else {
             return Err("not found");
         };
@@ -244,7 +244,7 @@ impl Model {
         let Some(task) = self
             .tasks
             .iter_mut()
-            .find(|t| t.id == extend.lease.id.as_str())
+            .find(|t| t.id == extend.lease.id.to_string())
         else {
             return Err("not found");
         };

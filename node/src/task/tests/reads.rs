@@ -34,7 +34,7 @@ fn a_list_can_be_narrowed_to_states() {
     assert_eq!(
         page.tasks
             .iter()
-            .map(|view| view.id.as_str())
+            .map(|view| view.id.to_string())
             .collect::<Vec<_>>(),
         ["t0", "t1"]
     );
