@@ -19,7 +19,8 @@ use bytes::{Buf, BufMut};
 use rustix::fs::{FlockOperation, flock};
 
 use super::files::{
-    ChangedFile, create_directory, remove_tree_if_there, rename, replace, sync_directory,
+    ChangedFile, create_directory, remove_if_there, remove_tree_if_there, rename, replace,
+    sync_directory,
 };
 use super::log::{Geometry, LogError, segment};
 use super::step::Step;
@@ -246,6 +247,9 @@ impl Volume {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason).into());
         }
         let making = self.root.join(FORMATTING);
+        // First: without the directory that is being made, it would name one that is missing.
+        remove_if_there(Step::UnusedCurrentRemove, &self.root.join(CURRENT))?;
+        sync_directory(Step::UnusedCurrentSync, &self.root)?;
         remove_tree_if_there(Step::UnfinishedRemove, &making)?;
         segment::format(&making.join("log"), log)?;
         create_directory(Step::SnapshotsDirectory, &making.join("snapshots"))?;

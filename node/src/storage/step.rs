@@ -32,6 +32,8 @@ steps! {
     // The volume and its stamp.
     VolumeDirectory,
     VolumeLock,
+    UnusedCurrentRemove,
+    UnusedCurrentSync,
     UnfinishedRemove,
     SnapshotsDirectory,
     StampWrite,
