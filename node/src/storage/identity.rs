@@ -223,7 +223,10 @@ impl Volume {
                 "{CURRENT} names {name}, which is missing"
             )));
         }
-        Home::open(directory).map(Content::Stamped)
+        let home = Home::open(directory)?;
+        sync_directory(Step::VolumeSync, &self.root)?;
+        home.sync_names()?;
+        Ok(Content::Stamped(home))
     }
 
     /// Something that neither a format that was cut off nor the file system left.
@@ -292,6 +295,17 @@ impl Home {
             directory,
             stamp: Arc::new(Mutex::new(stamp)),
         })
+    }
+
+    /// A kill leaves names in the kernel's memory that are not on the disk yet: the log must not be purged
+    /// behind a snapshot, or be answered from, that a power cut could still take back.
+    fn sync_names(&self) -> io::Result<()> {
+        sync_directory(Step::HomeNamesSync, &self.directory)?;
+        let snapshots = self.snapshots_directory();
+        match snapshots.try_exists()? {
+            true => sync_directory(Step::SnapshotNamesSync, &snapshots),
+            false => Ok(()),
+        }
     }
 
     pub fn stamp(&self) -> Stamp {

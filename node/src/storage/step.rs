@@ -32,6 +32,9 @@ steps! {
     // The volume and its stamp.
     VolumeDirectory,
     VolumeLock,
+    VolumeSync,
+    HomeNamesSync,
+    SnapshotNamesSync,
     UnusedCurrentRemove,
     UnusedCurrentSync,
     UnfinishedRemove,
