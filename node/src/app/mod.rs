@@ -8,6 +8,8 @@
 //!
 //! A disk that is refused keeps the process alive and talking to the operator, without Raft.
 
+#[cfg(test)]
+mod crashes;
 pub mod disk;
 mod inspect;
 pub mod ports;

@@ -11,7 +11,7 @@
 //! While it is being made, the first directory is called `store-1.formatting`: a format that was cut off
 //! was never reported, and is made again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -19,8 +19,12 @@ use std::sync::{Arc, Mutex};
 use bytes::{Buf, BufMut};
 use rustix::fs::{FlockOperation, flock};
 
-use super::files::{create_directory, replace, sync_directory};
+use super::files::{
+    ChangedFile, create_directory, remove_if_there, remove_tree_if_there, rename, replace,
+    sync_directory,
+};
 use super::log::{Geometry, LogError, segment};
+use super::step::Step;
 
 const FIRST: &str = "store-1";
 const FORMATTING: &str = "store-1.formatting";
@@ -165,7 +169,7 @@ impl Stamp {
 #[derive(Debug)]
 pub struct Volume {
     root: PathBuf,
-    _lock: File,
+    _lock: ChangedFile,
 }
 
 /// What a volume holds.
@@ -178,13 +182,9 @@ pub enum Content {
 impl Volume {
     /// Takes the lock, which ends with the process.
     pub fn open(root: &Path) -> io::Result<Volume> {
-        create_directory(root)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(root.join(LOCK))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        create_directory(Step::VolumeDirectory, root)?;
+        let lock = ChangedFile::open_or_create(Step::VolumeLock, &root.join(LOCK))?;
+        flock(lock.file(), FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             let reason = format!("{} is in use by another process: {error}", root.display());
             io::Error::new(io::ErrorKind::ResourceBusy, reason)
         })?;
@@ -224,7 +224,10 @@ impl Volume {
                 "{CURRENT} names {name}, which is missing"
             )));
         }
-        Home::open(directory).map(Content::Stamped)
+        let home = Home::open(directory)?;
+        sync_directory(Step::VolumeSync, &self.root)?;
+        home.sync_names()?;
+        Ok(Content::Stamped(home))
     }
 
     /// Something that neither a format that was cut off nor the file system left.
@@ -248,23 +251,29 @@ impl Volume {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason).into());
         }
         let making = self.root.join(FORMATTING);
-        match fs::remove_dir_all(&making) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        // First: without the directory that is being made, it would name one that is missing.
+        remove_if_there(Step::UnusedCurrentRemove, &self.root.join(CURRENT))?;
+        sync_directory(Step::UnusedCurrentSync, &self.root)?;
+        remove_tree_if_there(Step::UnfinishedRemove, &making)?;
         segment::format(&making.join("log"), log)?;
-        fs::create_dir(making.join("snapshots"))?;
+        create_directory(Step::SnapshotsDirectory, &making.join("snapshots"))?;
         let stamp = Stamp {
             identity,
             log,
             is_initialized: false,
             is_removed: false,
         };
-        replace(&making, STAMP, &stamp.encode())?;
-        replace(&self.root, CURRENT, format!("{FIRST}\n").as_bytes())?;
-        fs::rename(&making, self.root.join(FIRST))?;
-        sync_directory(&self.root)?;
-        Home::open(self.root.join(FIRST))
+        replace(Step::StampWrite, &making, STAMP, &stamp.encode())?;
+        let (current, home) = (format!("{FIRST}\n"), self.root.join(FIRST));
+        replace(
+            Step::CurrentReplace,
+            &self.root,
+            CURRENT,
+            current.as_bytes(),
+        )?;
+        rename(Step::HomeRename, &making, &home)?;
+        sync_directory(Step::HomeSync, &self.root)?;
+        Home::open(home)
     }
 }
 
@@ -287,6 +296,17 @@ impl Home {
             directory,
             stamp: Arc::new(Mutex::new(stamp)),
         })
+    }
+
+    /// A kill leaves names in the kernel's memory that are not on the disk yet: the log must not be purged
+    /// behind a snapshot, or be answered from, that a power cut could still take back.
+    fn sync_names(&self) -> io::Result<()> {
+        sync_directory(Step::HomeNamesSync, &self.directory)?;
+        let snapshots = self.snapshots_directory();
+        match snapshots.try_exists()? {
+            true => sync_directory(Step::SnapshotNamesSync, &snapshots),
+            false => Ok(()),
+        }
     }
 
     pub fn stamp(&self) -> Stamp {
@@ -326,7 +346,7 @@ impl Home {
         let mut next = stamp.clone();
         change(&mut next);
         if next != *stamp {
-            replace(&self.directory, STAMP, &next.encode())?;
+            replace(Step::StampChange, &self.directory, STAMP, &next.encode())?;
             *stamp = next;
         }
         Ok(())
@@ -419,7 +439,7 @@ mod tests {
             matches!(volume.content().unwrap(), Content::Blank),
             "before CURRENT"
         );
-        replace(root.path(), CURRENT, b"store-1\n").unwrap();
+        fs::write(root.path().join(CURRENT), b"store-1\n").unwrap();
         assert!(
             matches!(volume.content().unwrap(), Content::Blank),
             "before the last rename"
@@ -430,7 +450,7 @@ mod tests {
             matches!(volume.content(), Err(LogError::Damage(_))),
             "CURRENT is lost"
         );
-        replace(root.path(), CURRENT, b"store-1\n").unwrap();
+        fs::write(root.path().join(CURRENT), b"store-1\n").unwrap();
         fs::remove_file(root.path().join(FIRST).join(STAMP)).unwrap();
         assert!(
             matches!(volume.content(), Err(LogError::Damage(_))),

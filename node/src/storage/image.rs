@@ -11,7 +11,6 @@
 //! newest form. While the image is rebuilt each batch also takes the next rows of that copy in order, and
 //! the head, without which nothing counts, comes with the last of them.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
@@ -32,8 +31,9 @@ pub mod writer;
 
 use self::db::Db;
 pub use self::open::{Opened, open};
-use super::files::remove_if_there;
+use super::files::{ChangedFile, remove_if_there, remove_tree_if_there};
 use super::snapshot::{Position, SnapshotIdentity};
+use super::step::{Act, Step, take};
 use crate::limits::IMAGE_FREE_BYTES_MIN;
 
 /// Stands while the image is opened, and after it was found bad: the next start makes a new one.
@@ -80,12 +80,12 @@ impl Image {
     pub fn recreate(&self) -> io::Result<()> {
         let mut db = self.db.write().expect("sled's panics end the process");
         *db = None;
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        *db = Some(Db::open(&self.dir)?);
-        remove_if_there(&condemned(&self.dir))
+        remove_tree_if_there(Step::ImageRemove, &self.dir)?;
+        let made = take(Step::ImageMake, Act::Write(&self.dir), || {
+            Db::open(&self.dir)
+        })?;
+        *db = Some(made);
+        absolve(&self.dir)
     }
 
     /// Once sled has failed to write it refuses everything until it is opened again. It must still stand
@@ -125,14 +125,22 @@ impl Image {
 
     /// The next start does not even look at it.
     pub fn condemn(&self) {
-        if let Err(error) = File::create(condemned(&self.dir)) {
+        if let Err(error) = condemn(&self.dir) {
             tracing::warn!(%error, "the image could not be condemned: it is verified at the next start");
         }
     }
 }
 
-fn condemned(dir: &Path) -> PathBuf {
-    dir.with_file_name(CONDEMNED)
+fn is_condemned(dir: &Path) -> bool {
+    dir.with_file_name(CONDEMNED).exists()
+}
+
+fn condemn(dir: &Path) -> io::Result<()> {
+    ChangedFile::open_or_create(Step::ImageCondemn, &dir.with_file_name(CONDEMNED)).map(drop)
+}
+
+fn absolve(dir: &Path) -> io::Result<()> {
+    remove_if_there(Step::ImageAbsolve, &dir.with_file_name(CONDEMNED))
 }
 
 fn bad(what: impl Into<String>) -> io::Error {

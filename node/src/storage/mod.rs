@@ -10,5 +10,6 @@ pub mod machine;
 pub mod room;
 pub mod snapshot;
 pub mod start;
+pub mod step;
 pub mod store;
 pub mod types;

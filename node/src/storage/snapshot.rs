@@ -28,9 +28,11 @@ pub use read::{Loaded, Places, load, peek, verify};
 pub use receive::SnapshotReceiver;
 pub use write::{Frozen, PayloadSource};
 
-use rustix::fs::{FallocateFlags, fallocate};
-
-use super::files::{is_damage, remove_if_there, replace, sync_directory, write_synced};
+use super::files::{
+    ChangedFile, create_directory, is_damage, remove_if_there, rename, replace, sync_directory,
+    write_synced,
+};
+use super::step::Step;
 
 const EXTENSION: &str = "snapshot";
 const BAD_EXTENSION: &str = "bad";
@@ -111,7 +113,7 @@ struct Arrived {
 impl Drop for Arrived {
     fn drop(&mut self) {
         for path in [&self.content, &self.marker] {
-            if let Err(error) = remove_if_there(path) {
+            if let Err(error) = remove_if_there(Step::ArrivedRemove, path) {
                 tracing::warn!(path = %path.display(), %error, "a received snapshot stays until the next start");
             }
         }
@@ -208,10 +210,10 @@ impl Snapshots {
         identity: SnapshotIdentity,
         surveyed: Vec<Surveyed>,
     ) -> io::Result<Snapshots> {
-        fs::create_dir_all(dir)?;
+        create_directory(Step::SnapshotsFolder, dir)?;
         for path in paths(dir)? {
             if name_of(&path).ends_with(".tmp") && !name_of(&path).starts_with(RECEIVING) {
-                remove_if_there(&path)?;
+                remove_if_there(Step::HalfCutRemove, &path)?;
             }
         }
         let mut kept = Vec::new();
@@ -304,7 +306,7 @@ impl Snapshots {
         let ballast = self.dir.join(BALLAST);
         match write() {
             Err(error) if error.kind() == io::ErrorKind::StorageFull && ballast.exists() => {
-                fs::remove_file(&ballast)?;
+                remove_if_there(Step::BallastRemove, &ballast)?;
                 tracing::warn!("the disk is full: the ballast was dropped for a snapshot");
                 write()
             }
@@ -316,13 +318,9 @@ impl Snapshots {
     fn reserve_ballast(&self, snapshot_bytes: u64) -> io::Result<()> {
         let bytes = snapshot_bytes * BALLAST_PERCENT / 100;
         let path = self.dir.join(BALLAST);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)?;
-        file.set_len(bytes)?;
-        Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?)
+        let file = ChangedFile::open_or_create(Step::BallastCreate, &path)?;
+        file.resize(Step::BallastResize, bytes)?;
+        file.reserve(Step::BallastReserve, bytes)
     }
 
     fn try_write(
@@ -331,17 +329,22 @@ impl Snapshots {
         payloads: &mut dyn PayloadSource,
     ) -> io::Result<SnapshotHandle> {
         let path = self.dir.join(CUT_TEMPORARY);
-        let written = File::create(&path).and_then(|file| {
-            write::encode(frozen, payloads, &self.identity, &file)?;
-            file.sync_all()?;
+        let written = ChangedFile::create(Step::CutCreate, &path).and_then(|file| {
+            write::encode(
+                frozen,
+                payloads,
+                &self.identity,
+                file.writer(Step::CutWrite),
+            )?;
+            file.sync(Step::CutSync)?;
             // So that reading back asks the disk and not the memory that was just written from.
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            rustix::fs::fadvise(file.file(), 0, None, rustix::fs::Advice::DontNeed)?;
             Ok(())
         });
         let checked = written.and_then(|()| SnapshotHandle::open(&path, &self.identity));
         if checked.is_err() {
             // Gives a full disk its space back.
-            remove_if_there(&path)?;
+            remove_if_there(Step::CutRemove, &path)?;
         }
         checked
     }
@@ -350,9 +353,9 @@ impl Snapshots {
     pub fn publish(&self, handle: SnapshotHandle) -> io::Result<SnapshotHandle> {
         let path = self.dir.join(file_name(handle.position()));
         if *handle.path != *path {
-            fs::rename(&handle.path, &path)?;
+            rename(Step::PublishRename, &handle.path, &path)?;
         }
-        sync_directory(&self.dir)?;
+        sync_directory(Step::PublishSync, &self.dir)?;
         let handle = SnapshotHandle {
             path: path.into(),
             arrived: None,
@@ -365,7 +368,7 @@ impl Snapshots {
         kept.truncate(SNAPSHOTS_KEPT);
         for file in list(&self.dir)? {
             if !kept.iter().any(|kept| *kept.path == *file.path) {
-                fs::remove_file(&file.path)?;
+                remove_if_there(Step::OldSnapshotRemove, &file.path)?;
             }
         }
         drop(kept);
@@ -381,9 +384,10 @@ impl Snapshots {
             return Ok(handle.clone());
         }
         let path = self.dir.join(format!("adopt-{}.tmp", handle.id));
-        let mut copy = File::create(&path)?;
-        io::copy(&mut read::FileAt::new(&handle.file), &mut copy)?;
-        copy.sync_all()?;
+        let copy = ChangedFile::create(Step::CopyCreate, &path)?;
+        let mut writer = copy.writer(Step::CopyWrite);
+        io::copy(&mut read::FileAt::new(&handle.file), &mut writer)?;
+        copy.sync(Step::CopySync)?;
         SnapshotHandle::open(&path, &self.identity)
     }
 
@@ -392,10 +396,14 @@ impl Snapshots {
     pub fn mark_installing(&self, handle: &SnapshotHandle) -> io::Result<()> {
         match &handle.arrived {
             Some(arrived) => {
-                fs::rename(&arrived.marker, self.dir.join(INSTALLING))?;
-                sync_directory(&self.dir)
+                let marker = self.dir.join(INSTALLING);
+                rename(Step::MarkerRename, &arrived.marker, &marker)?;
+                sync_directory(Step::MarkerSync, &self.dir)
             }
-            None => replace(&self.dir, INSTALLING, &marker_text(handle.position())),
+            None => {
+                let text = marker_text(handle.position());
+                replace(Step::MarkerReplace, &self.dir, INSTALLING, &text)
+            }
         }
     }
 
@@ -406,8 +414,9 @@ impl Snapshots {
             content: self.dir.join(format!("arrived-{number}.tmp")),
             marker: self.dir.join(format!("arrived-{number}-{INSTALLING}.tmp")),
         };
-        write_synced(&arrived.marker, &marker_text(handle.position()))?;
-        fs::rename(path, &arrived.content)?;
+        let text = marker_text(handle.position());
+        write_synced(Step::ArrivedMarkerWrite, &arrived.marker, &text)?;
+        rename(Step::ArrivedRename, path, &arrived.content)?;
         Ok(SnapshotHandle {
             path: arrived.content.as_path().into(),
             arrived: Some(Arc::new(arrived)),
@@ -423,8 +432,8 @@ impl Snapshots {
 
 /// The same, for whoever has only the folder.
 pub fn clear_installing_in(dir: &Path) -> io::Result<()> {
-    remove_if_there(&dir.join(INSTALLING))?;
-    sync_directory(dir)
+    remove_if_there(Step::MarkerRemove, &dir.join(INSTALLING))?;
+    sync_directory(Step::MarkerRemoveSync, dir)
 }
 
 fn marker_text(position: Position) -> Vec<u8> {
@@ -455,11 +464,11 @@ fn put_aside(dir: &Path, path: &Path) -> io::Result<()> {
     let aside = PathBuf::from(aside);
     for other in paths(dir)? {
         if other.extension().is_some_and(|is| is == BAD_EXTENSION) {
-            remove_if_there(&other)?;
+            remove_if_there(Step::OlderBadRemove, &other)?;
         }
     }
-    fs::rename(path, aside)?;
-    sync_directory(dir)
+    rename(Step::BadRename, path, &aside)?;
+    sync_directory(Step::BadSync, dir)
 }
 
 fn paths(dir: &Path) -> io::Result<Vec<PathBuf>> {

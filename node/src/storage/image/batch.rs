@@ -9,6 +9,7 @@ use super::dirty::Taken;
 use super::{bad, head};
 use crate::limits::IMAGE_REBUILD_ROWS;
 use crate::storage::snapshot::{Frozen, Header, SnapshotIdentity};
+use crate::storage::step::{Act, Step, take};
 use crate::task::hash;
 use crate::task::row::TaskRow;
 
@@ -52,9 +53,11 @@ impl Batch {
         let tables = &self.frozen.tables;
         let mut fresh: Vec<_> = self.taken.fresh.iter().collect();
         fresh.sort_unstable_by_key(|(seq, _)| **seq);
-        for (seq, payload) in fresh {
-            db.put_payload(*seq, payload)?;
-        }
+        let dir = db.dir();
+        take(Step::ImagePayloads, Act::Write(dir), || {
+            let mut fresh = fresh.into_iter();
+            fresh.try_for_each(|(seq, payload)| db.put_payload(*seq, payload))
+        })?;
         let mut rows = Rows::default();
         for (id, name) in tables.namespaces.iter().skip(namespaces_written) {
             rows.put(Key::Namespace(*id), encode(&(*id, name))?);
@@ -83,14 +86,15 @@ impl Batch {
         if let Piece::Last = piece {
             rows.head(head::encode(&self.frozen.header(identity))?);
         }
-        db.write(rows)?;
+        take(Step::ImageRows, Act::Write(dir), || db.write(rows))?;
         if let (Some(rebuild), Piece::Upto(seq)) = (rebuild, &piece) {
             rebuild.done_upto = *seq;
         }
-        db.flush()?;
-        for seq in &self.taken.dropped {
-            db.drop_payload(*seq)?;
-        }
+        take(Step::ImageFlush, Act::Write(dir), || db.flush())?;
+        take(Step::ImageDrops, Act::Write(dir), || {
+            let mut dropped = self.taken.dropped.iter();
+            dropped.try_for_each(|seq| db.drop_payload(*seq))
+        })?;
         Ok(matches!(piece, Piece::Last))
     }
 

@@ -25,7 +25,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -51,6 +51,7 @@ pub struct Db {
     payloads: sled::Tree,
     /// The same file, for what sled does not do.
     file: File,
+    dir: PathBuf,
 }
 
 /// A row of the image, as bytes.
@@ -127,7 +128,12 @@ impl Db {
             rows,
             payloads,
             file,
+            dir: dir.to_owned(),
         })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn head(&self) -> io::Result<Option<Vec<u8>>> {

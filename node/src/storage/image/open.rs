@@ -1,16 +1,15 @@
 //! Opens the image that a start finds, and believes nothing: all rows are read, counted and hashed. sled
 //! may panic or hang on a damaged file, so it is opened on a thread of its own, under a deadline.
 
-use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::db::{Db, Row};
-use super::{bad, condemned, head};
-use crate::storage::files::remove_if_there;
+use super::{absolve, bad, condemn, head, is_condemned};
 use crate::storage::snapshot::{Header, SnapshotIdentity};
+use crate::storage::step::{Act, Step, take};
 use crate::task::id::Name;
 use crate::task::load::Loader;
 use crate::task::queue::QueueRow;
@@ -32,22 +31,21 @@ pub fn open(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Resu
     if !dir.exists() {
         return Ok(None);
     }
-    let marker = condemned(dir);
-    if marker.exists() {
+    if is_condemned(dir) {
         tracing::warn!("the image was found bad, or could not be opened: it is made anew");
         return Ok(None);
     }
-    File::create(&marker)?;
+    condemn(dir)?;
     let (done, opened) = channel();
-    let (dir, identity): (PathBuf, _) = (dir.to_owned(), identity.clone());
+    let (opened_dir, identity) = (dir.to_owned(), identity.clone());
     let thread = std::thread::Builder::new().name("image-open".into());
     thread.spawn(move || {
         // The other side may have given up.
-        let _ = done.send(open_now(&dir, &identity, bounds));
+        let _ = done.send(open_now(&opened_dir, &identity, bounds));
     })?;
     let reason = match opened.recv_timeout(PATIENCE) {
         Ok(Ok(opened)) => {
-            remove_if_there(&marker)?;
+            absolve(dir)?;
             return Ok(Some(opened));
         }
         Ok(Err(error)) => error.to_string(),
@@ -64,7 +62,7 @@ pub fn open(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Resu
 }
 
 fn open_now(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Result<Opened> {
-    let db = Db::open(dir)?;
+    let db = take(Step::ImageOpen, Act::Write(dir), || Db::open(dir))?;
     let head = db.head()?.ok_or_else(|| bad("it was never finished"))?;
     let header = head::decode(&head, identity)?;
     let state = load(&db, &header, bounds)?;

@@ -119,7 +119,9 @@ impl Member {
             let settles: Vec<Settle> = self.store.read(|state| {
                 let rows = state.tables().tasks.values();
                 let running = rows.filter(|row| row.state() == TaskState::Running);
-                running.map(|row| settle(&row.id, row.past().token)).collect()
+                running
+                    .map(|row| settle(&row.id, row.past().token))
+                    .collect()
             });
             left -= settles.len() as u32;
             self.apply(vec![Command::Settle(settles)]);

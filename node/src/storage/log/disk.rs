@@ -4,11 +4,13 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 /// A file of the log, by its place in the ring of segments.
 #[derive(Debug)]
 pub struct SegmentFile {
     pub slot: u32,
+    pub path: PathBuf,
     pub file: File,
 }
 

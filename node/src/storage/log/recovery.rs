@@ -14,6 +14,7 @@ use super::index::{Index, LogRange, Place};
 use super::sector::{SECTOR_BYTES, Sector, classify};
 use super::segment::{Segments, Window};
 use super::{Geometry, LogError};
+use crate::storage::step::Step;
 use crate::storage::types::{LogId, Vote};
 
 const READ_BYTES: usize = 1 << 20;
@@ -107,7 +108,7 @@ pub fn recover<D: Disk>(
         torn_frames,
         ..
     } = walk;
-    segments.sync(head.generation)?;
+    segments.sync(Step::LogTailSync, head.generation)?;
     segments.sync_directory()?;
     Ok(Recovered {
         segments,
@@ -399,9 +400,10 @@ impl<'a, D: Disk> Walk<'a, D> {
             None => self.torn(1, 0)?,
         };
         if let Some((generation, from, count)) = torn {
+            let zeros = vec![0; count * SECTOR_BYTES];
             self.segments
-                .write(generation, from, &vec![0; count * SECTOR_BYTES])?;
-            self.segments.sync(generation)?;
+                .write(Step::TornCut, generation, from, &zeros)?;
+            self.segments.sync(Step::TornSync, generation)?;
             self.torn_frames = 1;
         }
         Ok(())

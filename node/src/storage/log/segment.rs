@@ -7,17 +7,16 @@
 //! Beside them stands `synced`, which names a frame that was on the disk: `synced_to` in the next frame
 //! cannot tell when a block with the last frames in it, that one too, turned to zeros.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
-
 use super::disk::{Disk, SegmentFile};
 use super::sector::{SECTOR_BYTES, Sector, classify};
 use super::{Geometry, LogError};
-use crate::storage::files::{create_directory, sync_directory};
+use crate::storage::files::{ChangedFile, create_directory, sync_directory};
+use crate::storage::step::{Act, Step, take};
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 /// Two sectors in blocks of their own, written in turn.
@@ -26,7 +25,7 @@ const MARK_BYTES: u64 = 8192;
 pub struct Segments<D> {
     /// The segments, then the mark.
     files: Vec<SegmentFile>,
-    directory: File,
+    directory: PathBuf,
     geometry: Geometry,
     pub salt: u32,
     disk: D,
@@ -43,36 +42,31 @@ fn mark_path_of(directory: &Path) -> PathBuf {
 /// Makes the files of an empty log and reserves their space. Everything is on the disk on return.
 pub fn format(directory: &Path, geometry: Geometry) -> io::Result<()> {
     geometry.check()?;
-    create_directory(directory)?;
+    create_directory(Step::LogDirectory, directory)?;
+    let segment_bytes = geometry.segment_bytes;
     for slot in 0..geometry.segments {
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(path_of(directory, slot))?;
-        let reserved = fallocate(
-            &file,
-            FallocateFlags::empty(),
-            0,
-            geometry.segment_bytes.into(),
-        );
+        let file = ChangedFile::create_new(Step::SegmentCreate, &path_of(directory, slot))?;
+        let reserved = file.reserve(Step::SegmentReserve, segment_bytes.into());
+        let is_unsupported = reserved.as_ref().is_err_and(is_unsupported);
         // The first file is written now; one that cannot be reserved in another way, too.
-        if slot == 0 || reserved == Err(rustix::io::Errno::OPNOTSUPP) {
+        if slot == 0 || is_unsupported {
             zero_file(
-                |zeros, at| file.write_all_at(zeros, at),
-                geometry.segment_bytes,
+                |zeros, at| file.write_at(Step::SegmentFill, zeros, at),
+                segment_bytes,
             )?;
         } else {
             reserved?;
         }
-        file.sync_all()?;
+        file.sync(Step::SegmentSync)?;
     }
-    let mark = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(mark_path_of(directory))?;
-    mark.write_all_at(&[0; MARK_BYTES as usize], 0)?;
-    mark.sync_all()?;
-    sync_directory(directory)
+    let mark = ChangedFile::create_new(Step::MarkCreate, &mark_path_of(directory))?;
+    mark.write_at(Step::MarkFill, &[0; MARK_BYTES as usize], 0)?;
+    mark.sync(Step::MarkSync)?;
+    sync_directory(Step::LogNamesSync, directory)
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error())
 }
 
 fn zero_file(
@@ -135,14 +129,17 @@ impl<D: Disk> Segments<D> {
             }
             let file = SegmentFile {
                 slot: slot as u32,
+                path: path.clone(),
                 file,
             };
-            disk.forget_cached(&file)?;
+            take(Step::LogForgetCached, Act::Sync(path), || {
+                disk.forget_cached(&file)
+            })?;
             files.push(file);
         }
         Ok(Segments {
             files,
-            directory: File::open(directory)?,
+            directory: directory.into(),
             geometry,
             salt,
             disk,
@@ -161,17 +158,39 @@ impl<D: Disk> Segments<D> {
         &self.files[self.slot_of(generation) as usize]
     }
 
-    pub fn write(&self, generation: u32, sector: usize, bytes: &[u8]) -> io::Result<()> {
-        self.disk
-            .write_at(self.file(generation), bytes, (sector * SECTOR_BYTES) as u64)
+    pub fn write(
+        &self,
+        step: Step,
+        generation: u32,
+        sector: usize,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let offset = (sector * SECTOR_BYTES) as u64;
+        self.write_at(step, self.file(generation), bytes, offset)
     }
 
-    pub fn sync(&self, generation: u32) -> io::Result<()> {
-        self.disk.sync(self.file(generation))
+    pub fn sync(&self, step: Step, generation: u32) -> io::Result<()> {
+        self.sync_file(step, self.file(generation))
     }
 
     pub fn sync_directory(&self) -> io::Result<()> {
-        self.directory.sync_all()
+        sync_directory(Step::LogDirectorySync, &self.directory)
+    }
+
+    fn write_at(
+        &self,
+        step: Step,
+        file: &SegmentFile,
+        bytes: &[u8],
+        offset_bytes: u64,
+    ) -> io::Result<()> {
+        take(step, Act::Write(&file.path), || {
+            self.disk.write_at(file, bytes, offset_bytes)
+        })
+    }
+
+    fn sync_file(&self, step: Step, file: &SegmentFile) -> io::Result<()> {
+        take(step, Act::Sync(&file.path), || self.disk.sync(file))
     }
 
     pub fn read(&self, generation: u32, sector: usize, into: &mut [u8]) -> Result<(), LogError> {
@@ -185,18 +204,18 @@ impl<D: Disk> Segments<D> {
     pub fn zero(&self, generation: u32) -> io::Result<()> {
         let file = self.file(generation);
         zero_file(
-            |zeros, at| self.disk.write_at(file, zeros, at),
+            |zeros, at| self.write_at(Step::NextSegmentZero, file, zeros, at),
             self.geometry.segment_bytes,
         )?;
-        self.disk.sync(file)
+        self.sync_file(Step::NextSegmentSync, file)
     }
 
     /// Notes durably that this frame is on the disk. `mark` are the bytes of a frame of one sector.
     pub fn write_mark(&self, sequence: u64, mark: &[u8]) -> io::Result<()> {
         let file = &self.files[self.geometry.segments as usize];
-        self.disk
-            .write_at(file, mark, sequence % 2 * (MARK_BYTES / 2))?;
-        self.disk.sync(file)
+        let offset = sequence % 2 * (MARK_BYTES / 2);
+        self.write_at(Step::LogMarkWrite, file, mark, offset)?;
+        self.sync_file(Step::LogMarkSync, file)
     }
 
     /// The last frame noted; 0 before the first.
@@ -222,7 +241,7 @@ impl<D: Disk> Segments<D> {
 
     /// Bytes the file system still has for others; the log itself is reserved.
     pub fn filesystem_free_bytes(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.directory)?;
+        let stat = rustix::fs::statvfs(&self.directory)?;
         Ok(stat.f_bavail * stat.f_frsize)
     }
 }

@@ -20,6 +20,7 @@ use super::recovery::Head;
 use super::sector::{FrameBuffer, SECTOR_DATA_BYTES, sectors_for};
 use super::segment::Segments;
 use crate::limits::FRAME_BYTES_MAX;
+use crate::storage::step::Step;
 use crate::storage::types::{LogId, Vote};
 
 /// The segment after the current one.
@@ -168,10 +169,10 @@ impl<D: Disk> Writer<D> {
         );
         let begun = Instant::now();
         self.segments
-            .write(place.generation, place.sector, bytes)
+            .write(Step::FrameWrite, place.generation, place.sector, bytes)
             .map_err(|e| ("log write", e))?;
         self.segments
-            .sync(place.generation)
+            .sync(Step::FrameSync, place.generation)
             .map_err(|e| ("log fsync", e))?;
         if let Some(hook) = &self.hooks.wrote {
             hook(begun.elapsed());

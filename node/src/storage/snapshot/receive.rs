@@ -1,17 +1,16 @@
 //! A snapshot on its way from the leader: chunks into a temporary file named by the snapshot's id, so that
 //! a broken transfer goes on where it stopped, also after a restart.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::{RECEIVING, SnapshotHandle, Snapshots, bad, name_of, paths};
-use crate::storage::files::{is_damage, remove_if_there};
+use crate::storage::files::{ChangedFile, is_damage, remove_if_there};
+use crate::storage::step::Step;
 
 #[derive(Debug)]
 pub struct SnapshotReceiver {
-    file: File,
+    file: ChangedFile,
     path: PathBuf,
     id: String,
     bytes_total: u64,
@@ -34,16 +33,11 @@ impl SnapshotReceiver {
         let path = snapshots.dir().join(format!("{RECEIVING}{id}.tmp"));
         for other in paths(snapshots.dir())? {
             if name_of(&other).starts_with(RECEIVING) && other != path {
-                remove_if_there(&other)?;
+                remove_if_there(Step::OtherTransferRemove, &other)?;
             }
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)?;
-        let received = file.metadata()?.len();
+        let file = ChangedFile::open_or_create(Step::TransferOpen, &path)?;
+        let received = file.file().metadata()?.len();
         let mut receiver = SnapshotReceiver {
             file,
             path,
@@ -75,7 +69,7 @@ impl SnapshotReceiver {
                 ),
             ));
         }
-        self.file.write_all_at(chunk, offset)?;
+        self.file.write_at(Step::ChunkWrite, chunk, offset)?;
         self.received += chunk.len() as u64;
         Ok(())
     }
@@ -89,7 +83,7 @@ impl SnapshotReceiver {
                 self.received, self.bytes_total
             )));
         }
-        self.file.sync_all()?;
+        self.file.sync(Step::TransferSync)?;
         let checked = SnapshotHandle::open(&self.path, snapshots.identity());
         match checked {
             Ok(handle) if handle.id == self.id => snapshots.arrived(&self.path, handle),
@@ -110,7 +104,7 @@ impl SnapshotReceiver {
     }
 
     fn restart(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
+        self.file.resize(Step::TransferRestart, 0)?;
         self.received = 0;
         Ok(())
     }
