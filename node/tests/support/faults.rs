@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
@@ -76,6 +77,8 @@ struct Lost {
     slot: u32,
     offset: u64,
     before: Vec<u8>,
+    /// An fsync has answered for it, on a disk that lies.
+    is_promised: bool,
 }
 
 struct Inner {
@@ -89,6 +92,9 @@ struct Inner {
     cuts: Vec<Cut>,
     acked: usize,
     fail: Fail,
+    sync_takes_max: Duration,
+    is_lying: bool,
+    is_off: bool,
 }
 
 #[derive(Clone)]
@@ -106,7 +112,25 @@ impl FaultDisk {
             cuts: Vec::new(),
             acked: 0,
             fail: Fail::Never,
+            sync_takes_max: Duration::ZERO,
+            is_lying: false,
+            is_off: false,
         })))
+    }
+
+    /// Each fsync takes a while, at most this long: the power can fail in the middle of it.
+    pub fn sync_takes(&self, at_most: Duration) {
+        self.0.lock().unwrap().sync_takes_max = at_most;
+    }
+
+    /// An fsync answers one too early: what it was asked for is on the disk only after the next one.
+    pub fn lie(&self) {
+        self.0.lock().unwrap().is_lying = true;
+    }
+
+    /// From here on nothing reaches the disk; `cut_now` tells what it holds.
+    pub fn power_off(&self) {
+        self.0.lock().unwrap().is_off = true;
     }
 
     pub fn fail(&self, fail: Fail) {
@@ -136,6 +160,22 @@ impl FaultDisk {
 }
 
 impl Inner {
+    fn check_power(&self) -> io::Result<()> {
+        match self.is_off {
+            true => Err(io::Error::other("the power is off")),
+            false => Ok(()),
+        }
+    }
+
+    /// The sectors of a file that an fsync brings to the disk.
+    fn synced(&mut self, slot: u32) {
+        let is_lying = self.is_lying;
+        self.unsynced
+            .retain(|lost| lost.slot != slot || (is_lying && !lost.is_promised));
+        let of_file = self.unsynced.iter_mut().filter(|lost| lost.slot == slot);
+        of_file.for_each(|lost| lost.is_promised = true);
+    }
+
     fn cut(&mut self, lost_share: f64) -> Cut {
         let lost: Vec<bool> = (0..self.unsynced.len())
             .map(|_| self.rng.f64() < lost_share)
@@ -201,6 +241,7 @@ impl Inner {
 impl Disk for FaultDisk {
     fn write_at(&self, file: &SegmentFile, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
+        inner.check_power()?;
         let fail = inner.count_down(false);
         if let Some(Fail::Panic(_)) = fail {
             drop(inner);
@@ -219,6 +260,7 @@ impl Disk for FaultDisk {
                         slot: file.slot,
                         offset,
                         before,
+                        is_promised: false,
                     }
                 }
             };
@@ -234,7 +276,13 @@ impl Disk for FaultDisk {
     }
 
     fn sync(&self, file: &SegmentFile) -> io::Result<()> {
+        let at_most = self.0.lock().unwrap().sync_takes_max;
+        if !at_most.is_zero() {
+            // Without the lock: the power may fail meanwhile.
+            std::thread::sleep(at_most.mul_f64(fastrand::f64()));
+        }
         let mut inner = self.0.lock().unwrap();
+        inner.check_power()?;
         for cut in 0..inner.cuts_at_each_sync {
             // All lost, all kept, and anything between.
             let lost = match cut {
@@ -262,7 +310,7 @@ impl Disk for FaultDisk {
             inner.lose(file.slot);
             return Err(io::Error::other("fsync failed"));
         }
-        inner.unsynced.retain(|lost| lost.slot != file.slot);
+        inner.synced(file.slot);
         Ok(())
     }
 
