@@ -158,6 +158,11 @@ pub struct Surveyed {
 /// Verifies the newest two files, newest first, and changes nothing. An error is no word on the files.
 pub fn survey(dir: &Path, identity: &SnapshotIdentity) -> io::Result<Vec<Surveyed>> {
     let verified = |file: SnapshotFile| match SnapshotHandle::open(&file.path, identity) {
+        // The start table goes by the name: a file in another's place would be taken for what it is not.
+        Ok(handle) if handle.position() != file.position => {
+            tracing::warn!(path = %file.path.display(), "snapshot does not belong under this name");
+            Ok(Surveyed { file, good: None })
+        }
         Ok(handle) => Ok(Surveyed {
             file,
             good: Some(handle),

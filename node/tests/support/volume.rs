@@ -9,6 +9,7 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftStateMachi
 use openraft::type_config::TypeConfigExt;
 use taskstore::app::disk::{base_of, of_snapshots, survey};
 use taskstore::storage::codec::log_id;
+use taskstore::storage::files::is_damage;
 use taskstore::storage::identity::{Content, Home, Identity, Volume};
 use taskstore::storage::log::disk::Disk;
 use taskstore::storage::log::{FatalHook, Geometry};
@@ -66,7 +67,7 @@ pub async fn open<D: Disk>(
     let started = start(&home, identity, found, options).await?;
     let from = base_of(&surveyed, started.base);
     let snapshots = Snapshots::open(&dir, of_snapshots, surveyed)?;
-    let store = Store::with(snapshots, from.as_ref(), Bounds::default())?;
+    let store = Store::with(snapshots, from.as_ref(), Bounds::default()).map_err(of_read)?;
     if started.clear_installing {
         store.snapshots().clear_installing()?;
     }
@@ -78,6 +79,13 @@ pub async fn open<D: Disk>(
         torn_frames: started.torn_frames,
         _volume: volume,
     }))
+}
+
+fn of_read(error: io::Error) -> StartError {
+    match is_damage(&error) {
+        true => StartError::Damaged(format!("reading the snapshot: {error}")),
+        false => error.into(),
+    }
 }
 
 impl<D: Disk> Opened<D> {
