@@ -18,12 +18,14 @@ use std::sync::{Arc, Mutex};
 use bytes::{Buf, BufMut};
 use rustix::fs::{FlockOperation, flock};
 
-use super::files::{create_directory, replace, sync_directory};
+use super::files::{create_directory, is_damage, replace, sync_directory};
 use super::log::{Geometry, LogError, segment};
 
 const FIRST: &str = "store-1";
 const FORMATTING: &str = "store-1.formatting";
 const CURRENT: &str = "CURRENT";
+/// Of a directory that `CURRENT` may name.
+const NAME_BYTES_MAX: usize = 64;
 const STAMP: &str = "identity";
 const LOCK: &str = "lock";
 const STAMP_MAGIC: &[u8; 8] = b"TSKSTAMP";
@@ -208,10 +210,12 @@ impl Volume {
                     None => Ok(Content::Blank),
                 };
             }
-            Err(error) => return Err(LogError::of_read(error)),
+            Err(error) => return Err(of_read(CURRENT, error)),
         };
         let name = current.trim_end();
-        if name.is_empty() || name.contains(['/', '.']) {
+        // What is no name of ours may be none for the file system either, whose error would tell nothing.
+        let is_ours = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_ours) {
             return Err(LogError::damage(format!("{CURRENT} names {name:?}")));
         }
         let directory = self.root.join(name);
@@ -267,6 +271,14 @@ impl Volume {
     }
 }
 
+/// Of a failed read, with the file's name.
+fn of_read(what: &str, error: io::Error) -> LogError {
+    match is_damage(&error) {
+        true => LogError::Damage(format!("{what} cannot be read: {error}")),
+        false => LogError::Io(error),
+    }
+}
+
 /// The directory in use, with its stamp.
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -280,7 +292,7 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LogError::damage("the identity file is missing"));
             }
-            bytes => Stamp::decode(&bytes.map_err(LogError::of_read)?)?,
+            bytes => Stamp::decode(&bytes.map_err(|error| of_read("the identity file", error))?)?,
         };
         Ok(Home {
             directory,
