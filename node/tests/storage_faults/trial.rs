@@ -85,6 +85,13 @@ async fn open(kind: Kind, files: &Files) -> Outcome {
     let end = member.applied().map(|applied| applied.index);
     let vote = member.log.read_vote().await.unwrap();
     let last = member.log.get_log_state().await.unwrap().last_log_id;
+    if last != member.applied() {
+        return Outcome::Starts {
+            base,
+            end,
+            is: None,
+        };
+    }
     member.cut().await;
     let newest = member.store.snapshots().newest();
     let has_vote = vote == (kind != Kind::Fresh).then(|| Vote::new(TERM, 3));
@@ -93,7 +100,6 @@ async fn open(kind: Kind, files: &Files) -> Outcome {
             let hash = member.store.read(|state, _| state.hash());
             is_whole
                 && has_vote
-                && last == member.applied()
                 && Some(newest.position().index) == end
                 && newest.header.state_hash == hash
         })
