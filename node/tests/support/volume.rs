@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftStateMachine};
@@ -15,11 +16,15 @@ use taskstore::storage::log::disk::Disk;
 use taskstore::storage::log::{FatalHook, Geometry};
 use taskstore::storage::log_store::{LogOptions, LogStore};
 use taskstore::storage::machine::Machine;
+use taskstore::storage::room::make_room;
 use taskstore::storage::snapshot::{self, Snapshots};
 use taskstore::storage::start::{Base, StartError, StartOptions, start};
 use taskstore::storage::store::Store;
 use taskstore::storage::types::{Entry, LogId, TypeConfig};
 use taskstore::task::state::Bounds;
+
+/// Far more than anything here takes; a deadlock takes all of it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn format(root: &Path, identity: &Identity, geometry: Geometry) {
     let volume = Volume::open(root).unwrap();
@@ -95,10 +100,14 @@ impl<D: Disk> Opened<D> {
         on_disk.await.map_err(io::Error::other)?
     }
 
+    pub fn machine(&self) -> Machine {
+        Machine::new(self.store.clone())
+    }
+
     pub async fn apply(&self, entries: Vec<Entry>) {
         let entries = entries.into_iter().map(|entry| Ok((entry, None)));
-        let mut machine = Machine::new(self.store.clone());
-        machine.apply(futures::stream::iter(entries)).await.unwrap();
+        let applied = self.machine().apply(futures::stream::iter(entries)).await;
+        applied.unwrap();
     }
 
     pub fn applied(&self) -> Option<LogId> {
@@ -108,8 +117,14 @@ impl<D: Disk> Opened<D> {
     /// As the service cuts.
     pub async fn cut(&self) -> Option<LogId> {
         let flushed = async |log_id| self.log.flushed(log_id).await;
-        let position = self.store.cut_snapshot(flushed).await.unwrap()?.position();
+        let cut = tokio::time::timeout(PATIENCE, self.store.cut_snapshot(flushed)).await;
+        let position = cut.expect("no wait").unwrap()?.position();
         Some(log_id(position.term, position.index))
+    }
+
+    /// As a member does before Raft starts.
+    pub async fn make_room(&mut self) {
+        make_room(&mut self.log, &self.store).await.unwrap();
     }
 
     /// Applies the whole log behind the state; false if they do not join.
