@@ -4,6 +4,8 @@
 #[path = "support/faults.rs"]
 #[allow(dead_code, reason = "the power cuts of a cluster use the rest")]
 mod faults;
+#[path = "support/log_model.rs"]
+mod log_model;
 #[path = "support/tally.rs"]
 #[allow(dead_code, reason = "the other damage trials use the rest")]
 mod tally;
@@ -14,10 +16,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use faults::{
-    Driver, End, Fail, FaultDisk, Image, Model, Operation, SALT, open_and_compare, read_image,
-    scratch, write_image,
-};
+use faults::{Fail, FaultDisk, Image, read_image, scratch, write_image};
+use log_model::{Driver, End, Model, Operation, SALT, open_and_compare};
 use openraft::EntryPayload;
 use openraft::storage::RaftLogStorage;
 use tally::Tally;
