@@ -1,7 +1,6 @@
 //! Three members in one process, over real Raft and sockets, whose power fails at once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use taskstore::raft::certs::Authority;
@@ -101,9 +100,7 @@ impl Cluster {
 
     /// Returns as soon as a member is about to drop its log for a snapshot of the leader.
     pub async fn installing(&self) {
-        let markers = self.machines.iter().map(Machine::marker);
-        let markers: Vec<PathBuf> = markers.collect();
-        while !markers.iter().any(|marker| marker.exists()) {
+        while !self.running.values().any(Member::is_installing) {
             tokio::time::sleep(Duration::from_micros(500)).await;
         }
     }
