@@ -164,8 +164,9 @@ impl Service {
                 });
             }
             tokio::select! {
-                _ = role.changed() => {}
-                _ = tokio::time::sleep(RETRY_PAUSE) => {}
+                // Once Raft has ended the role never changes, and says so at once.
+                Ok(()) = role.changed() => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
             }
         }
     }

@@ -2,7 +2,13 @@
 //! silence, and each case ends as it must: whole, torn and cut, or damage.
 
 #[path = "support/faults.rs"]
+#[allow(dead_code, reason = "the power cuts of a cluster use the rest")]
 mod faults;
+#[path = "support/log_model.rs"]
+mod log_model;
+#[path = "support/tally.rs"]
+#[allow(dead_code, reason = "the other damage trials use the rest")]
+mod tally;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,12 +16,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use faults::{
-    Driver, End, Fail, FaultDisk, Image, Model, Operation, SALT, open_and_compare, read_image,
-    scratch, write_image,
-};
+use faults::{Fail, FaultDisk, Image, read_image, scratch, write_image};
+use log_model::{Driver, End, Model, Operation, SALT, open_and_compare};
 use openraft::EntryPayload;
 use openraft::storage::RaftLogStorage;
+use tally::Tally;
 use taskstore::storage::codec::log_id;
 use taskstore::storage::identity::{Identity, Volume};
 use taskstore::storage::log::disk::SystemDisk;
@@ -36,46 +41,35 @@ const USED_BYTES_MAX: u64 = 4 * (8 << 10);
 const NEVER: Duration = Duration::from_secs(3600);
 
 fn seed() -> u64 {
-    let seed = std::env::var("LOG_FAULTS_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("LOG_FAULTS_SEED={seed}");
-    seed
+    tally::seed("LOG_FAULTS_SEED")
 }
 
+/// How the log's trials ended.
 #[derive(Default)]
-struct Tally {
-    trials: usize,
-    silent: usize,
-    rows: BTreeMap<&'static str, usize>,
-    wrong: Vec<String>,
-}
+struct Ends(Tally);
 
-impl Tally {
+impl Ends {
     fn note(&mut self, name: &str, end: End, expected: &[&str]) {
-        self.trials += 1;
         let row = match &end {
             End::Holds { torn_frames: 0, .. } => "whole",
             End::Holds { .. } => "torn",
             End::Damage(_) => "damage",
             End::Silent(_) => "silent",
         };
-        self.silent += usize::from(row == "silent");
-        *self.rows.entry(row).or_default() += 1;
-        if !expected.contains(&row) && self.wrong.len() < 10 {
-            self.wrong
-                .push(format!("{name}: {end:?}, expected {expected:?}"));
-        }
+        let wrong = || format!("{name}: {end:?}, expected {expected:?}");
+        let wrong = (!expected.contains(&row)).then(wrong);
+        self.0.note(row, row == "silent", wrong);
     }
 
     fn finish(self, what: &str) {
-        println!(
-            "log faults: trials={} silent={} ({what}: {:?})",
-            self.trials, self.silent, self.rows
-        );
-        assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
-        assert_eq!(self.silent, 0);
+        let Tally {
+            trials,
+            silent,
+            rows,
+            ..
+        } = &self.0;
+        println!("log faults: trials={trials} silent={silent} ({what}: {rows:?})");
+        self.0.check();
     }
 }
 
@@ -184,7 +178,7 @@ async fn compare(image: &Image, state: &Model) -> End {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_fault_at_any_frame_loses_an_acknowledged_entry_in_silence() {
     let mut rng = fastrand::Rng::with_seed(seed());
-    let mut tally = Tally::default();
+    let mut tally = Ends::default();
     let mut stale_seen = 0;
     for _ in 0..3 {
         let (image, state) = reference(&mut rng, Duration::from_millis(20), true).await;
@@ -367,7 +361,7 @@ async fn ends(directory: &Path, state: &Model) -> End {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inside_the_window_of_i5_only_missing_sectors_look_torn() {
     let mut rng = fastrand::Rng::with_seed(seed());
-    let mut tally = Tally::default();
+    let mut tally = Ends::default();
     for _ in 0..10 {
         let (image, state) = reference(&mut rng, NEVER, false).await;
         let at = *frames(&image).last().unwrap();
@@ -389,7 +383,7 @@ async fn inside_the_window_of_i5_only_missing_sectors_look_torn() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_power_cut_loses_what_was_acknowledged_or_looks_like_damage() {
     let mut rng = fastrand::Rng::with_seed(seed());
-    let mut tally = Tally::default();
+    let mut tally = Ends::default();
     for round in 0..12 {
         let directory = scratch();
         let disk = FaultDisk::new(directory.path(), rng.u64(..), 4);
@@ -446,7 +440,7 @@ async fn no_power_cut_loses_what_was_acknowledged_or_looks_like_damage() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_write_or_fsync_ends_the_log_at_once_and_loses_nothing_acknowledged() {
     let mut rng = fastrand::Rng::with_seed(seed());
-    let mut tally = Tally::default();
+    let mut tally = Ends::default();
     for at in 0..60 {
         for (fail, quiet) in [
             (Fail::Write(at), NEVER),
@@ -491,7 +485,7 @@ async fn a_failed_write_or_fsync_ends_the_log_at_once_and_loses_nothing_acknowle
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_after_a_failed_fsync_builds_only_on_what_the_disk_holds() {
     let mut rng = fastrand::Rng::with_seed(seed());
-    let mut tally = Tally::default();
+    let mut tally = Ends::default();
     let options = LogOptions {
         quiet: NEVER,
         mark_every: NEVER,
@@ -529,7 +523,7 @@ async fn a_restart_after_a_failed_fsync_builds_only_on_what_the_disk_holds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whichever_sectors_of_a_frame_a_power_cut_takes_it_is_whole_or_torn() {
-    let mut tally = Tally::default();
+    let mut tally = Ends::default();
     for sectors in 1..=10usize {
         let directory = scratch();
         let disk = FaultDisk::new(directory.path(), 0, 0);

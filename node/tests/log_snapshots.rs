@@ -1,14 +1,17 @@
 //! The log and the snapshots of one member together: a cut beside an install, after a restart, and in a log
 //! that has no room left.
 
+#[path = "support/volume.rs"]
+#[allow(dead_code, reason = "the damage trials use the rest")]
+mod volume;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::EntryPayload;
-use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftStateMachine};
-use openraft::type_config::TypeConfigExt;
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
 use taskstore::raft::certs::Authority;
 use taskstore::raft::config::Timings;
 use taskstore::raft::consensus::Role;
@@ -17,130 +20,100 @@ use taskstore::raft::transport::peers::Peers;
 use taskstore::raft::transport::tls::TlsStore;
 use taskstore::raft::transport::{Me, Options};
 use taskstore::storage::codec::log_id;
+use taskstore::storage::identity::Identity;
+use taskstore::storage::log::Geometry;
 use taskstore::storage::log::disk::SystemDisk;
-use taskstore::storage::log::recovery::recover;
-use taskstore::storage::log::{Geometry, LogHooks, segment};
-use taskstore::storage::log_store::{LogOptions, LogStore};
-use taskstore::storage::machine::{Machine, with_meta};
-use taskstore::storage::room::make_room;
-use taskstore::storage::snapshot::{SnapshotIdentity, list};
-use taskstore::storage::store::Store;
-use taskstore::storage::types::{Entry, LogId, MemberName, Membership, TypeConfig};
-use taskstore::task::state::Bounds;
+use taskstore::storage::log_store::LogOptions;
+use taskstore::storage::machine::with_meta;
+use taskstore::storage::types::{Entry, MemberName, Membership};
 use tempfile::TempDir;
+use volume::{Opened, PATIENCE, blanks};
 
 const GEOMETRY: Geometry = Geometry {
     segment_bytes: 8 << 10,
     segments: 8,
 };
-/// Far more than anything here takes; a deadlock takes all of it.
-const PATIENCE: Duration = Duration::from_secs(60);
 const ALONE: u64 = (1 << 32) + 1;
 
+/// A member that a test closes and opens again.
 struct Member {
     directory: TempDir,
-    log: LogStore,
-    store: Arc<Store>,
-    machine: Machine,
+    opened: Opened<SystemDisk>,
     fatal: Arc<Mutex<Vec<String>>>,
 }
 
+impl Deref for Member {
+    type Target = Opened<SystemDisk>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.opened
+    }
+}
+
+impl DerefMut for Member {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.opened
+    }
+}
+
 impl Member {
-    fn new() -> Member {
+    async fn new() -> Member {
         let directory = TempDir::new().unwrap();
-        segment::format(&directory.path().join("log"), GEOMETRY).unwrap();
-        Member::open(directory)
+        volume::format(directory.path(), &identity(), GEOMETRY);
+        Member::open(directory).await
     }
 
-    fn restarted(self) -> Member {
+    async fn restarted(self) -> Member {
         self.log.close();
-        Member::open(self.directory)
+        drop(self.opened);
+        Member::open(self.directory).await
     }
 
-    fn open(directory: TempDir) -> Member {
-        let recovered = recover(&directory.path().join("log"), GEOMETRY, 7, SystemDisk).unwrap();
+    async fn open(directory: TempDir) -> Member {
         let fatal = Arc::new(Mutex::new(Vec::new()));
         let noted = fatal.clone();
-        let hooks = LogHooks::only_fatal(Arc::new(move |what, error| {
+        let hook = Arc::new(move |what: &'static str, error: &std::io::Error| {
             noted.lock().unwrap().push(format!("{what}: {error}"));
-        }));
+        });
         // No frame but those that a test asks for.
         let options = LogOptions {
             quiet: Duration::from_secs(3600),
             ..LogOptions::default()
         };
-        let log = LogStore::start(recovered, options, hooks).unwrap();
-        let identity = SnapshotIdentity {
-            cluster_id: "c".into(),
-            incarnation: 1,
-        };
-        let dir = directory.path().join("snapshots");
-        let newest = list(&dir).unwrap().into_iter().next();
-        let from = newest.as_ref().map(|file| file.path.as_path());
-        let store = Store::open(directory.path(), identity, from, Bounds::default()).unwrap();
+        let opened = volume::open(directory.path(), &identity(), SystemDisk, options, hook).await;
         Member {
+            opened: opened.unwrap().unwrap(),
             directory,
-            log,
-            machine: Machine::new(store.clone()),
-            store,
             fatal,
         }
     }
-
-    fn snapshots_directory(&self) -> &Path {
-        self.store.snapshots().dir()
-    }
-
-    async fn append(&mut self, entries: Vec<Entry>) -> std::io::Result<()> {
-        let (done, on_disk) = TypeConfig::oneshot();
-        self.log.append(entries, IOFlushed::signal(done)).await?;
-        on_disk.await.map_err(std::io::Error::other)?
-    }
-
-    async fn apply(&mut self, entries: Vec<Entry>) {
-        let entries = entries.into_iter().map(|entry| Ok((entry, None)));
-        self.machine
-            .apply(futures::stream::iter(entries))
-            .await
-            .unwrap();
-    }
-
-    fn applied(&self) -> Option<LogId> {
-        self.store.applied_state().0
-    }
-
-    /// As the service cuts.
-    async fn cut(&self) -> Option<LogId> {
-        let cut = self.store.cut_snapshot(|log_id| self.log.flushed(log_id));
-        let cut = tokio::time::timeout(PATIENCE, cut).await.expect("no wait");
-        let position = cut.unwrap()?.position();
-        Some(log_id(position.term, position.index))
-    }
 }
 
-fn blanks(term: u64, indexes: std::ops::Range<u64>) -> Vec<Entry> {
-    let blank = |index| Entry {
-        log_id: log_id(term, index),
-        payload: EntryPayload::Blank,
-    };
-    indexes.map(blank).collect()
+fn identity() -> Identity {
+    Identity {
+        cluster_id: "c".into(),
+        incarnation: 1,
+        member_id: ALONE,
+        volume_uid: "v".into(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restart_a_cut_and_an_install_wait_for_no_append() {
-    let mut leader = Member::new();
+    let mut leader = Member::new().await;
     leader.append(blanks(2, 0..40)).await.unwrap();
     leader.apply(blanks(2, 0..40)).await;
     leader.cut().await.expect("something new");
     let sent = with_meta(leader.store.snapshots().newest().unwrap()).unwrap();
 
-    let mut member = Member::new();
+    let mut member = Member::new().await;
     member.append(blanks(1, 0..20)).await.unwrap();
-    let mut member = member.restarted();
+    let mut member = member.restarted().await;
     let entries = member.log.try_get_log_entries(..).await.unwrap();
     member.apply(entries).await;
     assert_eq!(member.cut().await, Some(log_id(1, 19)));
-    let install = member.machine.install_snapshot(&sent.meta, sent.snapshot);
+    let mut machine = member.machine();
+    let install = machine.install_snapshot(&sent.meta, sent.snapshot);
     let installed = tokio::time::timeout(PATIENCE, install).await;
     installed.expect("no wait").unwrap();
     assert_eq!(member.applied(), Some(log_id(2, 39)));
@@ -152,13 +125,13 @@ async fn after_a_restart_a_cut_and_an_install_wait_for_no_append() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_that_waits_for_its_flush_keeps_no_install_waiting() {
-    let mut leader = Member::new();
+    let mut leader = Member::new().await;
     leader.append(blanks(2, 0..40)).await.unwrap();
     leader.apply(blanks(2, 0..40)).await;
     leader.cut().await.expect("something new");
     let sent = with_meta(leader.store.snapshots().newest().unwrap()).unwrap();
 
-    let mut member = Member::new();
+    let mut member = Member::new().await;
     // Applied before it is flushed, as openraft may.
     member.apply(blanks(1, 0..20)).await;
     let (store, log) = (member.store.clone(), member.log.clone());
@@ -172,7 +145,8 @@ async fn a_cut_that_waits_for_its_flush_keeps_no_install_waiting() {
             .await
     });
     waits.recv().await.unwrap();
-    let install = member.machine.install_snapshot(&sent.meta, sent.snapshot);
+    let mut machine = member.machine();
+    let install = machine.install_snapshot(&sent.meta, sent.snapshot);
     let installed = tokio::time::timeout(PATIENCE, install).await;
     installed.expect("no wait").unwrap();
     member.append(blanks(1, 0..20)).await.unwrap();
@@ -187,7 +161,7 @@ async fn a_cut_that_waits_for_its_flush_keeps_no_install_waiting() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_that_never_comes_is_an_error_and_a_truncated_entry_counts_for_none() {
-    let mut member = Member::new();
+    let mut member = Member::new().await;
     member.append(blanks(1, 0..20)).await.unwrap();
     member.log.truncate_after(Some(log_id(1, 9))).await.unwrap();
     let (log, waited_for) = (member.log.clone(), log_id(2, 10));
@@ -208,7 +182,7 @@ async fn a_flush_that_never_comes_is_an_error_and_a_truncated_entry_counts_for_n
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_behind_a_snapshot_is_measured_alike_before_and_after_a_restart() {
-    let mut member = Member::new();
+    let mut member = Member::new().await;
     for index in 0..60 {
         member.append(blanks(1, index..index + 1)).await.unwrap();
     }
@@ -218,7 +192,7 @@ async fn the_log_behind_a_snapshot_is_measured_alike_before_and_after_a_restart(
     assert_eq!(member.log.bytes_from(60), 0, "nothing is behind the last");
     let half = member.log.bytes_from(40);
     assert!((20 * 512..whole).contains(&half), "{half} of {whole}");
-    let member = member.restarted();
+    let member = member.restarted().await;
     // A restart adds at most the frame that the close wrote.
     for (first, before) in [(0, whole), (40, half), (60, 0)] {
         let after = member.log.bytes_from(first);
@@ -232,7 +206,7 @@ async fn the_log_behind_a_snapshot_is_measured_alike_before_and_after_a_restart(
 /// Fills the log until it refuses; what was acknowledged is committed, and the log says so. The first entry
 /// makes it a cluster of one.
 async fn full() -> (Member, u64) {
-    let mut member = Member::new();
+    let mut member = Member::new().await;
     let names = BTreeMap::from([(ALONE, MemberName("127.0.0.1".into()))]);
     let alone = Membership::new(vec![BTreeSet::from([ALONE])], names).unwrap();
     let first = Entry {
@@ -248,13 +222,13 @@ async fn full() -> (Member, u64) {
     }
     let fatal = member.fatal.lock().unwrap().clone();
     assert!(fatal[0].starts_with("log budget"), "{fatal:?}");
-    (member.restarted(), next)
+    (member.restarted().await, next)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_log_was_full_makes_room_at_its_start() {
     let (mut member, next) = full().await;
-    make_room(&mut member.log, &member.store).await.unwrap();
+    member.make_room().await;
     assert!(!member.log.disk().unwrap().is_high());
     // The last one or two entries were not yet known to be committed.
     let applied = member.applied().unwrap().index;
@@ -262,7 +236,7 @@ async fn a_member_whose_log_was_full_makes_room_at_its_start() {
     for index in next..next + 20 {
         member.append(blanks(1, index..index + 1)).await.unwrap();
     }
-    let mut member = member.restarted();
+    let mut member = member.restarted().await;
     assert_eq!(member.applied().unwrap().index, applied);
     let entries = member.log.try_get_log_entries(..).await.unwrap();
     assert_eq!(entries, blanks(1, applied + 1..next + 20));
@@ -271,7 +245,7 @@ async fn a_member_whose_log_was_full_makes_room_at_its_start() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_of_one_member_whose_log_was_full_leads_again() {
     let (mut member, _) = full().await;
-    make_room(&mut member.log, &member.store).await.unwrap();
+    member.make_room().await;
     let tls = member.directory.path().join("tls");
     let authority = Authority::new("c").unwrap();
     authority.member(ALONE).unwrap().write_to(&tls).unwrap();
@@ -297,7 +271,7 @@ async fn a_store_of_one_member_whose_log_was_full_leads_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_beside_a_full_log_leaves_the_room_behind_the_newest_snapshot() {
-    let mut member = Member::new();
+    let mut member = Member::new().await;
     member.append(blanks(1, 0..50)).await.unwrap();
     member.apply(blanks(1, 0..50)).await;
     member.cut().await.expect("something new");
@@ -307,26 +281,26 @@ async fn a_full_disk_beside_a_full_log_leaves_the_room_behind_the_newest_snapsho
         let committed = Some(log_id(1, next - 1));
         member.log.save_committed(committed).await.unwrap();
     }
-    let mut member = member.restarted();
+    let mut member = member.restarted().await;
     // In the way of the next cut.
-    std::fs::create_dir(member.snapshots_directory().join("cut.tmp")).unwrap();
-    make_room(&mut member.log, &member.store).await.unwrap();
+    std::fs::create_dir(member.store.snapshots().dir().join("cut.tmp")).unwrap();
+    member.make_room().await;
     let state = member.log.get_log_state().await.unwrap();
     assert_eq!(state.last_purged_log_id, Some(log_id(1, 49)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_with_room_is_left_as_it_is() {
-    let mut member = Member::new();
+    let mut member = Member::new().await;
     member.append(blanks(1, 0..50)).await.unwrap();
-    make_room(&mut member.log, &member.store).await.unwrap();
+    member.make_room().await;
     assert_eq!(member.applied(), None);
     assert!(member.store.snapshots().newest().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn high_water_is_told_by_the_frame_that_reaches_it() {
-    let mut member = Member::new();
+    let mut member = Member::new().await;
     let log = member.log.clone();
     let told = tokio::spawn(async move { log.high_water_left(false).await });
     let mut next = 0;

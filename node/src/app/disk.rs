@@ -16,7 +16,7 @@ use crate::storage::files::is_damage;
 use crate::storage::identity::{Content, Home, Identity, Volume};
 use crate::storage::image;
 use crate::storage::log::disk::SystemDisk;
-use crate::storage::log::{Geometry, PurgedHook, end_process};
+use crate::storage::log::{self, Geometry, PurgedHook, end_process};
 use crate::storage::log_store::{LogOptions, LogStore};
 use crate::storage::room::make_room;
 use crate::storage::snapshot::{self, Look, SnapshotHandle, SnapshotIdentity, Snapshots, Surveyed};
@@ -71,68 +71,84 @@ async fn open_disk(member: &Arc<Member>, metrics: &Arc<Metrics>) -> Result<Disk,
             blocking(move || Ok(volume.format(identity, geometry)?)).await?
         }
     };
-    let of_snapshots = of_snapshots(&identity);
-    let log = read_log(&home, SystemDisk).await?;
-    let image = open_image(&home, &of_snapshots).await?;
-    let look = match image {
-        Some(_) => Look::Ends,
-        None => Look::Whole,
-    };
-    let (mut surveyed, found) = survey(&home, &of_snapshots, image.as_deref(), look).await?;
-    let mut decision = decide(&home.stamp(), &identity, facts_of(&log), found);
-    if look == Look::Ends && !decision.starts_from(Base::Image) {
-        let (whole, found) = survey(&home, &of_snapshots, image.as_deref(), Look::Whole).await?;
-        decision = decide(&home.stamp(), &identity, facts_of(&log), found);
-        surveyed = whole;
-    }
-    let dir = home.snapshots_directory();
     let flush_seconds = metrics.log_flush_seconds.clone();
     let options = StartOptions {
         log: LogOptions::default(),
         disk: SystemDisk,
         fatal: end_process(),
-        purged: Some(clears_marker(dir.clone())),
+        purged: Some(clears_marker(home.snapshots_directory())),
         wrote: Some(Arc::new(move |took| {
             flush_seconds.observe(took.as_secs_f64())
         })),
     };
-    let mut started = begin(&home, log, decision, options).await?;
-    if started.torn_frames > 0 {
-        metrics.log_torn_frames.inc_by(started.torn_frames.into());
+    let mut loaded = load(&home, &identity, options).await?;
+    if loaded.torn_frames > 0 {
+        metrics.log_torn_frames.inc_by(loaded.torn_frames.into());
         tracing::warn!(
             "an unacknowledged last frame was cut: the power failed while it was written"
         );
     }
-    let (clear, base) = (started.clear_installing, started.base);
+    make_room(&mut loaded.log, &loaded.store).await?;
+    tracing::info!(base = ?loaded.base, "disk accepted");
+    Ok(Disk {
+        home,
+        log: loaded.log,
+        store: loaded.store,
+        _volume: volume,
+    })
+}
+
+/// A stamped disk, as the start table has it.
+pub struct Loaded<D: log::disk::Disk> {
+    pub log: LogStore<D>,
+    pub store: Arc<Store>,
+    pub base: Base,
+    pub torn_frames: u32,
+}
+
+/// Reads log, image and snapshots, decides, and loads the state.
+pub async fn load<D: log::disk::Disk>(
+    home: &Home,
+    identity: &Identity,
+    options: StartOptions<D>,
+) -> Result<Loaded<D>, StartError> {
+    let of_snapshots = of_snapshots(identity);
+    let read = read_log(home, options.disk.clone()).await?;
+    let image = open_image(home, &of_snapshots).await?;
+    let look = match image {
+        Some(_) => Look::Ends,
+        None => Look::Whole,
+    };
+    let (mut surveyed, found) = survey(home, &of_snapshots, image.as_deref(), look).await?;
+    let mut decision = decide(&home.stamp(), identity, facts_of(&read), found);
+    if look == Look::Ends && !decision.starts_from(Base::Image) {
+        let (whole, found) = survey(home, &of_snapshots, image.as_deref(), Look::Whole).await?;
+        decision = decide(&home.stamp(), identity, facts_of(&read), found);
+        surveyed = whole;
+    }
+    let fatal = options.fatal.clone();
+    let started = begin(home, read, decision, options).await?;
+    let (base, clear) = (started.base, started.clear_installing);
     let origin = match (base, image, base_of(&surveyed, base)) {
         (Base::Image, Some(image), _) => Origin::Image(image),
         (_, _, Some(snapshot)) => Origin::Snapshot(snapshot),
         _ => Origin::Nothing,
     };
-    let image_dir = home.image_directory();
+    let (dir, image_dir) = (home.snapshots_directory(), home.image_directory());
     let store = blocking(move || {
         let snapshots = Snapshots::open(&dir, of_snapshots, surveyed)?;
-        let store = Store::with(
-            snapshots,
-            &image_dir,
-            origin,
-            Bounds::default(),
-            end_process(),
-        )
-        .map_err(|error| of_read("reading the snapshot", error))?;
+        let store = Store::with(snapshots, &image_dir, origin, Bounds::default(), fatal)
+            .map_err(|error| of_read("reading the snapshot", error))?;
         if clear {
             store.snapshots().clear_installing()?;
         }
         Ok(store)
     });
-    let store = store.await?;
-    make_room(&mut started.log, &store).await?;
-    tracing::info!(?base, "disk accepted");
-    Ok(Disk {
-        home,
+    Ok(Loaded {
         log: started.log,
-        store,
-        _volume: volume,
+        store: store.await?,
+        base,
+        torn_frames: started.torn_frames,
     })
 }
 
@@ -242,7 +258,7 @@ pub async fn survey(
 }
 
 /// An install is complete once the older log is purged: its marker goes then.
-fn clears_marker(dir: PathBuf) -> PurgedHook {
+pub fn clears_marker(dir: PathBuf) -> PurgedHook {
     Arc::new(move |to| {
         if snapshot::installing(&dir)?.is_some_and(|at| at.index <= to.index) {
             snapshot::clear_installing_in(&dir)?;

@@ -13,16 +13,17 @@ use super::succession;
 use super::transport::peers::Peers;
 use super::transport::server::{Forwarded, PeerServer};
 use super::transport::wire::Facts;
+use crate::storage::log::disk::Disk;
 use crate::storage::log_store::LogStore;
 use crate::storage::machine::Machine;
 use crate::storage::snapshot::SnapshotHandle;
 use crate::storage::store::Store;
 
 /// Starts Raft on what the start table has chosen. It replays the log in the background.
-pub async fn start(
+pub async fn start<D: Disk>(
     peers: &Arc<Peers>,
     timings: Timings,
-    log: LogStore,
+    log: LogStore<D>,
     store: Arc<Store>,
 ) -> Result<Consensus, String> {
     let me = peers.me();

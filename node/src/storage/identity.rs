@@ -20,8 +20,8 @@ use bytes::{Buf, BufMut};
 use rustix::fs::{FlockOperation, flock};
 
 use super::files::{
-    ChangedFile, create_directory, remove_if_there, remove_tree_if_there, rename, replace,
-    sync_directory,
+    ChangedFile, create_directory, is_damage, remove_if_there, remove_tree_if_there, rename,
+    replace, sync_directory,
 };
 use super::log::{Geometry, LogError, segment};
 use super::step::Step;
@@ -29,6 +29,8 @@ use super::step::Step;
 const FIRST: &str = "store-1";
 const FORMATTING: &str = "store-1.formatting";
 const CURRENT: &str = "CURRENT";
+/// Of a directory that `CURRENT` may name.
+const NAME_BYTES_MAX: usize = 64;
 const STAMP: &str = "identity";
 const LOCK: &str = "lock";
 const STAMP_MAGIC: &[u8; 8] = b"TSKSTAMP";
@@ -209,10 +211,12 @@ impl Volume {
                     None => Ok(Content::Blank),
                 };
             }
-            Err(error) => return Err(LogError::of_read(error)),
+            Err(error) => return Err(of_read(CURRENT, error)),
         };
         let name = current.trim_end();
-        if name.is_empty() || name.contains(['/', '.']) {
+        // What is no name of ours may be none for the file system either, whose error would tell nothing.
+        let is_ours = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_ours) {
             return Err(LogError::damage(format!("{CURRENT} names {name:?}")));
         }
         let directory = self.root.join(name);
@@ -277,6 +281,14 @@ impl Volume {
     }
 }
 
+/// Of a failed read, with the file's name.
+fn of_read(what: &str, error: io::Error) -> LogError {
+    match is_damage(&error) {
+        true => LogError::Damage(format!("{what} cannot be read: {error}")),
+        false => LogError::Io(error),
+    }
+}
+
 /// The directory in use, with its stamp.
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -290,7 +302,7 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LogError::damage("the identity file is missing"));
             }
-            bytes => Stamp::decode(&bytes.map_err(LogError::of_read)?)?,
+            bytes => Stamp::decode(&bytes.map_err(|error| of_read("the identity file", error))?)?,
         };
         Ok(Home {
             directory,

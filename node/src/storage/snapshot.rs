@@ -178,6 +178,11 @@ pub struct Surveyed {
 /// Looks at the newest two files, newest first, and changes nothing. An error is no word on the files.
 pub fn survey(dir: &Path, identity: &SnapshotIdentity, look: Look) -> io::Result<Vec<Surveyed>> {
     let verified = |file: SnapshotFile| match SnapshotHandle::look(&file.path, identity, look) {
+        // The start table goes by the name: a file in another's place would be taken for what it is not.
+        Ok(handle) if handle.position() != file.position => {
+            tracing::warn!(path = %file.path.display(), "snapshot does not belong under this name");
+            Ok(Surveyed { file, good: None })
+        }
         Ok(handle) => Ok(Surveyed {
             file,
             good: Some(handle),

@@ -2,6 +2,7 @@
 
 mod cables;
 pub(crate) mod cluster;
+mod damage;
 mod members;
 mod partition;
 mod raft;

@@ -91,7 +91,13 @@ impl<D: Disk> Segments<D> {
         disk: D,
     ) -> Result<Segments<D>, LogError> {
         geometry.check()?;
-        let mut names = fs::read_dir(directory)?
+        let entries = fs::read_dir(directory).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                LogError::damage(format!("{} is missing", directory.display()))
+            }
+            _ => LogError::Io(error),
+        })?;
+        let mut names = entries
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<Vec<_>>>()?;
         names.sort();
