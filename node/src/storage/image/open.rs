@@ -4,11 +4,13 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::db::{Db, Row};
-use super::{bad, condemned, head};
+use super::watch::Watch;
+use super::{PATIENCE, bad, condemned, head};
 use crate::storage::files::remove_if_there;
 use crate::storage::snapshot::{Header, SnapshotIdentity};
 use crate::task::id::Name;
@@ -16,9 +18,6 @@ use crate::task::load::Loader;
 use crate::task::queue::QueueRow;
 use crate::task::row::TaskRow;
 use crate::task::state::{Bounds, FEATURE_LEVEL_KNOWN, State};
-
-/// After this sled is taken to hang: the process ends, and the next start makes a new image.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An image whose rows are what its head says.
 pub struct Opened {
@@ -29,6 +28,16 @@ pub struct Opened {
 
 /// `None`: there is none, or it cannot be used, which is said in the log. Only a sled that hangs is an error.
 pub fn open(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Result<Option<Opened>> {
+    open_within(PATIENCE, dir, identity, bounds)
+}
+
+/// `open` with another patience, which the image keeps.
+pub fn open_within(
+    patience: Duration,
+    dir: &Path,
+    identity: &SnapshotIdentity,
+    bounds: Bounds,
+) -> io::Result<Option<Opened>> {
     if !dir.exists() {
         return Ok(None);
     }
@@ -43,9 +52,9 @@ pub fn open(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Resu
     let thread = std::thread::Builder::new().name("image-open".into());
     thread.spawn(move || {
         // The other side may have given up.
-        let _ = done.send(open_now(&dir, &identity, bounds));
+        let _ = done.send(open_now(&dir, &identity, bounds, Watch::new(patience)));
     })?;
-    let reason = match opened.recv_timeout(PATIENCE) {
+    let reason = match opened.recv_timeout(patience) {
         Ok(Ok(opened)) => {
             remove_if_there(&marker)?;
             return Ok(Some(opened));
@@ -63,8 +72,13 @@ pub fn open(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Resu
     Ok(None)
 }
 
-fn open_now(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Result<Opened> {
-    let db = Db::open(dir)?;
+fn open_now(
+    dir: &Path,
+    identity: &SnapshotIdentity,
+    bounds: Bounds,
+    watch: Arc<Watch>,
+) -> io::Result<Opened> {
+    let db = Db::open(dir, watch)?;
     let head = db.head()?.ok_or_else(|| bad("it was never finished"))?;
     let header = head::decode(&head, identity)?;
     let state = load(&db, &header, bounds)?;
