@@ -13,7 +13,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -27,10 +29,12 @@ mod source;
 pub mod sweep;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 pub mod writer;
 
 use self::db::Db;
-pub use self::open::{Opened, open};
+pub use self::open::{Opened, open, open_within};
+use self::watch::Watch;
 use super::files::{ChangedFile, remove_if_there, remove_tree_if_there};
 use super::snapshot::{Position, SnapshotIdentity};
 use super::step::{Act, Step, take};
@@ -39,21 +43,34 @@ use crate::limits::IMAGE_FREE_BYTES_MIN;
 /// Stands while the image is opened, and after it was found bad: the next start makes a new one.
 const CONDEMNED: &str = "image.condemned";
 
+/// A call into sled that takes longer hangs: the process ends, and the next start makes a new image.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// The image's directory, and sled in it.
 pub struct Image {
     dir: PathBuf,
-    /// None while it is made anew or opened again.
+    /// None while it is made anew or opened again, and until there is space for that.
     db: RwLock<Option<Db>>,
+    /// sled has met a full disk, or is not there because of one: it is opened again before the next batch.
+    is_stuck: AtomicBool,
+    watch: Arc<Watch>,
 }
 
 impl Image {
-    /// An empty one in place of whatever is there.
+    /// An empty one in place of whatever is there. On a full disk it is made once there is space.
     pub fn create(dir: &Path) -> io::Result<Image> {
         let image = Image {
             dir: dir.to_owned(),
             db: RwLock::default(),
+            is_stuck: AtomicBool::new(true),
+            watch: Watch::new(PATIENCE),
         };
-        image.recreate()?;
+        match image.recreate() {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(%error, "the image waits for space");
+            }
+            made => made?,
+        }
         Ok(image)
     }
 
@@ -61,13 +78,16 @@ impl Image {
     pub fn keep(dir: &Path, db: Db) -> Image {
         Image {
             dir: dir.to_owned(),
+            watch: db.watch.clone(),
             db: RwLock::new(Some(db)),
+            is_stuck: AtomicBool::new(false),
         }
     }
 
     /// sled is never asked to write on a disk that is nearly full: it would refuse everything after that.
     pub fn check_space(&self, payload_bytes: u64) -> io::Result<()> {
-        let volume = rustix::fs::statvfs(&self.dir)?;
+        // It may have been removed to be made anew.
+        let volume = rustix::fs::statvfs(self.dir.parent().unwrap_or(&self.dir))?;
         let free_bytes = volume.f_bavail * volume.f_frsize;
         let wanted_bytes = IMAGE_FREE_BYTES_MIN + 2 * payload_bytes;
         if free_bytes >= wanted_bytes {
@@ -79,38 +99,60 @@ impl Image {
 
     pub fn recreate(&self) -> io::Result<()> {
         let mut db = self.db.write().expect("sled's panics end the process");
-        *db = None;
+        self.is_stuck.store(true, Ordering::Relaxed);
+        self.watch.call(|| *db = None);
         remove_tree_if_there(Step::ImageRemove, &self.dir)?;
-        let made = take(Step::ImageMake, Act::Write(&self.dir), || {
-            Db::open(&self.dir)
-        })?;
+        self.check_space(0)?;
+        let made = take(Step::ImageMake, Act::Write(&self.dir), || self.open_db())?;
         *db = Some(made);
+        self.is_stuck.store(false, Ordering::Relaxed);
         absolve(&self.dir)
     }
 
-    /// Once sled has failed to write it refuses everything until it is opened again. It must still stand
-    /// at this position.
+    /// Once sled has failed to write it refuses everything but reads of what it had written before, so it stays
+    /// open until there is space. Opened again it must stand where it stood, or where the batch that failed
+    /// would have brought it: the head may have come through.
     pub fn reopen(
         &self,
-        position: Option<Position>,
+        stood: Option<Position>,
+        batch: Position,
         identity: &SnapshotIdentity,
     ) -> io::Result<()> {
-        let mut db = self.db.write().expect("sled's panics end the process");
-        *db = None;
         self.check_space(0)?;
-        let opened = Db::open(&self.dir)?;
+        let mut db = self.db.write().expect("sled's panics end the process");
+        self.watch.call(|| *db = None);
+        let opened = self.open_db()?;
         let found = opened.head()?.map(|head| head::decode(&head, identity));
         let found = found.transpose()?.map(|header| header.position);
-        if found != position {
-            return Err(bad(format!("it stands at {found:?}, not at {position:?}")));
+        if found != stood && found != Some(batch) {
+            return Err(bad(format!("it stands at {found:?}, not at {stood:?}")));
         }
         *db = Some(opened);
+        self.is_stuck.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn open_db(&self) -> io::Result<Db> {
+        self.watch.call(|| Db::open(&self.dir, self.watch.clone()))
     }
 
     /// Not verified.
     pub fn payload(&self, seq: u64) -> io::Result<Option<Bytes>> {
-        self.with(|db| db.payload(seq))
+        self.noting(self.with(|db| db.payload(seq)))
+    }
+
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
+    }
+
+    /// What sled has answered.
+    pub fn noting<T>(&self, answer: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &answer
+            && error.kind() == io::ErrorKind::StorageFull
+        {
+            self.is_stuck.store(true, Ordering::Relaxed);
+        }
+        answer
     }
 
     pub fn with<T>(&self, look: impl FnOnce(&Db) -> io::Result<T>) -> io::Result<T> {
@@ -118,7 +160,7 @@ impl Image {
             Some(db) => look(db),
             None => Err(io::Error::new(
                 io::ErrorKind::StorageFull,
-                "the image could not be opened again after it met a full disk",
+                "the image waits for space",
             )),
         }
     }

@@ -83,19 +83,36 @@ impl Batch {
             Some(rebuild) => self.go_on(db, rebuild, &mut rows)?,
             None => Piece::Last,
         };
+        if let (Some(_), Piece::Last) = (&rebuild, &piece) {
+            self.write_queues(db)?;
+        }
         if let Piece::Last = piece {
             rows.head(head::encode(&self.frozen.header(identity))?);
         }
         take(Step::ImageRows, Act::Write(dir), || db.write(rows))?;
+        take(Step::ImageFlush, Act::Write(dir), || db.flush())?;
+        // Not before: a piece that a full disk has cut off is written again.
         if let (Some(rebuild), Piece::Upto(seq)) = (rebuild, &piece) {
             rebuild.done_upto = *seq;
         }
-        take(Step::ImageFlush, Act::Write(dir), || db.flush())?;
         take(Step::ImageDrops, Act::Write(dir), || {
             let mut dropped = self.taken.dropped.iter();
             dropped.try_for_each(|seq| db.drop_payload(*seq))
         })?;
         Ok(matches!(piece, Piece::Last))
+    }
+
+    /// All of them: a rebuild is told only of those that changed since its snapshot.
+    fn write_queues(&self, db: &Db) -> io::Result<()> {
+        let queues: Vec<_> = self.frozen.tables.queues.iter().collect();
+        for some in queues.chunks(IMAGE_REBUILD_ROWS) {
+            let mut rows = Rows::default();
+            for (id, queue) in some {
+                rows.put(Key::Queue(**id), encode(&***queue)?);
+            }
+            db.write(rows)?;
+        }
+        Ok(())
     }
 
     /// The next rows of a rebuild, with the payloads that only the snapshot has.

@@ -26,10 +26,12 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::watch::Watch;
 use crate::limits::IMAGE_CACHE_BYTES;
 
 /// sled asks for a power of two.
@@ -52,6 +54,7 @@ pub struct Db {
     /// The same file, for what sled does not do.
     file: File,
     dir: PathBuf,
+    pub watch: Arc<Watch>,
 }
 
 /// A row of the image, as bytes.
@@ -81,6 +84,8 @@ impl Key {
     }
 }
 
+type Scanned = sled::Result<(sled::IVec, sled::IVec)>;
+
 /// Row changes that reach the image together or not at all.
 #[derive(Default)]
 pub struct Rows {
@@ -103,7 +108,7 @@ impl Rows {
 
 impl Db {
     /// Makes the directory if it is not there. May panic or hang on a damaged one.
-    pub fn open(dir: &Path) -> io::Result<Db> {
+    pub fn open(dir: &Path, watch: Arc<Watch>) -> io::Result<Db> {
         remove_half_made(dir)?;
         let config = sled::Config::new()
             .path(dir)
@@ -129,6 +134,7 @@ impl Db {
             payloads,
             file,
             dir: dir.to_owned(),
+            watch,
         })
     }
 
@@ -137,13 +143,13 @@ impl Db {
     }
 
     pub fn head(&self) -> io::Result<Option<Vec<u8>>> {
-        let head = self.rows.get(HEAD).map_err(of_sled)?;
+        let head = self.watch.call(|| self.rows.get(HEAD)).map_err(of_sled)?;
         Ok(head.map(|head| head.to_vec()))
     }
 
     /// Every row: namespaces, queues, tasks, each in the order of its numbers.
     pub fn each_row(&self, mut look: impl FnMut(Row<'_>) -> io::Result<()>) -> io::Result<()> {
-        for found in self.rows.iter() {
+        for found in self.watched(self.rows.iter()) {
             let (key, value) = found.map_err(of_sled)?;
             match key.first() {
                 Some(&NAMESPACE) => look(Row::Namespace(&value))?,
@@ -158,7 +164,10 @@ impl Db {
 
     /// Waits while another thread writes rows.
     pub fn payload(&self, seq: u64) -> io::Result<Option<Bytes>> {
-        let piece = |number| self.payloads.get(piece_key(seq, number)).map_err(of_sled);
+        let piece = |number| {
+            let key = piece_key(seq, number);
+            self.watch.call(|| self.payloads.get(key)).map_err(of_sled)
+        };
         let Some(first) = piece(0)? else {
             return Ok(None);
         };
@@ -208,7 +217,7 @@ impl Db {
     }
 
     fn pieces_from(&self, seq: u64) -> impl Iterator<Item = io::Result<(u64, sled::IVec)>> + '_ {
-        let pieces = self.payloads.range(piece_key(seq, 0)..);
+        let pieces = self.watched(self.payloads.range(piece_key(seq, 0)..));
         pieces.map(|found| {
             let (key, piece) = found.map_err(of_sled)?;
             let seq = key
@@ -223,7 +232,8 @@ impl Db {
         for number in 0..=payload.len() / PIECE_BYTES {
             let from = number * PIECE_BYTES;
             let piece = &payload[from..payload.len().min(from + PIECE_BYTES)];
-            let put = self.payloads.insert(piece_key(seq, number), piece);
+            let key = piece_key(seq, number);
+            let put = self.watch.call(|| self.payloads.insert(key, piece));
             put.map_err(of_sled)?;
         }
         Ok(())
@@ -231,7 +241,8 @@ impl Db {
 
     pub fn drop_payload(&self, seq: u64) -> io::Result<()> {
         for number in 0.. {
-            let dropped = self.payloads.remove(piece_key(seq, number));
+            let key = piece_key(seq, number);
+            let dropped = self.watch.call(|| self.payloads.remove(key));
             if dropped
                 .map_err(of_sled)?
                 .is_none_or(|piece| piece.len() < PIECE_BYTES)
@@ -243,13 +254,18 @@ impl Db {
     }
 
     pub fn write(&self, rows: Rows) -> io::Result<()> {
-        self.rows.apply_batch(rows.batch).map_err(of_sled)
+        let applied = self.watch.call(|| self.rows.apply_batch(rows.batch));
+        applied.map_err(of_sled)
     }
 
     /// Never again after a failure: it could wait for ever.
     pub fn flush(&self) -> io::Result<()> {
-        self.db.flush().map_err(of_sled)?;
+        self.watch.call(|| self.db.flush()).map_err(of_sled)?;
         self.file.sync_data()
+    }
+
+    fn watched<'a>(&'a self, mut scan: sled::Iter) -> impl Iterator<Item = Scanned> + 'a {
+        std::iter::from_fn(move || self.watch.call(|| scan.next()))
     }
 }
 

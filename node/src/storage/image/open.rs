@@ -3,11 +3,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::db::{Db, Row};
-use super::{absolve, bad, condemn, head, is_condemned};
+use super::watch::Watch;
+use super::{PATIENCE, absolve, bad, condemn, head, is_condemned};
 use crate::storage::snapshot::{Header, SnapshotIdentity};
 use crate::storage::step::{Act, Step, take};
 use crate::task::id::Name;
@@ -15,9 +17,6 @@ use crate::task::load::Loader;
 use crate::task::queue::QueueRow;
 use crate::task::row::TaskRow;
 use crate::task::state::{Bounds, FEATURE_LEVEL_KNOWN, State};
-
-/// After this sled is taken to hang: the process ends, and the next start makes a new image.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An image whose rows are what its head says.
 pub struct Opened {
@@ -28,6 +27,16 @@ pub struct Opened {
 
 /// `None`: there is none, or it cannot be used, which is said in the log. Only a sled that hangs is an error.
 pub fn open(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Result<Option<Opened>> {
+    open_within(PATIENCE, dir, identity, bounds)
+}
+
+/// `open` with another patience, which the image keeps.
+pub fn open_within(
+    patience: Duration,
+    dir: &Path,
+    identity: &SnapshotIdentity,
+    bounds: Bounds,
+) -> io::Result<Option<Opened>> {
     if !dir.exists() {
         return Ok(None);
     }
@@ -41,9 +50,14 @@ pub fn open(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Resu
     let thread = std::thread::Builder::new().name("image-open".into());
     thread.spawn(move || {
         // The other side may have given up.
-        let _ = done.send(open_now(&opened_dir, &identity, bounds));
+        let _ = done.send(open_now(
+            &opened_dir,
+            &identity,
+            bounds,
+            Watch::new(patience),
+        ));
     })?;
-    let reason = match opened.recv_timeout(PATIENCE) {
+    let reason = match opened.recv_timeout(patience) {
         Ok(Ok(opened)) => {
             absolve(dir)?;
             return Ok(Some(opened));
@@ -61,8 +75,13 @@ pub fn open(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Resu
     Ok(None)
 }
 
-fn open_now(dir: &Path, identity: &SnapshotIdentity, bounds: Bounds) -> io::Result<Opened> {
-    let db = take(Step::ImageOpen, Act::Write(dir), || Db::open(dir))?;
+fn open_now(
+    dir: &Path,
+    identity: &SnapshotIdentity,
+    bounds: Bounds,
+    watch: Arc<Watch>,
+) -> io::Result<Opened> {
+    let db = take(Step::ImageOpen, Act::Write(dir), || Db::open(dir, watch))?;
     let head = db.head()?.ok_or_else(|| bad("it was never finished"))?;
     let header = head::decode(&head, identity)?;
     let state = load(&db, &header, bounds)?;

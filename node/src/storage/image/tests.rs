@@ -2,15 +2,19 @@
 
 use std::future::ready;
 use std::path::Path;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use super::open;
+use super::db::Db;
+use super::watch::{Watch, WatchThread};
+use super::{Image, open};
 use crate::storage::codec::log_id;
 use crate::storage::log::FatalHook;
-use crate::storage::snapshot::{Look, SnapshotIdentity, Snapshots, survey};
+use crate::storage::snapshot::{Look, Position, SnapshotIdentity, Snapshots, survey};
 use crate::storage::store::{Decoded, Kept, Origin, Step, Store};
 use crate::task::command::{Command, Create, Entry, Lease, NewTask, Settle, TaskState};
 use crate::task::hash;
@@ -97,6 +101,10 @@ impl Member {
 
     /// Tasks `t{n}` whose payloads tell them apart.
     fn create(&mut self, numbers: std::ops::Range<usize>) {
+        self.create_in("q", numbers);
+    }
+
+    fn create_in(&mut self, queue: &str, numbers: std::ops::Range<usize>) {
         let tasks = numbers.map(|n| NewTask {
             payload_hash: hash::of_payload(&payload(n)),
             payload: payload(n),
@@ -104,7 +112,7 @@ impl Member {
         });
         let create = Create {
             namespace: name("ns"),
-            queue: name("q"),
+            queue: name(queue),
             tasks: tasks.collect(),
         };
         self.apply(vec![Command::Create(create)]);
@@ -353,4 +361,76 @@ async fn apply_waits_while_too_much_is_not_yet_in_the_image() {
     assert!(!waits.is_finished());
     member.keep().await;
     waits.await.expect("there is room");
+}
+
+#[tokio::test]
+async fn an_image_made_anew_holds_the_queues_that_nothing_touched_since() {
+    let mut member = Member::new();
+    member.create_in("quiet", 0..5);
+    member.create(5..10);
+    let cut = member.store.cut_snapshot(|_| ready(Ok(()))).await;
+    cut.expect("cut").expect("something new");
+    std::fs::remove_dir_all(member.root.path().join("image")).expect("removed");
+    let mut member = member.restart();
+    member.create(10..15);
+    member.keep_all().await;
+    let (hash, index) = (member.hash(), member.index);
+    let member = member.restart();
+    assert_eq!((member.hash(), member.index), (hash, index));
+    let from_image = *member.store.image_position().borrow();
+    assert_eq!(from_image.map(|position| position.index), Some(index));
+}
+
+#[tokio::test]
+async fn a_call_that_never_returns_ends_the_process_and_the_next_start_makes_the_image_anew() {
+    let mut member = Member::new();
+    member.create(0..5);
+    member.keep().await;
+    let Member { root, store, .. } = member;
+    drop(store);
+    let dir = root.path().join("image");
+    let db = Db::open(&dir, Watch::new(Duration::from_millis(100))).expect("opened");
+    let image = Arc::new(Image::keep(&dir, db));
+    let (ended, end) = channel();
+    let fatal: FatalHook = Arc::new(move |_, error| ended.send(error.kind()).expect("waited for"));
+    let _watch = WatchThread::start(image.clone(), fatal).expect("started");
+    let hangs = image.with(|db| Ok(db.watch.call(|| end.recv())));
+    assert_eq!(hangs.expect("open"), Ok(std::io::ErrorKind::TimedOut));
+    drop(image);
+    let found = open(&dir, &identity(), Bounds::default()).expect("no hang");
+    assert!(found.is_none());
+}
+
+#[tokio::test]
+async fn a_read_that_panics_ends_the_process() {
+    let mut member = Member::new();
+    member.create(0..20);
+    member.keep().await;
+    let image = member.store.image();
+    let panics = std::thread::spawn(move || {
+        let _held = image.db.write();
+        panic!("as sled does on a damaged file");
+    });
+    assert!(panics.join().is_err());
+    assert!(member.payload(9).await.is_err());
+    assert_eq!(member.fatal().len(), 1, "{:?}", member.fatal());
+    assert!(member.root.path().join(super::CONDEMNED).exists());
+}
+
+#[tokio::test]
+async fn opened_again_it_stands_where_it_stood_or_where_the_batch_that_failed_has_brought_it() {
+    let mut member = Member::new();
+    member.create(0..5);
+    let Kept::UpTo(at) = member.keep().await else {
+        panic!("one batch");
+    };
+    let [before, after] = [at.index - 1, at.index + 1].map(|index| Position { index, ..at });
+    let image = member.store.image();
+    image
+        .reopen(Some(at), after, &identity())
+        .expect("it stood there");
+    image
+        .reopen(Some(before), at, &identity())
+        .expect("its head came through");
+    assert!(image.reopen(Some(before), after, &identity()).is_err());
 }

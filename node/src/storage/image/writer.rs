@@ -13,6 +13,7 @@ use super::Image;
 use super::batch::{Batch, Rebuild};
 use super::source::Ordered;
 use super::sweep::Sweep;
+use super::watch::WatchThread;
 use crate::storage::log::FatalHook;
 use crate::storage::snapshot::{Frozen, Position, SnapshotHandle, SnapshotIdentity, Snapshots};
 use crate::task::tables::Tables;
@@ -98,7 +99,8 @@ impl Writer {
         let Some(batch) = self.pending.take_if(is_it) else {
             return Ok(Wrote::Nothing);
         };
-        if let Err(error) = self.image.check_space(batch.payload_bytes()) {
+        let space = self.image.check_space(batch.payload_bytes());
+        if let Err(error) = space.and_then(|()| self.unstick(at, snapshots.identity())) {
             self.pending = Some(batch);
             return Err(error);
         }
@@ -106,7 +108,7 @@ impl Writer {
         let written = self
             .image
             .with(|db| batch.write(db, namespaces, rebuild, snapshots.identity()));
-        match written {
+        match self.image.noting(written) {
             Ok(is_complete) => {
                 self.namespaces_written = batch.frozen.tables.namespaces.len();
                 if !is_complete {
@@ -118,21 +120,27 @@ impl Writer {
             }
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 self.pending = Some(batch);
-                self.open_again(snapshots.identity());
                 Err(error)
             }
             Err(error) => Err(self.fail("writing the image", error)),
         }
     }
 
-    /// sled has lost what it could not write; what it wrote before must be there.
-    fn open_again(&mut self, identity: &SnapshotIdentity) {
-        let reopened = self.image.reopen(self.written, identity);
-        if let Err(error) = reopened {
-            match error.kind() {
-                io::ErrorKind::StorageFull => tracing::warn!(%error, "the image waits for space"),
-                _ => drop(self.fail("opening the image again", error)),
+    /// A sled that met a full disk has lost what it could not write; what it wrote before must be there.
+    fn unstick(&self, batch: Position, identity: &SnapshotIdentity) -> io::Result<()> {
+        if !self.image.is_stuck() {
+            return Ok(());
+        }
+        let holds_nothing = matches!(&self.rebuild, Some(Rebuild { done_upto: 0, .. }));
+        let opened = match holds_nothing {
+            true => self.image.recreate(),
+            false => self.image.reopen(self.written, batch, identity),
+        };
+        match opened {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => {
+                Err(self.fail("opening the image again", error))
             }
+            opened => opened,
         }
     }
 
@@ -146,7 +154,10 @@ impl Writer {
             cut
         });
         match cut {
-            Err(error) if failed => Err(self.fail("reading the image", error)),
+            Err(error) if failed && error.kind() != io::ErrorKind::StorageFull => {
+                Err(self.fail("reading the image", error))
+            }
+            cut if failed => self.image.noting(cut),
             cut => cut,
         }
     }
@@ -156,17 +167,19 @@ impl Writer {
         let Some(sweep) = &mut self.sweep else {
             return Ok(false);
         };
-        match self.image.with(|db| sweep.go_on(db, is_needed)) {
+        let looked = self.image.with(|db| sweep.go_on(db, is_needed));
+        match self.image.noting(looked) {
             Ok(true) => return Ok(true),
             Ok(false) => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            // It goes on once the next batch has found space.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(false),
             Err(error) => return Err(self.fail("looking through the image", error)),
         }
         self.sweep = None;
         Ok(false)
     }
 
-    /// The state was replaced: the image starts from nothing.
+    /// The state was replaced: the image starts from nothing, on a full disk once there is space.
     pub fn start_over(&mut self, rebuild: Rebuild) -> io::Result<()> {
         self.pending = None;
         self.sweep = None;
@@ -174,10 +187,11 @@ impl Writer {
         self.namespaces_written = 0;
         self.rebuild = Some(rebuild);
         match self.image.recreate() {
-            Err(error) if error.kind() != io::ErrorKind::StorageFull => {
-                Err(self.fail("making the image anew", error))
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(%error, "the image waits for space");
+                Ok(())
             }
-            made => made,
+            made => made.map_err(|error| self.fail("making the image anew", error)),
         }
     }
 
@@ -195,6 +209,8 @@ type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 pub struct WriterThread {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Ends after the writer: that may hang.
+    _watch: WatchThread,
 }
 
 impl WriterThread {
@@ -204,6 +220,7 @@ impl WriterThread {
             image: writer.image.clone(),
             fatal: writer.fatal.clone(),
         };
+        let watch = WatchThread::start(writer.image.clone(), writer.fatal.clone())?;
         let thread = std::thread::Builder::new().name("image-writer".into());
         let thread = thread.spawn(move || {
             let _guard = guard;
@@ -216,6 +233,7 @@ impl WriterThread {
         Ok(WriterThread {
             jobs: Some(jobs),
             thread: Some(thread),
+            _watch: watch,
         })
     }
 

@@ -80,8 +80,8 @@ impl Store {
     ) -> io::Result<Kept> {
         let shared = self.shared.clone();
         let frozen = self.writer.run(move |writer| {
-            let is_complete = writer.is_complete();
-            Ok(writer.freeze(|| shared.freeze(!is_complete)))
+            let always = !writer.is_complete() || writer.image().is_stuck();
+            Ok(writer.freeze(|| shared.freeze(always)))
         });
         let Some(at) = frozen.await? else {
             return Ok(Kept::Nothing);

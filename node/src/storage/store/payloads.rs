@@ -53,7 +53,15 @@ impl Store {
             let read = |cold: Cold| Ok((cold.place, shared.cold(&cold.expected, base.as_ref())?));
             cold.into_iter().map(read).collect::<io::Result<Vec<_>>>()
         });
-        for (place, payload) in read.await.map_err(io::Error::other)?? {
+        let read = read.await.map_err(|ended| {
+            let panicked = ended.is_panic();
+            let error = io::Error::other(ended);
+            match panicked {
+                true => self.shared.unreadable(error),
+                false => error,
+            }
+        });
+        for (place, payload) in read?? {
             payloads[place] = payload;
         }
         Ok(payloads)
@@ -64,13 +72,16 @@ impl Shared {
     fn cold(&self, expected: &Expected, base: Option<&Arc<Base>>) -> io::Result<Option<Bytes>> {
         let found = self.look(expected, base);
         match found {
-            Err(error) if error.kind() != io::ErrorKind::StorageFull => {
-                self.image.condemn();
-                (self.fatal)("reading a payload", &error);
-                Err(error)
-            }
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(self.unreadable(error)),
             found => found,
         }
+    }
+
+    /// sled may also panic on a damaged file.
+    fn unreadable(&self, error: io::Error) -> io::Error {
+        self.image.condemn();
+        (self.fatal)("reading a payload", &error);
+        error
     }
 
     fn look(&self, expected: &Expected, base: Option<&Arc<Base>>) -> io::Result<Option<Bytes>> {
@@ -79,9 +90,18 @@ impl Shared {
         } = *expected;
         // The second time for one that moved from the snapshot to the image in between.
         for _ in 0..2 {
-            let found = match (self.image.payload(seq)?, base) {
-                (None, Some(base)) => base.payload(seq, payload_bytes)?,
-                (found, _) => found,
+            let in_image = self.image.payload(seq);
+            let found = match (&in_image, base) {
+                (Ok(Some(_)), _) | (_, None) => in_image?,
+                (Ok(None), Some(base)) => base.payload(seq, payload_bytes)?,
+                // An image that waits for space does not keep the snapshot from being read.
+                (Err(error), Some(base)) if error.kind() == io::ErrorKind::StorageFull => {
+                    match base.payload(seq, payload_bytes)? {
+                        None => in_image?,
+                        found => found,
+                    }
+                }
+                (Err(_), Some(_)) => in_image?,
             };
             if let Some(payload) = found {
                 verify(expected, &payload)?;
