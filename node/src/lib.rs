@@ -36,6 +36,7 @@ pub mod jobs;
 pub mod limits;
 pub mod member;
 pub mod metrics;
+pub mod process;
 pub mod raft;
 pub mod server;
 pub mod service;

@@ -94,7 +94,7 @@ macro_rules! gauges {
 
 gauges! {
     queues: "queues", "Queues of the store";
-    payload_bytes: "payload_bytes", "Payload bytes of tasks held in memory";
+    payload_bytes: "payload_bytes", "Payload bytes of tasks that are not finished, on the disk and on their way to it";
     waiters: "waiters", "Claims parked on this member";
     proposals_waiting: "proposals_waiting", "Commands waiting for the next entry";
     forwards: "forwards_in_flight", "Requests of clients that this member has forwarded to the leader";
@@ -109,6 +109,9 @@ gauges! {
     snapshot_index: "raft_snapshot_index", "Index of the newest snapshot";
     log_bytes: "log_bytes", "Bytes of the log on disk, reserved segments included";
     log_live_bytes: "log_live_bytes", "Bytes of the log since the last purge";
+    image_lag_entries: "image_lag_entries", "Entries applied that the image does not hold yet; all of them while it is rebuilt";
+    image_dirty_bytes: "image_dirty_bytes", "Bytes held in memory for the next batch of the image";
+    resident_bytes: "resident_bytes", "Memory of the process, the image's cache included";
     disk_high_water: "disk_high_water", "1 while this member's disk is nearly full";
     clock_step_refused_ms: "clock_step_refused_milliseconds", "Step of the system clock that is not believed";
     feature_level: "feature_level", "Feature level that the cluster runs at";
@@ -127,6 +130,8 @@ pub struct Metrics {
     /// One write and one fdatasync of the log.
     pub log_flush_seconds: Histogram,
     pub log_torn_frames: Counter,
+    /// One batch of the image, its wait for the log's flush included.
+    pub image_batch_seconds: Histogram,
     pub snapshots: Counter,
     pub connections_refused: Counter,
 }
@@ -143,6 +148,7 @@ impl Default for Metrics {
             commit_seconds: latency(),
             log_flush_seconds: latency(),
             log_torn_frames: Counter::default(),
+            image_batch_seconds: latency(),
             snapshots: Counter::default(),
             connections_refused: Counter::default(),
         };
@@ -182,6 +188,11 @@ impl Default for Metrics {
             "log_torn_frames",
             "Unacknowledged last frames cut at start, after a power cut",
             metrics.log_torn_frames.clone(),
+        );
+        registry.register(
+            "image_batch_seconds",
+            "One batch of the image, its wait for the log's flush included",
+            metrics.image_batch_seconds.clone(),
         );
         registry.register("snapshots", "Snapshots cut", metrics.snapshots.clone());
         registry.register(

@@ -120,7 +120,9 @@ async fn live(
         }
     };
     let log = opened.log.clone();
-    let keep_image = opened.store.keep_image(log.clone());
+    let batch_seconds = metrics.image_batch_seconds.clone();
+    let wrote = move |took: Duration| batch_seconds.observe(took.as_secs_f64());
+    let keep_image = opened.store.keep_image(log.clone(), wrote);
     let args = &member.config.member;
     let me = Me::new(&opened.home.stamp().identity, MemberName(args.name.clone()));
     let peers = Peers::new(me, member.tls.clone(), Options::default());

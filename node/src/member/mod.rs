@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use self::running::Running;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::process;
 use crate::raft::transport::tls::TlsStore;
 use crate::raft::transport::wire::Facts;
 use crate::storage::log_store::LogDisk;
@@ -144,6 +145,9 @@ impl Member {
         let own = self.own.borrow().clone();
         gauges.ready.set(u64::from(self.is_ready()));
         gauges.disk_high_water.set(u64::from(own.disk_high_water));
+        if let Ok(memory) = process::memory(std::process::id()) {
+            gauges.resident_bytes.set(memory.resident_bytes);
+        }
         if let Some(disk) = *self.log_disk.lock().unwrap_or_else(PoisonError::into_inner) {
             gauges.log_bytes.set(disk.budget_bytes);
             gauges.log_live_bytes.set(disk.used_bytes);

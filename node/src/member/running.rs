@@ -123,6 +123,8 @@ impl Running {
         gauges.committed_index.set(raft.committed_index);
         gauges.applied_index.set(raft.applied_index);
         gauges.snapshot_index.set(raft.snapshot_index);
+        gauges.image_lag_entries.set(self.state.image_lag_entries());
+        gauges.image_dirty_bytes.set(self.state.image_dirty_bytes());
         gauges.feature_level.set(u64::from(raft.feature_level));
         gauges
             .proposals_waiting

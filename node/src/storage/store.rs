@@ -168,6 +168,20 @@ impl Store {
         self.shared.image_at.subscribe()
     }
 
+    /// Applied entries that the image lacks: all of them while it is rebuilt.
+    pub fn image_lag_entries(&self) -> u64 {
+        // In this order: the image is never ahead of what is applied.
+        let image = *self.shared.image_at.borrow();
+        let applied = self.shared.progress.borrow().applied;
+        let applied_index = applied.map_or(0, |applied| applied.index);
+        applied_index.saturating_sub(image.map_or(0, |image| image.index))
+    }
+
+    /// Of the next batch, as they count towards its limits.
+    pub fn image_dirty_bytes(&self) -> u64 {
+        self.shared.held().dirty.bytes()
+    }
+
     /// Waits for queues (namespace, queue) that got an available task since the last call. One listener.
     pub async fn next_gained(&self) -> BTreeSet<(Name, Name)> {
         loop {

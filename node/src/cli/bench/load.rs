@@ -11,11 +11,12 @@ use tokio::task::JoinSet;
 
 use super::Protocol;
 use super::http::HttpClient;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 
 pub const NAMESPACE: &str = "bench";
 /// Wait of a claim: another client may have taken the task that this one has made.
 const CLAIM_WAIT_MS: u64 = 1_000;
+/// Before the next step after one that failed.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
 /// Latencies are kept in microseconds, up to two minutes.
 const LATENCY_US_MAX: u64 = 120_000_000;
 
@@ -133,20 +134,6 @@ impl Load {
         Ok((all, happened, from))
     }
 
-    /// Creates `tasks` tasks and leaves them there.
-    pub async fn fill(&self, tasks: usize) -> anyhow::Result<()> {
-        let client = TaskStoreClient::connect(&self.endpoints[0])?;
-        let payload = Bytes::from(vec![b'x'; self.payload_bytes]);
-        let batch = (BATCH_BYTES_MAX / self.payload_bytes.max(1)).clamp(1, BATCH_ITEMS_MAX);
-        let mut left = tasks;
-        while left > 0 {
-            let now = batch.min(left);
-            create(&client, &self.queue, now, &payload).await?;
-            left -= now;
-        }
-        Ok(())
-    }
-
     fn start(self, phase: watch::Receiver<Phase>) -> anyhow::Result<JoinSet<Measured>> {
         let payload = Bytes::from(vec![b'x'; self.payload_bytes]);
         let load = Arc::new(self);
@@ -205,6 +192,10 @@ impl Client {
                 return seen;
             }
             let step = self.step().await;
+            if step.is_err() {
+                // Without it refused clients would take the processors from the members.
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
             let ended = *self.phase.borrow();
             // A step counts when it ends in time: one that the start cut in two stands for one that the
             // end cut in two.
@@ -249,7 +240,7 @@ impl Client {
     }
 }
 
-async fn create(
+pub async fn create(
     client: &TaskStoreClient,
     queue: &str,
     batch: usize,
@@ -285,6 +276,17 @@ async fn claim_and_complete(
     queue: &str,
     batch: usize,
 ) -> Result<u64, CallError> {
+    let claimed = claim(client, queue, batch).await?;
+    let count = claimed.len() as u64;
+    complete(client, claimed, batch).await?;
+    Ok(count)
+}
+
+pub async fn claim(
+    client: &TaskStoreClient,
+    queue: &str,
+    batch: usize,
+) -> Result<Vec<v1::ClaimedTask>, CallError> {
     let request = v1::ClaimRequest {
         namespace: NAMESPACE.to_owned(),
         queues: vec![queue.to_owned()],
@@ -292,8 +294,14 @@ async fn claim_and_complete(
         wait_ms: CLAIM_WAIT_MS,
         ..v1::ClaimRequest::default()
     };
-    let claimed = client.claim(request).await?.tasks;
-    let count = claimed.len() as u64;
+    Ok(client.claim(request).await?.tasks)
+}
+
+pub async fn complete(
+    client: &TaskStoreClient,
+    claimed: Vec<v1::ClaimedTask>,
+    batch: usize,
+) -> Result<(), CallError> {
     let mut completes = claimed.into_iter().map(|claimed| {
         let task = claimed.task.unwrap_or_default();
         let lease = v1::Lease {
@@ -319,7 +327,7 @@ async fn claim_and_complete(
     } else if let Some(complete) = completes.next() {
         client.complete(complete).await?;
     }
-    Ok(count)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 //! Without `--endpoint` it starts three real members of this very binary, with TLS between them and on
 //! the client port, in a directory that it removes at the end.
 
+mod claims;
 mod disk;
+mod fill;
 mod http;
 mod load;
 mod report;
+mod scrape;
 mod store;
 mod suite;
 
@@ -41,6 +44,12 @@ pub struct BenchArgs {
     #[arg(long, value_delimiter = ',', value_enum,
           default_values_t = [Row::Create, Row::Cycle, Row::Batch, Row::Snapshot, Row::LeaderKill])]
     pub rows: Vec<Row>,
+    /// Pending tasks of the volume row.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub tasks: usize,
+    /// Time of the steady row.
+    #[arg(long, default_value_t = 10)]
+    pub minutes: u64,
     /// How clients speak.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Protocol::Grpc])]
     pub protocols: Vec<Protocol>,
@@ -64,6 +73,18 @@ pub enum Row {
     Snapshot,
     /// Creates while the leader is killed: how long nothing was acknowledged.
     LeaderKill,
+    /// A great many pending tasks: memory, disk, restart, claims and snapshots. On a store of its own.
+    Volume,
+    /// Create, claim and complete in batches, for minutes: whether memory and disk stay flat. On a store of
+    /// its own.
+    Steady,
+}
+
+impl Row {
+    /// Its tasks would burden the rows after it, and theirs its own figures.
+    fn wants_own_store(self) -> bool {
+        matches!(self, Row::Volume | Row::Steady)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -16,10 +16,14 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::config::Ports;
+use crate::process;
 use crate::raft::certs::Authority;
 use crate::raft::loopback::own_address;
 use crate::raft::transport::tls::member_name;
 use crate::server::client_tls::{CERTIFICATE_FILE, KEY_FILE};
+
+mod learner;
+pub mod look;
 
 const MEMBERS: u64 = 3;
 const INCARNATION: u16 = 1;
@@ -27,6 +31,8 @@ const INCARNATION: u16 = 1;
 const SERVER_NAME: &str = "localhost";
 /// For a member to answer, or the store to have a leader.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a member with a great many tasks to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(300);
 /// For a killed member to be gone.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -35,7 +41,7 @@ pub struct LocalStore {
     dir: PathBuf,
     keep: bool,
     cluster_id: String,
-    ca_pem: String,
+    authority: Authority,
     operator: ClientTls,
     members: Vec<Member>,
 }
@@ -59,36 +65,40 @@ impl LocalStore {
             cert_pem: operator.certificate_pem,
             key_pem: operator.key_pem,
         };
-        let ca_pem = authority.ca_pem();
         let mut store = LocalStore {
             dir,
             keep,
             cluster_id,
-            ca_pem,
+            authority,
             operator,
             members: Vec::new(),
         };
         for number in 1..=MEMBERS {
-            let id = (u64::from(INCARNATION) << 32) + number;
-            let tls_dir = store.tls_dir(id);
-            authority.member(id)?.write_to(&tls_dir)?;
-            let client = authority.issue(vec![SERVER_NAME.into()])?;
-            client.write_pair(&tls_dir, CERTIFICATE_FILE, KEY_FILE)?;
-            let address = own_address();
-            let volume_uid = Uuid::new_v4().to_string();
-            let process = store.spawn(id, &volume_uid, address)?;
-            store.members.push(Member {
-                id,
-                volume_uid,
-                address,
-                process,
-            });
+            store.add(number)?;
         }
         store
             .bootstrap()
             .await
             .with_context(|| store.last_words())?;
         Ok(store)
+    }
+
+    fn add(&mut self, number: u64) -> anyhow::Result<()> {
+        let id = (u64::from(INCARNATION) << 32) + number;
+        let tls_dir = self.tls_dir(id);
+        self.authority.member(id)?.write_to(&tls_dir)?;
+        let client = self.authority.issue(vec![SERVER_NAME.into()])?;
+        client.write_pair(&tls_dir, CERTIFICATE_FILE, KEY_FILE)?;
+        let address = own_address();
+        let volume_uid = Uuid::new_v4().to_string();
+        let process = self.spawn(id, &volume_uid, address)?;
+        self.members.push(Member {
+            id,
+            volume_uid,
+            address,
+            process,
+        });
+        Ok(())
     }
 
     fn tls_dir(&self, id: u64) -> PathBuf {
@@ -132,19 +142,7 @@ impl LocalStore {
 
     async fn bootstrap(&self) -> anyhow::Result<()> {
         for member in &self.members {
-            let mut admin = self.admin(member).await?;
-            let identity = v1::Identity {
-                cluster_id: self.cluster_id.clone(),
-                incarnation: INCARNATION.into(),
-                member_id: member.id,
-                volume_uid: member.volume_uid.clone(),
-            };
-            admin
-                .format(v1::FormatRequest {
-                    identity: Some(identity),
-                })
-                .await
-                .context("format")?;
+            self.format(member).await?;
         }
         let voters: Vec<_> = self
             .members
@@ -162,6 +160,21 @@ impl LocalStore {
             admin.initialize(request).await.context("initialize")?;
         }
         self.leader().await.map(drop)
+    }
+
+    async fn format(&self, member: &Member) -> anyhow::Result<()> {
+        let identity = v1::Identity {
+            cluster_id: self.cluster_id.clone(),
+            incarnation: INCARNATION.into(),
+            member_id: member.id,
+            volume_uid: member.volume_uid.clone(),
+        };
+        let request = v1::FormatRequest {
+            identity: Some(identity),
+        };
+        let mut admin = self.admin(member).await?;
+        admin.format(request).await.context("format")?;
+        Ok(())
     }
 
     /// Dials until the member listens.
@@ -223,7 +236,7 @@ impl LocalStore {
         Ok(Endpoints {
             addresses,
             trust: Trust::Tls {
-                ca_pem: self.ca_pem.clone(),
+                ca_pem: self.authority.ca_pem(),
                 server_name: Some(SERVER_NAME.into()),
             },
         })
@@ -231,15 +244,28 @@ impl LocalStore {
 
     pub async fn snapshot_leader(&self) -> anyhow::Result<v1::SnapshotResponse> {
         let leader = self.leader().await?;
-        let mut admin = self.admin(&self.members[leader]).await?;
+        self.snapshot(leader).await
+    }
+
+    pub async fn snapshot(&self, index: usize) -> anyhow::Result<v1::SnapshotResponse> {
+        let mut admin = self.admin(&self.members[index]).await?;
         Ok(admin.snapshot(v1::SnapshotRequest {}).await?.into_inner())
     }
 
     /// Kills the leader's process, as a crash would, and says which member it was.
     pub async fn kill_leader(&mut self) -> anyhow::Result<usize> {
         let leader = self.leader().await?;
-        self.members[leader].process.kill().await?;
+        self.kill(leader).await?;
         Ok(leader)
+    }
+
+    pub async fn kill(&mut self, index: usize) -> anyhow::Result<()> {
+        Ok(self.members[index].process.kill().await?)
+    }
+
+    /// The index of a member that does not lead.
+    pub async fn follower(&self) -> anyhow::Result<usize> {
+        Ok((self.leader().await? + 1) % MEMBERS as usize)
     }
 
     pub async fn start_again(&mut self, index: usize) -> anyhow::Result<()> {
@@ -251,21 +277,20 @@ impl LocalStore {
         } = &self.members[index];
         let process = self.spawn(*id, volume_uid, *address)?;
         self.members[index].process = process;
-        let deadline = Instant::now() + START_TIMEOUT;
-        while !self
-            .status(&self.members[index])
-            .await
-            .is_ok_and(|status| status.ready)
-        {
-            if Instant::now() > deadline {
-                bail!(
-                    "the killed member is not ready again\n{}",
-                    self.last_words()
-                );
+        self.ready(index).await.map(drop)
+    }
+
+    async fn ready(&self, index: usize) -> anyhow::Result<v1::MemberStatus> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            match self.status(&self.members[index]).await {
+                Ok(status) if status.ready => return Ok(status),
+                _ if Instant::now() > deadline => {
+                    bail!("a member is not ready\n{}", self.last_words())
+                }
+                _ => sleep(ASK_AGAIN).await,
             }
-            sleep(ASK_AGAIN).await;
         }
-        Ok(())
     }
 
     pub fn members(&self) -> usize {
@@ -289,7 +314,8 @@ impl LocalStore {
     pub fn resident_bytes_max(&self) -> u64 {
         self.members
             .iter()
-            .filter_map(|member| resident_bytes_max(member.process.id()?))
+            .filter_map(|member| process::memory(member.process.id()?).ok())
+            .map(|memory| memory.resident_bytes_max)
             .max()
             .unwrap_or(0)
     }
@@ -327,13 +353,4 @@ impl Drop for LocalStore {
             eprintln!("cannot remove {}: {error}", self.dir.display());
         }
     }
-}
-
-fn resident_bytes_max(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }

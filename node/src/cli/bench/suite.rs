@@ -13,6 +13,9 @@ use super::report::{Line, print_head};
 use super::store::LocalStore;
 use super::{BenchArgs, Protocol, Row, disk};
 
+mod steady;
+mod volume;
+
 /// Creates under which a snapshot is cut, and the leader killed.
 const BACKGROUND_CLIENTS: usize = 16;
 /// What each snapshot holds, beside the creates.
@@ -39,7 +42,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let dir = store
         .as_ref()
         .map_or(args.dir.clone(), |store| store.dir().to_owned());
-    if !args.json {
+    if !args.json && !args.rows.iter().all(|row| row.wants_own_store()) {
         print_head();
     }
     let rows = args.rows.clone();
@@ -49,8 +52,13 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         dir,
         protocol: Protocol::Grpc,
     };
+    let mut last = None;
     for row in rows {
         for protocol in suite.args.protocols.clone() {
+            if last.is_some_and(|last: Row| last.wants_own_store() || row.wants_own_store()) {
+                suite.start_over().await?;
+            }
+            last = Some(row);
             suite.protocol = protocol;
             suite.row(row).await?;
         }
@@ -66,7 +74,17 @@ impl Suite {
             Row::Batch => self.cycles("cycle-batch", self.args.batch).await,
             Row::Snapshot => self.snapshot().await,
             Row::LeaderKill => self.leader_kill().await,
+            Row::Volume => self.volume().await,
+            Row::Steady => self.steady().await,
         }
+    }
+
+    /// A new store in place of one that a row has filled.
+    async fn start_over(&mut self) -> anyhow::Result<()> {
+        if self.store.take().is_some() {
+            self.store = Some(LocalStore::start(&self.args.dir, self.args.keep).await?);
+        }
+        Ok(())
     }
 
     async fn endpoints(&self) -> anyhow::Result<Endpoints> {
@@ -154,25 +172,8 @@ impl Suite {
             ..load.clone()
         };
         held.fill(SNAPSHOT_TASKS).await?;
-        let until = Instant::now() + Duration::from_secs(1 + self.args.seconds);
-        let cutting = async {
-            let mut cuts = Vec::new();
-            while Instant::now() < until {
-                let from = Instant::now();
-                store.snapshot_leader().await?;
-                cuts.push((from, Instant::now()));
-            }
-            Ok(cuts)
-        };
-        let second = Duration::from_secs(1);
-        let (measured, cuts, _) = load.run_around(second, cutting, Duration::ZERO).await?;
-        let mut during = Histogram::<u64>::new(3)?;
-        for (at, took) in &measured.acknowledged {
-            let overlaps = |(from, to): &(Instant, Instant)| *at >= *from && *at - *took <= *to;
-            if cuts.iter().any(overlaps) {
-                during.record(took.as_micros() as u64)?;
-            }
-        }
+        let (measured, cuts) = self.creates_during_cuts(store, load).await?;
+        let during = during(&measured, &cuts)?;
         let line = self.line(
             "snapshot",
             BACKGROUND_CLIENTS,
@@ -188,6 +189,27 @@ impl Suite {
         });
         self.warn(&measured);
         Ok(())
+    }
+
+    /// The leader cuts snapshots one after another; when each began and ended.
+    async fn creates_during_cuts(
+        &self,
+        store: &LocalStore,
+        load: Load,
+    ) -> anyhow::Result<(Measured, Vec<Span>)> {
+        let until = Instant::now() + Duration::from_secs(1 + self.args.seconds);
+        let cutting = async {
+            let mut cuts = Vec::new();
+            while Instant::now() < until {
+                let from = Instant::now();
+                store.snapshot_leader().await?;
+                cuts.push((from, Instant::now()));
+            }
+            Ok(cuts)
+        };
+        let second = Duration::from_secs(1);
+        let (measured, cuts, _) = load.run_around(second, cutting, Duration::ZERO).await?;
+        Ok((measured, cuts))
     }
 
     async fn leader_kill(&mut self) -> anyhow::Result<()> {
@@ -260,6 +282,20 @@ impl Suite {
             eprintln!("the first of {} errors: {error}", measured.errors);
         }
     }
+}
+
+type Span = (Instant, Instant);
+
+/// Times of the creates that overlap one of these, in microseconds.
+fn during(measured: &Measured, spans: &[Span]) -> anyhow::Result<Histogram<u64>> {
+    let mut during = Histogram::<u64>::new(3)?;
+    for (at, took) in &measured.acknowledged {
+        let overlaps = |(from, to): &Span| *at >= *from && *at - *took <= *to;
+        if spans.iter().any(overlaps) {
+            during.record(took.as_micros() as u64)?;
+        }
+    }
+    Ok(during)
 }
 
 fn ms(us: &Histogram<u64>, percentile: f64) -> f64 {

@@ -185,6 +185,20 @@ fn payload(n: usize) -> Bytes {
 }
 
 #[tokio::test]
+async fn the_image_lags_by_what_was_applied_since_its_last_batch() {
+    let mut member = Member::new();
+    member.create(0..3);
+    member.create(3..5);
+    assert_eq!(member.store.image_lag_entries(), 2, "there is none yet");
+    assert!(member.store.image_dirty_bytes() > 0);
+    member.keep_all().await;
+    assert_eq!(member.store.image_lag_entries(), 0);
+    assert_eq!(member.store.image_dirty_bytes(), 0);
+    member.finish(1);
+    assert_eq!(member.store.image_lag_entries(), 2, "a claim and a settle");
+}
+
+#[tokio::test]
 async fn the_image_gives_the_state_of_its_last_batch_back_with_every_payload() {
     let mut member = Member::new();
     member.create(0..50);

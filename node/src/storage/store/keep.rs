@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::alias::SnapshotMetaOf;
 use tokio::task::JoinHandle;
@@ -38,15 +38,24 @@ pub enum Kept {
 }
 
 impl Store {
-    /// Writes behind until it is aborted.
-    pub fn keep_image<D: Disk>(self: &Arc<Store>, log: LogStore<D>) -> JoinHandle<()> {
+    /// Writes behind until it is aborted. `wrote` is told how long each batch took.
+    pub fn keep_image<D: Disk>(
+        self: &Arc<Store>,
+        log: LogStore<D>,
+        wrote: impl Fn(Duration) + Send + 'static,
+    ) -> JoinHandle<()> {
         let store = self.clone();
         tokio::spawn(async move {
             loop {
                 let Ok(has_more) = store.sweep().await else {
                     return;
                 };
-                match store.write_behind(|log_id| log.flushed(log_id)).await {
+                let began = Instant::now();
+                let kept = store.write_behind(|log_id| log.flushed(log_id)).await;
+                if matches!(kept, Ok(Kept::UpTo(_) | Kept::Rebuilding)) {
+                    wrote(began.elapsed());
+                }
+                match kept {
                     Ok(Kept::Rebuilding) => continue,
                     Ok(_) if has_more => continue,
                     Ok(_) => {}
