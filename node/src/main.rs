@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use taskstore::cli::{self, Cli, Command};
 
+/// Gives back what short-lived batches, frozen copies and answers have taken.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Member(args) => cli::member::run(args),

@@ -109,12 +109,6 @@ impl Drop for Child {
     }
 }
 
-pub fn arguments() -> [&'static str; 5] {
-    [
-        "child",
-        "--exact",
-        "--ignored",
-        "--nocapture",
-        "--test-threads=1",
-    ]
+pub fn arguments() -> [&'static str; 4] {
+    ["child", "--exact", "--nocapture", "--test-threads=1"]
 }

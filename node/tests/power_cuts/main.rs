@@ -192,6 +192,12 @@ impl Trial {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_power_cut_of_a_whole_cluster_loses_an_acknowledged_task() {
+    // RUST_LOG shows what the members say.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .init();
     let seed = tally::seed("POWER_CUTS_SEED");
     let mut rng = fastrand::Rng::with_seed(seed);
     let trials = (0..4).map(|_| tokio::spawn(Trial::run(rng.u64(..), 52, false)));

@@ -152,7 +152,10 @@ impl Machine {
         let was_installing = self.marker().exists();
         let opened =
             volume::open(self.volume.path(), &identity, disk.clone(), options, ignore).await?;
-        let opened = opened.expect("the volume was formatted");
+        let mut opened = opened.expect("the volume was formatted");
+        // As a member does before Raft, and its service first of all.
+        opened.make_room().await;
+        opened.store.snapshots().verify()?;
         let (mut log, store) = (opened.log, opened.store);
         let log_end = log.get_log_state().await?.last_log_id;
         let found = Found {

@@ -18,9 +18,6 @@ use crate::storage::log::FatalHook;
 use crate::storage::snapshot::{Frozen, Position, SnapshotHandle, SnapshotIdentity, Snapshots};
 use crate::task::tables::Tables;
 
-/// Lower than the threads that answer (nice values).
-const NICENESS: i32 = 10;
-
 /// What became of a batch.
 pub enum Wrote {
     /// It was written before, or an install has thrown it away.
@@ -224,8 +221,6 @@ impl WriterThread {
         let thread = std::thread::Builder::new().name("image-writer".into());
         let thread = thread.spawn(move || {
             let _guard = guard;
-            // Of this thread alone, as Linux has it. Refused: it competes with the others.
-            let _ = rustix::process::setpriority_process(None, NICENESS);
             for job in incoming {
                 job(&mut writer);
             }
