@@ -177,9 +177,9 @@ impl Store {
         applied_index.saturating_sub(image.map_or(0, |image| image.index))
     }
 
-    /// Of the next batch, as they count towards its limits.
+    /// Not yet in the image, as they count towards the bound on them.
     pub fn image_dirty_bytes(&self) -> u64 {
-        self.shared.held().dirty.bytes()
+        self.shared.held().unwritten_bytes()
     }
 
     /// Waits for queues (namespace, queue) that got an available task since the last call. One listener.
@@ -208,11 +208,15 @@ impl Store {
     pub(super) async fn room(&self) {
         loop {
             let room = self.shared.room.notified();
-            if self.shared.held().dirty.bytes() < IMAGE_DIRTY_BYTES_MAX {
+            if self.has_room() {
                 return;
             }
             room.await;
         }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.shared.held().unwritten_bytes() < IMAGE_DIRTY_BYTES_MAX
     }
 
     /// Whether so much is dirty that it should be written without waiting for more.

@@ -14,6 +14,7 @@ use super::watch::{Watch, WatchThread};
 use super::{Image, open};
 use crate::storage::codec::log_id;
 use crate::storage::log::FatalHook;
+use crate::storage::machine::with_meta;
 use crate::storage::snapshot::{Look, Position, SnapshotIdentity, Snapshots, survey};
 use crate::storage::store::{Decoded, Kept, Origin, Step, Store};
 use crate::task::command::{Command, Create, Entry, Lease, NewTask, Settle, TaskState};
@@ -371,10 +372,62 @@ async fn apply_waits_while_too_much_is_not_yet_in_the_image() {
     }
     let store = member.store.clone();
     let waits = tokio::spawn(async move { store.room().await });
+    // What a batch has taken is in memory until it is written.
+    let (flush, flushed) = tokio::sync::watch::channel(false);
+    let (frozen, mut is_frozen) = tokio::sync::mpsc::unbounded_channel();
+    let store = member.store.clone();
+    let keep = tokio::spawn(async move {
+        let kept = store.write_behind(|_| {
+            frozen.send(()).expect("it is waited for");
+            let mut flushed = flushed.clone();
+            async move {
+                flushed
+                    .wait_for(|is| *is)
+                    .await
+                    .map(drop)
+                    .map_err(std::io::Error::other)
+            }
+        });
+        kept.await.expect("kept")
+    });
+    is_frozen.recv().await.expect("a batch");
     tokio::task::yield_now().await;
-    assert!(!waits.is_finished());
-    member.keep().await;
+    assert!(!member.store.has_room() && !waits.is_finished());
+    flush.send(true).expect("it is waited for");
+    assert!(matches!(keep.await.expect("no panic"), Kept::UpTo(_)));
     waits.await.expect("there is room");
+}
+
+/// One blocking thread, held up: the payload is looked for after the install that replaced everything.
+#[test]
+fn a_payload_that_was_asked_for_before_an_install_is_read_after_it() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let (mut leader, mut member) = (Member::new(), Member::new());
+        for member in [&mut leader, &mut member] {
+            member.create(0..20);
+        }
+        member.keep().await;
+        leader.finish(2);
+        let sent = leader.store.cut_snapshot(|_| ready(Ok(()))).await;
+        let sent = sent.expect("cut").expect("something new");
+        let (go_on, held_up) = std::sync::mpsc::channel::<()>();
+        let holds_up = tokio::task::spawn_blocking(move || held_up.recv());
+        let store = member.store.clone();
+        let asked = store.read(|state| state.get(&name("ns"), &id("t9")));
+        let mut read = Box::pin(store.payloads(asked.iter()));
+        assert!(futures::poll!(&mut read).is_pending());
+        let meta = with_meta(sent.clone()).expect("whole").meta;
+        member.store.install(meta, sent).await.expect("installed");
+        go_on.send(()).expect("it waits");
+        assert_eq!(read.await.expect("read"), [Some(payload(9))]);
+        assert_eq!(member.fatal(), [""; 0]);
+        holds_up.await.expect("no panic").expect("told");
+    });
 }
 
 #[tokio::test]

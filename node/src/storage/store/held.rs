@@ -22,6 +22,8 @@ pub struct Held {
     pub dirty: Dirty,
     /// New payloads of the batch that is being written.
     pub writing: Arc<Fresh>,
+    /// What that batch counted as dirty.
+    writing_bytes: u64,
     /// While the image is rebuilt from it.
     pub base: Option<Arc<Base>>,
 }
@@ -34,6 +36,7 @@ impl Held {
             membership: StoredMembership::default(),
             dirty: Dirty::default(),
             writing: Arc::default(),
+            writing_bytes: 0,
             base: None,
         }
     }
@@ -98,11 +101,23 @@ impl Held {
         self.dirty.bytes() >= IMAGE_BATCH_BYTES || self.dirty.changes() >= IMAGE_BATCH_CHANGES
     }
 
+    /// Kept in memory until the image has it.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.dirty.bytes() + self.writing_bytes
+    }
+
+    /// The batch is in the image.
+    pub fn written(&mut self) {
+        self.writing = Arc::default();
+        self.writing_bytes = 0;
+    }
+
     /// Everything dirty, with the state it belongs to. `None` before the first entry.
     pub fn freeze(&mut self) -> Option<Batch> {
         let applied = self.applied?;
         let mut membership = Vec::new();
         codec::put_stored_membership(&self.membership, &mut membership);
+        self.writing_bytes = self.dirty.bytes();
         let taken = self.dirty.take();
         self.writing = taken.fresh.clone();
         Some(Batch {

@@ -200,10 +200,10 @@ impl Shared {
     fn note(&self, wrote: &Wrote, at: Position) {
         match wrote {
             Wrote::Nothing => return,
-            Wrote::Piece => self.held_mut().writing = Arc::default(),
+            Wrote::Piece => self.held_mut().written(),
             Wrote::All(_) => {
                 let mut held = self.held_mut();
-                held.writing = Arc::default();
+                held.written();
                 held.base = None;
                 drop(held);
                 self.image_at.send_replace(Some(at));

@@ -2,12 +2,10 @@
 //! image is being rebuilt, the snapshot that the state came from. The disk is never read under a lock.
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{Shared, Store};
-use crate::storage::image::base::Base;
 use crate::storage::image::batch::{Expected, verify};
 use crate::task::command::TaskView;
 
@@ -25,8 +23,8 @@ impl Store {
         tasks: impl ExactSizeIterator<Item = &'a TaskView>,
     ) -> io::Result<Vec<Option<Bytes>>> {
         let mut payloads = vec![None; tasks.len()];
-        let (cold, base) = {
-            let mut cold = Vec::new();
+        let mut cold = Vec::new();
+        {
             let held = self.shared.held();
             for (place, task) in tasks.enumerate() {
                 if !held.state.tables().has_payload(task.seq) {
@@ -43,14 +41,13 @@ impl Store {
                     cold.push(Cold { place, expected });
                 }
             }
-            (cold, held.base.clone())
-        };
+        }
         if cold.is_empty() {
             return Ok(payloads);
         }
         let shared = self.shared.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let read = |cold: Cold| Ok((cold.place, shared.cold(&cold.expected, base.as_ref())?));
+            let read = |cold: Cold| Ok((cold.place, shared.cold(&cold.expected)?));
             cold.into_iter().map(read).collect::<io::Result<Vec<_>>>()
         });
         let read = read.await.map_err(|ended| {
@@ -69,9 +66,8 @@ impl Store {
 }
 
 impl Shared {
-    fn cold(&self, expected: &Expected, base: Option<&Arc<Base>>) -> io::Result<Option<Bytes>> {
-        let found = self.look(expected, base);
-        match found {
+    fn cold(&self, expected: &Expected) -> io::Result<Option<Bytes>> {
+        match self.look(expected) {
             Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(self.unreadable(error)),
             found => found,
         }
@@ -84,24 +80,27 @@ impl Shared {
         error
     }
 
-    fn look(&self, expected: &Expected, base: Option<&Arc<Base>>) -> io::Result<Option<Bytes>> {
+    fn look(&self, expected: &Expected) -> io::Result<Option<Bytes>> {
         let Expected {
             seq, payload_bytes, ..
         } = *expected;
-        // The second time for one that moved from the snapshot to the image in between.
+        // The second time for one that an install has moved to another snapshot in between.
         for _ in 0..2 {
+            let base = self.held().base.clone();
             let in_image = self.image.payload(seq);
-            let found = match (&in_image, base) {
-                (Ok(Some(_)), _) | (_, None) => in_image?,
-                (Ok(None), Some(base)) => base.payload(seq, payload_bytes)?,
-                // An image that waits for space does not keep the snapshot from being read.
-                (Err(error), Some(base)) if error.kind() == io::ErrorKind::StorageFull => {
-                    match base.payload(seq, payload_bytes)? {
-                        None => in_image?,
-                        found => found,
-                    }
-                }
-                (Err(_), Some(_)) => in_image?,
+            // An image that waits for space does not keep the snapshot from being read.
+            let waits = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+            let is_elsewhere = match &in_image {
+                Ok(found) => found.is_none(),
+                Err(error) => waits(error),
+            };
+            let in_base = match base.filter(|_| is_elsewhere) {
+                Some(base) => base.payload(seq, payload_bytes)?,
+                None => None,
+            };
+            let found = match in_base {
+                None => in_image?,
+                found => found,
             };
             if let Some(payload) = found {
                 verify(expected, &payload)?;
