@@ -24,7 +24,6 @@ mod reads;
 mod rows;
 mod settles;
 mod table;
-mod weight;
 
 pub fn name(text: &str) -> Name {
     Name::parse(text).expect("tests use good names")
