@@ -130,7 +130,7 @@ pub const FREE_BYTES_MIN: u64 = 64 << 20;
 /// Smallest log that works, in bytes: eight segments that each hold the largest entry.
 pub const LOG_BUDGET_BYTES_MIN: u64 = 64 << 20;
 
-/// The image's own cache of its file, in bytes.
+/// The cache that sled is given for the image, in bytes. No bound: a scan was seen to leave 155 MiB.
 pub const IMAGE_CACHE_BYTES: u64 = 16 << 20;
 /// A batch of the image starts at so many bytes in memory, or so many changed rows: rows are written in one
 /// atomic piece, during which cold payloads cannot be read.

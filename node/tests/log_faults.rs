@@ -6,6 +6,8 @@
 mod faults;
 #[path = "support/log_model.rs"]
 mod log_model;
+#[path = "support/started.rs"]
+mod start;
 #[path = "support/tally.rs"]
 #[allow(dead_code, reason = "the other damage trials use the rest")]
 mod tally;
@@ -20,6 +22,7 @@ use faults::{Fail, FaultDisk, Image, read_image, scratch, write_image};
 use log_model::{Driver, End, Model, Operation, SALT, open_and_compare};
 use openraft::EntryPayload;
 use openraft::storage::RaftLogStorage;
+use start::start;
 use tally::Tally;
 use taskstore::storage::codec::log_id;
 use taskstore::storage::identity::{Identity, Volume};
@@ -29,7 +32,7 @@ use taskstore::storage::log::recovery::recover;
 use taskstore::storage::log::sector::{SECTOR_BYTES, SECTOR_DATA_BYTES, Sector, classify};
 use taskstore::storage::log::{Geometry, LogHooks};
 use taskstore::storage::log_store::{LogOptions, LogStore};
-use taskstore::storage::start::{SnapshotsFound, StartOptions, start};
+use taskstore::storage::start::{FoundOnDisk, StartOptions};
 use taskstore::storage::types::{Entry, EntryBytes, Vote};
 
 const GEOMETRY: Geometry = Geometry {
@@ -606,7 +609,7 @@ async fn the_stamp_follows_the_first_frame_and_a_frame_without_it_is_stamped_at_
         purged: None,
         wrote: None,
     };
-    let mut started = start(&home, &identity, SnapshotsFound::default(), options)
+    let mut started = start(&home, &identity, FoundOnDisk::default(), options)
         .await
         .unwrap();
     disk.fail(Fail::Sync(0));
@@ -635,7 +638,7 @@ async fn the_stamp_follows_the_first_frame_and_a_frame_without_it_is_stamped_at_
         wrote: None,
     };
     drop(
-        start(&home, &identity, SnapshotsFound::default(), options)
+        start(&home, &identity, FoundOnDisk::default(), options)
             .await
             .unwrap(),
     );

@@ -1,6 +1,9 @@
 //! The log and the start of a member on real files: what a restart finds, reads of old entries, an install
 //! that was cut off.
 
+#[path = "support/started.rs"]
+mod start;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,13 +12,14 @@ use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
+use start::start;
 use taskstore::storage::codec::log_id;
 use taskstore::storage::identity::{Content, Home, Identity, Volume};
 use taskstore::storage::log::disk::SystemDisk;
 use taskstore::storage::log::{FatalHook, Geometry};
 use taskstore::storage::log_store::{LogOptions, LogStore};
 use taskstore::storage::start::{
-    Base, SnapshotFacts, SnapshotsFound, StartError, StartOptions, Started, start,
+    Base, FoundOnDisk, SnapshotFacts, StartError, StartOptions, Started,
 };
 use taskstore::storage::types::{Entry, EntryBytes, TypeConfig, Vote};
 use tempfile::TempDir;
@@ -60,7 +64,7 @@ fn home(root: &Path) -> Home {
     }
 }
 
-async fn started(home: &Home, found: SnapshotsFound) -> Started<SystemDisk> {
+async fn started(home: &Home, found: FoundOnDisk) -> Started<SystemDisk> {
     start(home, &identity(), found, options(64 << 20))
         .await
         .unwrap()
@@ -97,7 +101,7 @@ fn good(term: u64, index: u64) -> Option<SnapshotFacts> {
 async fn the_first_answer_finds_the_stamp_on_the_disk() {
     let root = TempDir::new().unwrap();
     let home = home(root.path());
-    let mut member = started(&home, SnapshotsFound::default()).await;
+    let mut member = started(&home, FoundOnDisk::default()).await;
     assert_eq!(
         (member.base, home.stamp().is_initialized),
         (Base::Empty, false)
@@ -108,7 +112,7 @@ async fn the_first_answer_finds_the_stamp_on_the_disk() {
         "a frame that holds only a vote is a frame"
     );
     drop(member);
-    let member = started(&home, SnapshotsFound::default()).await;
+    let member = started(&home, FoundOnDisk::default()).await;
     assert_eq!(member.base, Base::LogFromStart);
 }
 
@@ -117,30 +121,18 @@ async fn a_stamped_volume_with_an_empty_log_or_of_another_member_does_not_start(
     let root = TempDir::new().unwrap();
     let home = home(root.path());
     home.mark_initialized().unwrap();
-    let refused = start(
-        &home,
-        &identity(),
-        SnapshotsFound::default(),
-        options(1 << 20),
-    )
-    .await;
+    let refused = start(&home, &identity(), FoundOnDisk::default(), options(1 << 20)).await;
     assert!(matches!(refused.err(), Some(StartError::Damaged(_))));
     let other = Identity {
         volume_uid: "w".into(),
         ..identity()
     };
-    let refused = start(&home, &other, SnapshotsFound::default(), options(1 << 20)).await;
+    let refused = start(&home, &other, FoundOnDisk::default(), options(1 << 20)).await;
     assert!(
         matches!(refused.err(), Some(StartError::Damaged(reason)) if reason.contains("volume UID"))
     );
     home.mark_removed().unwrap();
-    let refused = start(
-        &home,
-        &identity(),
-        SnapshotsFound::default(),
-        options(1 << 20),
-    )
-    .await;
+    let refused = start(&home, &identity(), FoundOnDisk::default(), options(1 << 20)).await;
     assert!(matches!(refused.err(), Some(StartError::Removed)));
 }
 
@@ -148,11 +140,11 @@ async fn a_stamped_volume_with_an_empty_log_or_of_another_member_does_not_start(
 async fn a_restart_finds_committed_as_it_was_noted_but_never_beyond_the_entries() {
     let root = TempDir::new().unwrap();
     let home = home(root.path());
-    let mut member = started(&home, SnapshotsFound::default()).await;
+    let mut member = started(&home, FoundOnDisk::default()).await;
     append(&mut member.log, 1, 0..10).await;
     member.log.save_committed(Some(log_id(1, 7))).await.unwrap();
     drop(member);
-    let mut member = started(&home, SnapshotsFound::default()).await;
+    let mut member = started(&home, FoundOnDisk::default()).await;
     assert_eq!(
         member.log.read_committed().await.unwrap(),
         Some(log_id(1, 7))
@@ -172,12 +164,12 @@ async fn a_restart_finds_committed_as_it_was_noted_but_never_beyond_the_entries(
 async fn an_install_that_was_cut_off_is_finished_and_drops_the_older_log() {
     let root = TempDir::new().unwrap();
     let home = home(root.path());
-    let mut member = started(&home, SnapshotsFound::default()).await;
+    let mut member = started(&home, FoundOnDisk::default()).await;
     // Entries of term 2 were never committed; the snapshot is of term 3 and ends before them.
     append(&mut member.log, 1, 0..20).await;
     append(&mut member.log, 2, 20..60).await;
     drop(member);
-    let found = SnapshotsFound {
+    let found = FoundOnDisk {
         newest: good(3, 40),
         older: None,
         installing: Some(log_id(3, 40)),
@@ -193,7 +185,7 @@ async fn an_install_that_was_cut_off_is_finished_and_drops_the_older_log() {
     );
     append(&mut member.log, 3, 41..45).await;
     drop(member);
-    let found = SnapshotsFound {
+    let found = FoundOnDisk {
         installing: None,
         ..found
     };
@@ -204,7 +196,7 @@ async fn an_install_that_was_cut_off_is_finished_and_drops_the_older_log() {
         (41..45).map(|index| entry(3, index)).collect::<Vec<_>>()
     );
     drop(member);
-    let lost = SnapshotsFound {
+    let lost = FoundOnDisk {
         newest: good(3, 45),
         ..found
     };
@@ -235,7 +227,7 @@ async fn the_purge_point_and_the_time_of_each_flush_are_told() {
         })),
         ..options(1 << 20)
     };
-    let mut member = start(&home, &identity(), SnapshotsFound::default(), options)
+    let mut member = start(&home, &identity(), FoundOnDisk::default(), options)
         .await
         .unwrap();
     append(&mut member.log, 1, 0..9).await;
@@ -249,7 +241,7 @@ async fn the_purge_point_and_the_time_of_each_flush_are_told() {
 async fn the_mark_of_the_last_frame_keeps_its_golden_bytes() {
     let root = TempDir::new().unwrap();
     let home = home(root.path());
-    let mut member = started(&home, SnapshotsFound::default()).await;
+    let mut member = started(&home, FoundOnDisk::default()).await;
     member.log.save_vote(&Vote::new(1, 3)).await.unwrap();
     member.log.close();
     let file = std::fs::read(home.log_directory().join("synced")).unwrap();
@@ -268,14 +260,9 @@ async fn the_mark_of_the_last_frame_keeps_its_golden_bytes() {
 async fn readers_see_every_entry_once_and_whole_while_the_log_goes_round() {
     let root = TempDir::new().unwrap();
     let home = home(root.path());
-    let mut member = start(
-        &home,
-        &identity(),
-        SnapshotsFound::default(),
-        options(8 << 10),
-    )
-    .await
-    .unwrap();
+    let mut member = start(&home, &identity(), FoundOnDisk::default(), options(8 << 10))
+        .await
+        .unwrap();
     let last = Arc::new(AtomicU64::new(0));
     let readers: Vec<_> = (0..3u64)
         .map(|reader| {
@@ -357,9 +344,9 @@ async fn readers_see_every_entry_once_and_whole_while_the_log_goes_round() {
         bytes: 1,
         good: true,
     });
-    let found_snapshots = SnapshotsFound {
+    let found_snapshots = FoundOnDisk {
         newest,
-        ..SnapshotsFound::default()
+        ..FoundOnDisk::default()
     };
     let mut member = started(&home, found_snapshots).await;
     assert_eq!(member.log.try_get_log_entries(..).await.unwrap(), found);
@@ -372,7 +359,7 @@ async fn limited_reads_stop_at_the_cap_but_give_at_least_one_entry() {
     let home = volume
         .format(identity(), Geometry::for_budget(48 << 20))
         .unwrap();
-    let mut member = started(&home, SnapshotsFound::default()).await;
+    let mut member = started(&home, FoundOnDisk::default()).await;
     let large = |index: u64, bytes: usize| Entry {
         log_id: log_id(1, index),
         payload: EntryPayload::Normal(EntryBytes(Bytes::from(vec![1; bytes]))),
@@ -401,7 +388,7 @@ async fn limited_reads_stop_at_the_cap_but_give_at_least_one_entry() {
     for from_files in [false, true] {
         if from_files {
             drop(member);
-            member = started(&home, SnapshotsFound::default()).await;
+            member = started(&home, FoundOnDisk::default()).await;
         }
         let mut counts = Vec::new();
         for start in 0..4 {

@@ -21,8 +21,7 @@ use crate::storage::log_store::{LogOptions, LogStore};
 use crate::storage::room::make_room;
 use crate::storage::snapshot::{self, Look, SnapshotHandle, SnapshotIdentity, Snapshots, Surveyed};
 use crate::storage::start::{
-    Base, SnapshotFacts, SnapshotsFound, StartError, StartOptions, begin, decide, facts_of,
-    read_log,
+    Base, FoundOnDisk, SnapshotFacts, StartError, StartOptions, begin, decide, facts_of, read_log,
 };
 use crate::storage::store::{Origin, Store};
 use crate::task::state::Bounds;
@@ -234,7 +233,7 @@ pub async fn survey(
     identity: &SnapshotIdentity,
     image: Option<&image::Opened>,
     look: Look,
-) -> Result<(Vec<Surveyed>, SnapshotsFound), StartError> {
+) -> Result<(Vec<Surveyed>, FoundOnDisk), StartError> {
     let (dir, identity) = (home.snapshots_directory(), identity.clone());
     let image = image.map(|image| image.header.position);
     blocking(move || {
@@ -246,7 +245,7 @@ pub async fn survey(
             bytes: one.file.bytes,
             good: one.good.is_some(),
         };
-        let found = SnapshotsFound {
+        let found = FoundOnDisk {
             newest: surveyed.first().map(facts),
             older: surveyed.get(1).map(facts),
             installing: installing.map(|at| log_id(at.term, at.index)),

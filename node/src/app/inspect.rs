@@ -11,11 +11,9 @@ use crate::member::running::membership_message;
 use crate::member::{Member, Phase};
 use crate::raft::inspect;
 use crate::storage::identity::Content;
-use crate::storage::log::LogError;
 use crate::storage::log::disk::ReadOnlyDisk;
-use crate::storage::log::recovery::recover;
 use crate::storage::snapshot::Look;
-use crate::storage::start::{Decision, LogFacts, StartError, decide};
+use crate::storage::start::{Decision, StartError, decide, facts_of, read_log};
 
 /// Reads the volume and notes the report, or that the disk would be refused. An error is no word on the
 /// disk.
@@ -41,30 +39,17 @@ async fn look(member: &Arc<Member>) -> Result<Phase, StartError> {
     // The image is left alone: sled writes when it opens.
     let of_snapshots = disk::of_snapshots(&identity);
     let (surveyed, found) = disk::survey(&home, &of_snapshots, None, Look::Whole).await?;
-    let log_directory = home.log_directory();
-    let (geometry, salt) = (stamp.log, stamp.identity.salt());
-    let recovered =
-        tokio::task::spawn_blocking(move || recover(&log_directory, geometry, salt, ReadOnlyDisk))
-            .await
-            .map_err(std::io::Error::other)?;
-    let recovered = match recovered {
-        Err(LogError::Io(error)) => return Err(error.into()),
-        recovered => recovered,
-    };
-    let facts = match &recovered {
-        Ok(recovered) => Ok(LogFacts {
-            frames: recovered.frames,
-            range: recovered.range,
-        }),
-        Err(error) => Err(error.to_string()),
-    };
-    let base = match decide(&stamp, &identity, facts, found) {
-        Decision::Damaged(reason) => return Err(StartError::Damaged(reason)),
-        Decision::Removed => return Err(StartError::Removed),
-        Decision::Start { base, .. } => base,
+    let read = read_log(&home, ReadOnlyDisk).await?;
+    let decision = decide(&stamp, &identity, facts_of(&read), found);
+    let (recovered, base) = match (decision, read) {
+        (Decision::Removed, _) => return Err(StartError::Removed),
+        (Decision::Damaged(reason), _) | (_, Err(reason)) => {
+            return Err(StartError::Damaged(reason));
+        }
+        (Decision::Start { base, .. }, Ok(recovered)) => (recovered, base),
     };
     let from = disk::base_of(&surveyed, base);
-    let report = inspect::read(recovered?, from.as_ref()).await?;
+    let report = inspect::read(recovered, from.as_ref()).await?;
     let is_empty = report.membership.log_id.is_none();
     member.note_inspected(
         v1::RaftStatus {

@@ -7,6 +7,9 @@
 //! reads ─────┴─▶ batch ─▶ sled ─▶ the snapshot    └─▶ snapshot of S, while nothing else is written
 //! ```
 //!
+//! The thread that writes has the priority of the others: apply waits for it when it falls behind, so with a
+//! lower one a busy machine would hold up the member.
+//!
 //! A batch takes the rows from a frozen copy of the tables, so each changed row is written once, in its
 //! newest form. While the image is rebuilt each batch also takes the next rows of that copy in order, and
 //! the head, without which nothing counts, comes with the last of them.

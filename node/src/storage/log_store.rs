@@ -23,6 +23,7 @@ use super::log::recovery::Recovered;
 use super::log::segment::Segments;
 use super::log::writer::{OnDisk, Writer, entry_bytes_max};
 use super::log::{FatalHook, LogError, LogHooks};
+use super::on_panic::OnPanic;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use crate::limits::{
     APPEND_BYTES_MAX, ENTRY_BYTES_MAX, LOG_HIGH_WATER_PERCENT, LOG_MARK_MS, LOG_QUIET_MS,
@@ -92,22 +93,6 @@ struct Owner<D: Disk> {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Ends the process when the writer panics: nobody would ever answer what is queued behind it.
-struct EndsOnPanic {
-    shared: Arc<Shared>,
-    fatal: FatalHook,
-}
-
-impl Drop for EndsOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let reason = "the log's writer panicked";
-            (self.fatal)("log writer", &io::Error::other(reason));
-            self.shared.fail(reason);
-        }
-    }
-}
-
 impl<D: Disk> Owner<D> {
     fn close(&self) {
         self.shared.close();
@@ -149,10 +134,12 @@ impl<D: Disk> LogStore<D> {
         );
         let shared = Arc::new(shared);
         let fatal = hooks.fatal.clone();
-        let guard = EndsOnPanic {
-            shared: shared.clone(),
-            fatal: fatal.clone(),
-        };
+        let (ended, end) = (shared.clone(), fatal.clone());
+        let guard = OnPanic(move || {
+            let reason = "the log's writer panicked";
+            end("log writer", &io::Error::other(reason));
+            ended.fail(reason);
+        });
         let (writer, on_disk) = Writer::new(
             shared.clone(),
             segments.clone(),

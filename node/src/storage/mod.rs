@@ -7,6 +7,7 @@ pub mod image;
 pub mod log;
 pub mod log_store;
 pub mod machine;
+pub mod on_panic;
 pub mod room;
 pub mod snapshot;
 pub mod start;

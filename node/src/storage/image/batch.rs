@@ -8,7 +8,7 @@ use super::db::{Db, Key, Rows};
 use super::dirty::Taken;
 use super::{bad, head};
 use crate::limits::IMAGE_REBUILD_ROWS;
-use crate::storage::snapshot::{Frozen, Header, SnapshotIdentity};
+use crate::storage::snapshot::{Frozen, SnapshotIdentity};
 use crate::storage::step::{Act, Step, take};
 use crate::task::hash;
 use crate::task::row::TaskRow;
@@ -133,22 +133,6 @@ impl Batch {
             upto = row.seq;
         }
         Ok(Piece::Last)
-    }
-}
-
-impl Frozen {
-    fn header(&self, identity: &SnapshotIdentity) -> Header {
-        Header {
-            identity: identity.clone(),
-            position: self.position,
-            membership: self.membership.clone(),
-            namespaces: self.tables.namespaces.len() as u64,
-            queues: self.tables.queues.len() as u64,
-            tasks: self.tables.tasks.len() as u64,
-            payload_bytes: 0,
-            state_hash: self.tables.hash(),
-            meta: self.tables.meta.clone(),
-        }
     }
 }
 

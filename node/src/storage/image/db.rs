@@ -291,7 +291,7 @@ fn remove_half_made(dir: &Path) -> io::Result<()> {
 }
 
 fn is_locked(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("lock")
+    error.to_string().contains("could not acquire lock")
 }
 
 fn of_sled(error: sled::Error) -> io::Error {

@@ -15,6 +15,7 @@ use super::source::Ordered;
 use super::sweep::Sweep;
 use super::watch::WatchThread;
 use crate::storage::log::FatalHook;
+use crate::storage::on_panic::OnPanic;
 use crate::storage::snapshot::{Frozen, Position, SnapshotHandle, SnapshotIdentity, Snapshots};
 use crate::task::tables::Tables;
 
@@ -213,10 +214,12 @@ pub struct WriterThread {
 impl WriterThread {
     pub fn start(mut writer: Writer) -> io::Result<WriterThread> {
         let (jobs, incoming) = channel::<Job>();
-        let guard = EndsOnPanic {
-            image: writer.image.clone(),
-            fatal: writer.fatal.clone(),
-        };
+        let (image, fatal) = (writer.image.clone(), writer.fatal.clone());
+        // sled panics where it finds its own file damaged.
+        let guard = OnPanic(move || {
+            image.condemn();
+            fatal("image writer", &io::Error::other("it panicked"));
+        });
         let watch = WatchThread::start(writer.image.clone(), writer.fatal.clone())?;
         let thread = std::thread::Builder::new().name("image-writer".into());
         let thread = thread.spawn(move || {
@@ -262,20 +265,5 @@ impl Drop for WriterThread {
 impl fmt::Debug for WriterThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("image writer")
-    }
-}
-
-/// sled panics where it finds its own file damaged.
-struct EndsOnPanic {
-    image: Arc<Image>,
-    fatal: FatalHook,
-}
-
-impl Drop for EndsOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.image.condemn();
-            (self.fatal)("image writer", &io::Error::other("it panicked"));
-        }
     }
 }

@@ -106,7 +106,7 @@ impl Line {
             mib(self.idle.resident_bytes),
         ));
         say(format!(
-            "  rows alone {} bytes a task; the image's cache is bounded by {} MiB; started again {} with the image, {} without",
+            "  rows alone {} bytes a task; the image is given {} MiB of cache; started again {} with the image, {} without",
             self.rows_bytes / self.tasks as u64,
             mib(IMAGE_CACHE_BYTES),
             self.a_task(self.with_image.at_rest.resident_bytes),
