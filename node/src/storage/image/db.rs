@@ -21,12 +21,15 @@
 //!   full disk, it leaves a half-made snapshot of its own that makes it refuse ever after: those are removed.
 //! - Damage makes it panic (60 % of flipped bits that mattered), hang in a scan, or give rows of before, or
 //!   fewer: so nothing is trusted before it was verified, on a thread of its own.
+//! - What its calls replace is freed a little with every 128th call, and a batch is one call: a member under
+//!   15K tasks/s grew by 2.8 GiB a minute until it was killed. So every batch frees what it left.
 //! - 16 MiB of cache read as fast as 64. Disk: 1.7 times the data, 2.5 times under churn.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -40,6 +43,9 @@ const PIECE_BYTES: usize = 16 << 10;
 /// Its lock outlives a closed database by a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// Each frees up to 512 pages. What a reader holds up is left to the next batch.
+const COLLECTS_MAX: usize = 4_096;
 
 const HEAD: &[u8] = b"h";
 const NAMESPACE: u8 = b'n';
@@ -254,7 +260,11 @@ impl Db {
     }
 
     pub fn write(&self, rows: Rows) -> io::Result<()> {
-        let applied = self.watch.call(|| self.rows.apply_batch(rows.batch));
+        let applied = self.watch.call(|| {
+            let applied = self.rows.apply_batch(rows.batch);
+            collect();
+            applied
+        });
         applied.map_err(of_sled)
     }
 
@@ -266,6 +276,19 @@ impl Db {
 
     fn watched<'a>(&'a self, mut scan: sled::Iter) -> impl Iterator<Item = Scanned> + 'a {
         std::iter::from_fn(move || self.watch.call(|| scan.next()))
+    }
+}
+
+/// Frees what this thread's calls have left behind.
+fn collect() {
+    let is_freed = Arc::new(AtomicBool::new(false));
+    let last = is_freed.clone();
+    crossbeam_epoch::pin().defer(move || last.store(true, Ordering::Relaxed));
+    for _ in 0..COLLECTS_MAX {
+        if is_freed.load(Ordering::Relaxed) {
+            return;
+        }
+        crossbeam_epoch::pin().flush();
     }
 }
 
