@@ -10,12 +10,14 @@
 
 mod effects;
 mod raft;
+pub mod trouble;
 
 use std::collections::BTreeMap;
 
 use crds::cluster::{TaskStoreClusterSpec, VolumePolicy};
 use crds::{MemberId, TaskStoreCluster};
 use jiff::{SignedDuration, Timestamp};
+use operator::error::Error;
 use operator::observe::{
     Authority, Budget, ClientSecret, Credentials, Drift, Life, Object, Observed, Owner, Pod,
     PodPhase, Trouble, VolumeState,
@@ -145,7 +147,7 @@ impl World {
         self.is_new_process = false;
         let mut done = Vec::new();
         if thought.must_record(&seen.0) {
-            if effects_max > 0 && self.report(seen, &thought).is_ok() {
+            if effects_max > 0 && self.report(seen, &thought, None).is_ok() {
                 done.push(describe(&seen.0, &thought));
             }
             return done;
@@ -160,7 +162,7 @@ impl World {
             }
         }
         if done.len() < effects_max {
-            let _ = self.report(seen, &thought);
+            let _ = self.report(seen, &thought, None);
         }
         done
     }
@@ -170,8 +172,9 @@ impl World {
         &mut self,
         seen: &(TaskStoreCluster, Observed),
         thought: &Plan,
+        failure: Option<&Error>,
     ) -> Result<(), Refused> {
-        let wanted = status::next(&seen.0, &seen.1, thought, None, self.now);
+        let wanted = status::next(&seen.0, &seen.1, thought, failure, self.now);
         self.recheck_cluster(&seen.0)?;
         if seen.0.status.as_ref() != Some(&wanted) {
             self.write_status(wanted);
@@ -530,6 +533,37 @@ impl World {
                 condition.type_, condition.status, condition.reason
             ));
         }
+        lines
+    }
+
+    /// The same without who the members are.
+    pub fn shape(&self) -> Vec<String> {
+        let in_use = self.objects.volumes.values();
+        let in_use = in_use.filter(|volume| volume.state != VolumeState::Retired);
+        let mut lines = vec![
+            format!(
+                "{} volumes, {} pods",
+                in_use.count(),
+                self.objects.pods.len()
+            ),
+            format!(
+                "{} ready voters",
+                self.objects
+                    .pods
+                    .values()
+                    .filter(|pod| pod.ready && pod.is_voter)
+                    .count()
+            ),
+        ];
+        if let Some(config) = &self.raft.config {
+            lines.push(format!(
+                "raft {} voters {} learners",
+                config.voters.len(),
+                config.learners.len()
+            ));
+        }
+        let of_objects = |line: &String| line.starts_with("demo-") || line.starts_with("raft ");
+        lines.extend(self.summary().into_iter().filter(|line| !of_objects(line)));
         lines
     }
 

@@ -1,0 +1,203 @@
+//! Every story with one trouble at every one of its effects: each run ends where the story ends without any,
+//! and then writes nothing.
+//!
+//! All of them and not a sample. The last line sums up; a failed run is named with the story, the effect and
+//! the trouble, and `ONLY="scale 3 to 5" cargo test -p taskstore-operator --test crash_plans` runs one story.
+
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crds::cluster::VolumePolicy;
+use operator::observe::{Life, PodPhase};
+use world::World;
+use world::trouble::{Effects, TROUBLES, Trouble};
+
+/// A cluster at rest, and what happens to it.
+struct Story {
+    name: &'static str,
+    /// Members at first; 0 for a cluster that is not yet there.
+    from: i32,
+    happens: fn(&mut World),
+}
+
+fn resize<const TO: i32>(world: &mut World) {
+    world.edit(|cluster| cluster.spec.replicas = TO);
+}
+
+fn create<const SIZE: i32>(world: &mut World) {
+    world.create(SIZE, VolumePolicy::Retain, VolumePolicy::Delete);
+}
+
+/// Each pod in turn has ended or is on its way out.
+fn lose_pods(world: &mut World) {
+    world.tick(60);
+    for (number, pod) in world.objects.pods.values_mut().enumerate() {
+        match number % 2 {
+            0 => pod.phase = PodPhase::Ended,
+            _ => pod.life = Life::Deleting,
+        }
+    }
+}
+
+fn delete_and_create(world: &mut World) {
+    let size = world
+        .cluster
+        .as_ref()
+        .map_or(3, |cluster| cluster.spec.replicas);
+    world.delete_cluster();
+    world.run();
+    world.create(size, VolumePolicy::Retain, VolumePolicy::Delete);
+}
+
+fn lose_status(world: &mut World) {
+    world.edit(|cluster| cluster.status = None);
+}
+
+fn lose_status_and_pods(world: &mut World) {
+    lose_status(world);
+    lose_pods(world);
+}
+
+fn keep_volumes_no_longer(world: &mut World) {
+    world.edit(|cluster| {
+        cluster.spec.storage.when_deleted = VolumePolicy::Delete;
+        cluster.spec.replicas = 3;
+    });
+}
+
+fn resize_and_back(world: &mut World) {
+    resize::<5>(world);
+    for _ in 0..6 {
+        world.turn();
+        let seen = world.look().expect("there is a cluster");
+        world.pass(&seen, usize::MAX);
+    }
+    resize::<3>(world);
+}
+
+#[rustfmt::skip]
+const STORIES: [Story; 16] = [
+    Story { name: "create 1", from: 0, happens: create::<1> },
+    Story { name: "create 3", from: 0, happens: create::<3> },
+    Story { name: "create 5", from: 0, happens: create::<5> },
+    Story { name: "scale 1 to 3", from: 1, happens: resize::<3> },
+    Story { name: "scale 3 to 5", from: 3, happens: resize::<5> },
+    Story { name: "scale 5 to 7", from: 5, happens: resize::<7> },
+    Story { name: "scale 1 to 7", from: 1, happens: resize::<7> },
+    Story { name: "scale 7 to 3", from: 7, happens: resize::<3> },
+    Story { name: "scale 5 to 3", from: 5, happens: resize::<3> },
+    Story { name: "scale 3 to 1", from: 3, happens: resize::<1> },
+    Story { name: "scale out taken back", from: 3, happens: resize_and_back },
+    Story { name: "pods lost", from: 3, happens: lose_pods },
+    Story { name: "deleted and created", from: 3, happens: delete_and_create },
+    Story { name: "status lost", from: 3, happens: lose_status },
+    Story { name: "status and pods lost", from: 3, happens: lose_status_and_pods },
+    Story { name: "volumes kept no longer", from: 5, happens: keep_volumes_no_longer },
+];
+
+impl Story {
+    /// The world right after what happens.
+    fn begin(&self) -> World {
+        let mut world = World::new();
+        if self.from > 0 {
+            world.create(self.from, VolumePolicy::Retain, VolumePolicy::Delete);
+            world.run();
+        }
+        (self.happens)(&mut world);
+        world
+    }
+
+    /// Without any trouble: how many effects it takes, and how it ends.
+    fn told(&self) -> (usize, World) {
+        let mut world = self.begin();
+        let mut effects = Effects::without_trouble();
+        settle(&mut world, &mut effects);
+        (effects.done, world)
+    }
+
+    fn with(&self, at: usize, trouble: Trouble, ends: &World) {
+        let mut world = self.begin();
+        let size = ends.cluster.as_ref().expect("a cluster").spec.replicas;
+        let mut effects = Effects::with(trouble, at);
+        settle(&mut world, &mut effects);
+        assert_eq!(effects.at, None, "the trouble has come");
+        match trouble {
+            Trouble::Paused => world.edit(|cluster| cluster.spec.paused = false),
+            Trouble::Resized | Trouble::OvertakenMidway(_) => {
+                world.edit(|cluster| cluster.spec.replicas = size);
+            }
+            _ => {}
+        }
+        settle(&mut world, &mut Effects::without_trouble());
+        // Members that came and went have used up their numbers.
+        let (ended, expected) = match trouble {
+            Trouble::Resized | Trouble::OvertakenMidway(_) => (world.shape(), ends.shape()),
+            _ => (world.summary(), ends.summary()),
+        };
+        assert_eq!(ended, expected);
+        let before = world.look();
+        for _ in 0..3 {
+            world.tick(600);
+            let mut effects = Effects::without_trouble();
+            turn_and_pass(&mut world, &mut effects);
+            assert_eq!(effects.done, 0, "it writes at rest");
+        }
+        assert_eq!(world.look(), before, "the world is at rest");
+    }
+}
+
+/// True when anything moved.
+fn turn_and_pass(world: &mut World, effects: &mut Effects) -> bool {
+    let (moved, before) = (world.turn(), effects.done);
+    let Some(seen) = world.look() else {
+        return moved;
+    };
+    world.troubled_pass(seen, effects);
+    moved || effects.done > before || effects.is_stalled()
+}
+
+fn settle(world: &mut World, effects: &mut Effects) {
+    for _ in 0..300 {
+        if !turn_and_pass(world, effects) {
+            return;
+        }
+    }
+    panic!(
+        "nothing settles: {:#?} {:#?}",
+        world.summary(),
+        world.waits()
+    );
+}
+
+#[test]
+fn every_story_survives_every_trouble_at_every_effect() {
+    let only = std::env::var("ONLY").ok();
+    let stories: Vec<&Story> = STORIES
+        .iter()
+        .filter(|story| only.as_deref().is_none_or(|only| only == story.name))
+        .collect();
+    let (mut effects, mut run, mut failed) = (0, 0, Vec::new());
+    let mut possible = 0;
+    for story in &stories {
+        let (count, ends) = story.told();
+        effects += count;
+        possible += count * TROUBLES.len();
+        for at in 0..count {
+            for trouble in TROUBLES {
+                run += 1;
+                let outcome = catch_unwind(AssertUnwindSafe(|| story.with(at, trouble, &ends)));
+                if outcome.is_err() {
+                    failed.push(format!("{}: {trouble:?} at effect {at}", story.name));
+                }
+            }
+        }
+    }
+    println!(
+        "crash plans: scenarios={} effects={effects} run={run} possible={possible} failed={}",
+        stories.len(),
+        failed.len()
+    );
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(only.is_some() || run >= 2_000, "only {run} runs");
+}
