@@ -119,6 +119,11 @@ pub struct TaskStoreClusterSpec {
     /// itself goes on serving. Default false. May change.
     #[serde(default)]
     pub paused: bool,
+
+    /// Takes all members' pods away and keeps their volumes; taken back, the members come back as who they
+    /// were, with all data. An operation in flight is ended first. Default false. May change.
+    #[serde(default)]
+    pub hibernated: bool,
 }
 
 impl Default for TaskStoreClusterSpec {
@@ -133,6 +138,7 @@ impl Default for TaskStoreClusterSpec {
             resources: Resources::default(),
             scheduling: Scheduling::default(),
             paused: false,
+            hibernated: false,
         }
     }
 }

@@ -69,6 +69,8 @@ words! {
         InvalidSpec,
         /// The object is being deleted.
         Deleting,
+        /// `spec.hibernated` is set: no member runs, every volume is kept.
+        Hibernated,
 
         // Quorate.
         /// A quorum of voters answers.
@@ -89,6 +91,8 @@ words! {
         ScalingOut,
         /// Removing members.
         ScalingIn,
+        /// Taking the members' pods away, because `spec.hibernated` is set.
+        Hibernating,
         /// Making an object again that was lost or drifted.
         Healing,
 

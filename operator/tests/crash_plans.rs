@@ -50,6 +50,16 @@ fn delete_and_create(world: &mut World) {
     world.create(size, VolumePolicy::Retain, VolumePolicy::Delete);
 }
 
+fn hibernate(world: &mut World) {
+    world.edit(|cluster| cluster.spec.hibernated = true);
+}
+
+fn hibernate_and_wake(world: &mut World) {
+    hibernate(world);
+    world.run();
+    world.edit(|cluster| cluster.spec.hibernated = false);
+}
+
 fn lose_status(world: &mut World) {
     world.edit(|cluster| cluster.status = None);
 }
@@ -77,7 +87,7 @@ fn resize_and_back(world: &mut World) {
 }
 
 #[rustfmt::skip]
-const STORIES: [Story; 16] = [
+const STORIES: [Story; 18] = [
     Story { name: "create 1", from: 0, happens: create::<1> },
     Story { name: "create 3", from: 0, happens: create::<3> },
     Story { name: "create 5", from: 0, happens: create::<5> },
@@ -93,6 +103,8 @@ const STORIES: [Story; 16] = [
     Story { name: "deleted and created", from: 3, happens: delete_and_create },
     Story { name: "status lost", from: 3, happens: lose_status },
     Story { name: "status and pods lost", from: 3, happens: lose_status_and_pods },
+    Story { name: "hibernated", from: 3, happens: hibernate },
+    Story { name: "woken", from: 3, happens: hibernate_and_wake },
     Story { name: "volumes kept no longer", from: 5, happens: keep_volumes_no_longer },
 ];
 

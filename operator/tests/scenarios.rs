@@ -51,6 +51,8 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
         }
         ["pause"] => world.edit(|cluster| cluster.spec.paused = true),
         ["unpause"] => world.edit(|cluster| cluster.spec.paused = false),
+        ["hibernate"] => world.edit(|cluster| cluster.spec.hibernated = true),
+        ["wake"] => world.edit(|cluster| cluster.spec.hibernated = false),
         ["image", image] => {
             let image = (*image).to_owned();
             world.edit(|cluster| cluster.spec.image = Some(image));

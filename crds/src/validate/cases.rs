@@ -387,6 +387,12 @@ fn changes() -> Vec<Case> {
             Accepted,
         ),
         change("pausing", json!({}), json!({"paused": true}), Accepted),
+        change(
+            "laying to rest",
+            json!({}),
+            json!({"hibernated": true}),
+            Accepted,
+        ),
     ]
 }
 

@@ -14,6 +14,7 @@ mod disk;
 mod drains;
 mod figures;
 mod harness;
+mod hibernation;
 mod history;
 mod load;
 mod made;
@@ -170,6 +171,12 @@ pub fn all() -> Vec<Entry> {
             "node-with-two-voters-drained",
             AnyNodes,
             drains::two_voters_on_a_node
+        ),
+        story!(
+            Product,
+            "hibernate-and-wake",
+            AnyCluster,
+            hibernation::hibernate_and_wake
         ),
         story!(
             Product,

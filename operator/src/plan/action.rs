@@ -44,6 +44,8 @@ pub enum Ownership {
 pub enum PodEnd {
     /// It ended and only holds its name.
     Ended,
+    /// The whole cluster is laid to rest.
+    Hibernated,
     /// It was started to inspect its volume, and has answered.
     Inspected,
     /// Its member left the configuration and its volume is retired.
@@ -201,6 +203,10 @@ impl Action {
                 why: PodEnd::Retired,
                 ..
             } => "its member left the committed configuration; deleted by UID",
+            Self::DeletePod {
+                why: PodEnd::Hibernated,
+                ..
+            } => "the spec asks for it and was read again; its volume stays; deleted by UID",
             Self::Format { .. } => {
                 "the member refuses unless its directory is empty and all four values match"
             }
@@ -232,7 +238,7 @@ impl Action {
             | Self::RemoveLearners { .. }
             | Self::Initialize { .. }
             | Self::DeletePod {
-                why: PodEnd::Retired,
+                why: PodEnd::Retired | PodEnd::Hibernated,
                 ..
             } => Recheck::Cluster,
             Self::SetVoters { .. } => Recheck::Quorum,

@@ -4,6 +4,7 @@
 //!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ retirement
 //!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     removed
 //!                                  │ from Raft  pods       once         and in        members go
+//!                          hibernation: asleep, nothing after it
 //! ```
 //!
 //! Invariants: O1 pure and total. O2 what must be remembered is in `progress`, and the caller writes it to
@@ -17,6 +18,7 @@ mod bootstrap;
 mod budget;
 pub mod explain;
 mod healing;
+mod hibernation;
 mod identity;
 mod membership;
 mod objects;
@@ -95,6 +97,9 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
         identity::Known::Recorded(identity) => {
             draft.note_membership();
             objects::plan(&mut draft, &identity.cluster_id);
+            if hibernation::plan(&mut draft, &identity) {
+                return draft.plan;
+            }
             membership::plan(&mut draft, &identity);
             // First of all effects: it must be closed before anything else is disturbed.
             budget::plan(&mut draft, &identity);

@@ -26,14 +26,17 @@ pub fn set_all(
     let tls = tls(status, observed, cluster);
     let said = [
         (ConditionType::Ready, ready(status, cluster, plan, leader)),
-        (ConditionType::Quorate, quorate(observed, plan, leader)),
+        (
+            ConditionType::Quorate,
+            quorate(cluster, observed, plan, leader),
+        ),
         (
             ConditionType::Progressing,
             progressing(cluster, observed, plan, failure, now),
         ),
         (
             ConditionType::Degraded,
-            degraded(status, observed, plan, leader),
+            degraded(status, cluster, observed, plan, leader),
         ),
         (ConditionType::MembershipStable, stable(plan)),
         (ConditionType::TLSReady, tls),
@@ -64,6 +67,16 @@ fn is_initialized(plan: &Plan) -> bool {
         .is_some_and(|identity| identity.initialized)
 }
 
+/// Laid to rest, or on the way; an operation in flight is ended before.
+fn is_asleep(cluster: &TaskStoreCluster, plan: &Plan) -> bool {
+    cluster.spec.hibernated && is_initialized(plan) && plan.progress.operation.is_none()
+}
+
+fn asleep() -> Said {
+    let words = "spec.hibernated is set: no member runs, every volume is kept";
+    said(State::False, Reason::Hibernated, words)
+}
+
 fn ready(
     status: &TaskStoreClusterStatus,
     cluster: &TaskStoreCluster,
@@ -84,6 +97,9 @@ fn ready(
             "the store was not initialized yet",
         );
     }
+    if is_asleep(cluster, plan) {
+        return asleep();
+    }
     let Some(_) = leader else {
         return said(State::False, Reason::NoLeader, "no leader is known");
     };
@@ -96,7 +112,12 @@ fn ready(
     }
 }
 
-fn quorate(observed: &Observed, plan: &Plan, leader: Option<&Leader<'_>>) -> Said {
+fn quorate(
+    cluster: &TaskStoreCluster,
+    observed: &Observed,
+    plan: &Plan,
+    leader: Option<&Leader<'_>>,
+) -> Said {
     if leader.is_some() {
         return said(
             State::True,
@@ -110,6 +131,9 @@ fn quorate(observed: &Observed, plan: &Plan, leader: Option<&Leader<'_>>) -> Sai
             Reason::NotInitialized,
             "the store was not initialized yet",
         );
+    }
+    if is_asleep(cluster, plan) {
+        return asleep();
     }
     let voters = plan
         .progress
@@ -183,6 +207,13 @@ fn progressing(
         let words = format!("{:?}: {}", operation.step, list(&operation.members));
         return said(State::True, reason, words);
     }
+    if is_asleep(cluster, plan) {
+        let words = "laying the members to rest";
+        return match observed.pods.is_empty() {
+            true => asleep(),
+            false => said(State::True, Reason::Hibernating, words),
+        };
+    }
     let heals = plan.actions.iter().find(|action| is_healing(action));
     if let Some(action) = heals {
         return said(State::True, Reason::Healing, action.to_string());
@@ -233,6 +264,7 @@ fn outdated(cluster: &TaskStoreCluster, observed: &Observed) -> Vec<MemberId> {
 
 fn degraded(
     status: &TaskStoreClusterStatus,
+    cluster: &TaskStoreCluster,
     observed: &Observed,
     plan: &Plan,
     leader: Option<&Leader<'_>>,
@@ -269,6 +301,9 @@ fn degraded(
             Reason::NotInitialized,
             "the store was not initialized yet",
         );
+    }
+    if is_asleep(cluster, plan) {
+        return asleep();
     }
     if let Some(words) = drain(status, observed) {
         return said(State::True, Reason::DrainWaiting, words);

@@ -157,6 +157,13 @@ impl World {
                     }
                     pod.life = Life::Deleting;
                 }
+                if *why == PodEnd::Hibernated {
+                    let cluster = self.cluster.as_ref().expect("checked");
+                    assert!(
+                        cluster.spec.hibernated,
+                        "a cluster that is awake loses a pod"
+                    );
+                }
                 if *why == PodEnd::Retired {
                     self.assert_left(*member, "its pod is deleted");
                 }
