@@ -5,6 +5,7 @@ mod world;
 use crds::cluster::VolumePolicy;
 use crds::conditions::get;
 use crds::{ConditionType, MemberId};
+use jiff::SignedDuration;
 use operator::observe::{Life, PeerHealth, PodPhase};
 use operator::plan::action::{Guard, PodEnd};
 use operator::plan::{Action, Plan, Progress, Waiting};
@@ -121,9 +122,15 @@ fn a_failed_pod_is_deleted_by_uid_and_the_budget_closed_before_it() {
                     why: PodEnd::Ended
                 },
             ],
-            vec![Waiting::VotersDown {
-                members: vec![m(2)]
-            }],
+            vec![
+                Waiting::VotersDown {
+                    members: vec![m(2)]
+                },
+                Waiting::ReplacementPause {
+                    member: m(2),
+                    at: world.now + SignedDuration::from_mins(5)
+                },
+            ],
         )
     );
 }

@@ -162,7 +162,10 @@ fn review_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
         .members
         .iter()
         .all(|victim| voters.contains(victim));
-    let is_unwanted = draft.replicas() + operation.members.len() != voters.len();
+    // One that was to remain has been lost since: others are chosen, the lost among them.
+    let remaining = without(voters, &operation.members);
+    let is_outdated = safety::removal(leader, &remaining) != safety::Removal::Safe;
+    let is_unwanted = is_outdated || draft.replicas() + operation.members.len() != voters.len();
     let is_removed = operation
         .members
         .iter()

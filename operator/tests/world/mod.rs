@@ -444,6 +444,11 @@ impl World {
         }
     }
 
+    /// Whether a member is at work.
+    pub fn serves(&self, member: MemberId) -> bool {
+        raft::serves(&self.objects, &self.disks, member)
+    }
+
     /// An eviction through the API: only what the budget grants. True when it was.
     pub fn evict(&mut self, member: MemberId) -> bool {
         let Some(name) = self.objects.pod_of(member).map(|pod| pod.name.clone()) else {
