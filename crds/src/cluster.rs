@@ -172,8 +172,8 @@ pub struct Storage {
     #[serde(default)]
     pub when_deleted: VolumePolicy,
 
-    /// What happens to the volume of a member that a scale-in removed: Retain (default) or Delete.
-    /// May change.
+    /// What happens to the volume of a member that a scale-in or a replacement removed: Retain (default)
+    /// or Delete. May change.
     #[serde(default)]
     pub when_scaled: VolumePolicy,
 }
