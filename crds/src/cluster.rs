@@ -115,6 +115,10 @@ pub struct TaskStoreClusterSpec {
     #[serde(default)]
     pub scheduling: Scheduling,
 
+    /// When a voter that is lost gives its place to a new one. Default: after five minutes, one an hour.
+    #[serde(default)]
+    pub replacement: Replacement,
+
     /// Stops every action of the operator on this cluster; only status is still written. The store
     /// itself goes on serving. Default false. May change.
     #[serde(default)]
@@ -137,6 +141,7 @@ impl Default for TaskStoreClusterSpec {
             tls: ClientTls::default(),
             resources: Resources::default(),
             scheduling: Scheduling::default(),
+            replacement: Replacement::default(),
             paused: false,
             hibernated: false,
         }
@@ -173,8 +178,8 @@ pub struct Storage {
     #[serde(default)]
     pub when_deleted: VolumePolicy,
 
-    /// What happens to the volume of a member that a scale-in removed: Retain (default) or Delete.
-    /// May change.
+    /// What happens to the volume of a member that a scale-in or a replacement removed: Retain (default)
+    /// or Delete. May change.
     #[serde(default)]
     pub when_scaled: VolumePolicy,
 }
@@ -263,6 +268,33 @@ pub struct Scheduling {
     pub priority_class_name: Option<String>,
 }
 
+/// When a voter that is lost gives its place to a new one, with a new id on a volume of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// How long a voter must be lost: not alive by its leader's word, or its volume gone, another one,
+    /// emptied, damaged or labelled retired. Hours, minutes and seconds, like `90s` or `1h30m`; 10s to 24h.
+    /// Default 5m. May change. One that comes back before its place is given away keeps it.
+    #[serde(default = "default_after")]
+    #[schemars(length(max = 16))]
+    pub after: String,
+
+    /// How many replacements may begin within an hour, 1 to 10. Default 1. May change. Those that were
+    /// taken back count as well, because each makes a volume.
+    #[serde(default = "default_max_per_hour")]
+    #[schemars(range(min = 1, max = 10))]
+    pub max_per_hour: i32,
+}
+
+impl Default for Replacement {
+    fn default() -> Self {
+        Self {
+            after: default_after(),
+            max_per_hour: default_max_per_hour(),
+        }
+    }
+}
+
 /// The name of a Secret in the cluster's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretName {
@@ -331,6 +363,14 @@ fn default_size() -> Quantity {
 
 fn default_log_budget() -> Quantity {
     Quantity("1Gi".into())
+}
+
+fn default_after() -> String {
+    "5m".into()
+}
+
+fn default_max_per_hour() -> i32 {
+    1
 }
 
 fn default_requests() -> BTreeMap<String, Quantity> {

@@ -91,6 +91,8 @@ words! {
         ScalingOut,
         /// Removing members.
         ScalingIn,
+        /// Giving the place of a lost member to a new one.
+        Replacing,
         /// Taking the members' pods away, because `spec.hibernated` is set.
         Hibernating,
         /// Making an object again that was lost or drifted.
@@ -121,6 +123,12 @@ words! {
         WaitingForCertificates,
         /// For the API server to accept a write (quota, rights, a terminating namespace).
         WaitingForApiServer,
+        /// For a lost member to come back, before it is replaced.
+        WaitingForReplacement,
+        /// For the hour to be over in which as many members were replaced as the spec allows.
+        ReplacementLimit,
+        /// The only voter is lost: no other is left to make a new one from.
+        NothingToReplaceFrom,
         /// An operation has passed its deadline; it is still being tried.
         OperationOverdue,
         /// Too few undamaged volumes of the last configuration are there to go on safely.

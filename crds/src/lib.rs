@@ -4,6 +4,7 @@
 //! cluster.rs  spec, one field after the other        names.rs       every derived name, label and address
 //! status.rs   what the operator reports              conditions.rs  condition types and reasons
 //! validate.rs rules, as CEL and as a pure function   schema.rs      the CRD that the API server gets
+//! quantity.rs amounts that people write as text      duration.rs    times that people write as text
 //! ```
 //!
 //! Pure: no async, no clock, no randomness, no Kubernetes client. The operator, the chart and the
@@ -19,6 +20,7 @@
 
 pub mod cluster;
 pub mod conditions;
+pub mod duration;
 pub mod names;
 pub mod quantity;
 pub mod schema;

@@ -33,6 +33,10 @@ pub struct TaskStoreClusterStatus {
     /// The change in flight; absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
+    /// When the last replacements of lost members began, oldest first: what `replacement.maxPerHour` counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub replacements: Vec<Time>,
     /// What the running pods were made from. A newer operator goes on rendering with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
@@ -130,6 +134,10 @@ pub struct MemberStatus {
     /// Since when role and health are what they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// Since when it is lost without a break: not alive by the leader's word, or without its volume. Absent
+    /// while it is well, and while no leader can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_since: Option<Time>,
     /// Version of TaskStore that it runs, as it last reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -168,7 +176,7 @@ pub struct Operation {
     /// The same id gives the same reserved member numbers, so a retry makes no second set.
     #[schemars(length(max = 64))]
     pub id: String,
-    /// What is changed: Bootstrap, Adopt, ScaleOut or ScaleIn.
+    /// What is changed: Bootstrap, Adopt, ScaleOut, ScaleIn or Replace.
     pub kind: OperationKind,
     /// How far it has come; what it waits for is in the condition Progressing.
     pub step: Step,
@@ -176,6 +184,9 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub members: Vec<MemberId>,
+    /// The lost member whose place the new one takes; of a Replace only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<MemberId>,
     /// When it was first recorded; it goes on from there under every later operator.
     pub started_at: Time,
     /// When the condition Progressing starts to complain. Nothing is given up then.
@@ -190,18 +201,21 @@ pub enum OperationKind {
     Adopt,
     ScaleOut,
     ScaleIn,
+    /// Gives the place of a lost voter to a new one.
+    Replace,
 }
 
 /// Where an operation stands; each kind walks down its own column.
 ///
 /// ```text
-/// Bootstrap       Adopt        ScaleOut          ScaleIn
-/// Format          Inspect      Reserve           CloseBudget
-/// Initialize      Start        CreateMembers     HandOver
-///                              AddLearners       Remove
-///                              CatchUp           Retire
-///                              CloseBudget
-///                              Promote
+/// Bootstrap       Adopt        ScaleOut          ScaleIn          Replace
+/// Format          Inspect      Reserve           CloseBudget      Reserve
+/// Initialize      Start        CreateMembers     HandOver         CreateMembers
+///                              AddLearners       Remove           AddLearners
+///                              CatchUp           Retire           CatchUp
+///                              CloseBudget                        HandOver
+///                              Promote                            Promote
+///                                                                 Retire
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Step {

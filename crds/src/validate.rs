@@ -16,12 +16,18 @@ use kube::ResourceExt;
 
 use crate::cluster::TaskStoreCluster;
 use crate::names::{CLUSTER_NAME_CHARS_MAX, is_own_secret};
-use crate::quantity;
+use crate::{duration, quantity};
 
 /// Smallest log budget, in bytes: four segments, because a snapshot is cut at a quarter of it.
 pub const LOG_BUDGET_BYTES_MIN: u64 = 256 << 20;
 /// Twice what a member may hold in memory before its image has it (`IMAGE_DIRTY_BYTES_MAX` of the node).
 const IMAGE_ROOM_BYTES: u64 = 512 << 20;
+
+/// A restart of a member, or of its node's kubelet, is over by then.
+pub const REPLACEMENT_AFTER_SECONDS_MIN: u64 = 10;
+pub const REPLACEMENT_AFTER_SECONDS_MAX: u64 = 24 * 3600;
+/// As many times as status keeps.
+pub const REPLACEMENTS_PER_HOUR_MAX: i32 = 10;
 
 fn volume_bytes_min(log_budget_bytes: u64) -> u64 {
     log_budget_bytes
@@ -164,6 +170,26 @@ pub const RULES: &[Rule] = &[
                     quantity::compare(&new.spec.storage.log_budget, &old.spec.storage.log_budget);
                 order.is_none_or(Ordering::is_eq)
             })
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.replacement.after",
+        cel: "self.replacement.after != '' && self.replacement.after.matches('^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$') && duration(self.replacement.after) >= duration('10s') && duration(self.replacement.after) <= duration('24h')",
+        message: "replacement.after must be hours, minutes and seconds like 90s or 1h30m, from 10s to 24h: sooner, a restart would be taken for a loss",
+        keeps: |new, _| {
+            duration::seconds(&new.spec.replacement.after).is_some_and(|seconds| {
+                (REPLACEMENT_AFTER_SECONDS_MIN..=REPLACEMENT_AFTER_SECONDS_MAX).contains(&seconds)
+            })
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.replacement.maxPerHour",
+        cel: "self.replacement.maxPerHour >= 1 && self.replacement.maxPerHour <= 10",
+        message: "replacement.maxPerHour must be 1 to 10",
+        keeps: |new, _| {
+            (1..=REPLACEMENTS_PER_HOUR_MAX).contains(&new.spec.replacement.max_per_hour)
         },
     },
     Rule {

@@ -63,6 +63,15 @@ fn the_bounds_in_cel_are_the_constants() {
         "'{}Mi'",
         crds::validate::LOG_BUDGET_BYTES_MIN >> 20
     )));
+    let (soonest, latest) = (
+        crds::validate::REPLACEMENT_AFTER_SECONDS_MIN,
+        crds::validate::REPLACEMENT_AFTER_SECONDS_MAX / 3600,
+    );
+    assert!(text.contains(&format!(">= duration('{soonest}s')")));
+    assert!(text.contains(&format!("<= duration('{latest}h')")));
+    assert!(text.contains(&format!("matches('{}')", crds::duration::PATTERN)));
+    let most = crds::validate::REPLACEMENTS_PER_HOUR_MAX;
+    assert!(text.contains(&format!("maxPerHour <= {most}")));
 }
 
 #[test]
@@ -71,6 +80,8 @@ fn what_a_user_leaves_out_is_what_the_documentation_says() {
     assert_eq!(cluster.spec, crds::TaskStoreClusterSpec::default());
     assert_eq!(cluster.spec.replicas, 3);
     assert_eq!(cluster.spec.storage.size.0, "10Gi");
+    assert_eq!(cluster.spec.replacement.after, "5m");
+    assert_eq!(cluster.spec.replacement.max_per_hour, 1);
 }
 
 #[test]

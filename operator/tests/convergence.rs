@@ -1,7 +1,7 @@
 //! Whatever happens on the way, a run ends where a fault-free one ends, and then writes nothing.
 //!
 //! Three kinds of trouble: an operator killed after every single effect of a story; random edits, crashes,
-//! evictions and drains; and two operators at once, each behind caches of which every one lags by its own.
+//! evictions, lost volumes and dead nodes; and two operators at once, each behind caches of which every one lags by its own.
 //! The referee of the world fails a run that takes a voter's volume, loses a quorum, changes voters with an
 //! open budget or opens it during an operation. A failing seed is run again, and tells what was done, with
 //! `SEED=n cargo test -p taskstore-operator --test convergence -- --nocapture`; `SEEDS=n` tries more of them.
@@ -10,7 +10,7 @@ mod world;
 
 use crds::cluster::VolumePolicy;
 use crds::{MemberId, TaskStoreCluster};
-use operator::observe::{Life, Observed, PodPhase};
+use operator::observe::{Life, Observed, PodPhase, VolumeState};
 use world::World;
 
 /// The choices of a run, from its seed.
@@ -48,6 +48,9 @@ fn killed_at(story: fn(&mut World), pass: usize, effects: usize) -> (Vec<String>
             world.replace_operator();
         }
     }
+    world.run();
+    // A new operator counts anew for how long a member was lost.
+    world.tick(300);
     world.run();
     (world.summary(), is_hit)
 }
@@ -91,6 +94,69 @@ fn a_scale_in_killed_at_every_effect_ends_the_same() {
         world.run();
         world.edit(|cluster| cluster.spec.replicas = 3);
     });
+}
+
+#[test]
+fn a_replacement_of_a_lost_volume_killed_at_every_effect_ends_the_same() {
+    survives_every_kill(|world| {
+        world.lose_volume(MemberId::new(1, 2));
+        world.run();
+        world.tick(300);
+    });
+}
+
+#[test]
+fn a_replacement_of_a_leader_on_a_dead_node_killed_at_every_effect_ends_the_same() {
+    survives_every_kill(|world| {
+        world.kill_node("n1");
+        world.run();
+        world.tick(300);
+    });
+}
+
+#[test]
+fn a_replacement_of_a_leader_that_still_votes_killed_at_every_effect_ends_the_same() {
+    survives_every_kill(|world| {
+        world.label_volume(MemberId::new(1, 1), VolumeState::Retired);
+        world.run();
+        world.tick(300);
+    });
+}
+
+/// Killed after every effect of a replacement, and then the lost member comes back: it keeps its place, or it
+/// has lost it for good, and there are three that vote and one volume each.
+#[test]
+fn a_member_that_comes_back_at_any_moment_of_its_replacement_leaves_three_voters() {
+    let mut kept = 0;
+    let mut given = 0;
+    for pass in 0..16 {
+        for effects in 0..6 {
+            let mut world = started(3);
+            world.run();
+            world.kill_node("n2");
+            world.run();
+            world.tick(300);
+            for number in 0..=pass {
+                world.turn();
+                let seen = world.look().expect("there is a cluster");
+                world.pass(&seen, if number == pass { effects } else { usize::MAX });
+            }
+            world.replace_operator();
+            world.revive_node("n2");
+            world.run();
+            let voters = &world.raft.config.as_ref().expect("it is there").voters;
+            assert_eq!(voters.len(), 3);
+            let is_kept = voters.contains(&MemberId::new(1, 2));
+            kept += usize::from(is_kept);
+            given += usize::from(!is_kept);
+            let in_use = world.objects.volumes.values();
+            let in_use = in_use.filter(|volume| volume.state != VolumeState::Retired);
+            assert_eq!(in_use.count(), 3, "killed after {effects} of {pass}");
+            assert_eq!(world.objects.pods.len(), 3);
+            assert_eq!(world.waits(), Vec::<String>::new());
+        }
+    }
+    assert!(kept > 10 && given > 10, "kept {kept}, given {given}");
 }
 
 #[test]
@@ -142,7 +208,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
     let pick = |dice: &mut Dice, from: &[MemberId]| {
         (!from.is_empty()).then(|| from[dice.below(from.len())])
     };
-    match dice.below(9) {
+    match dice.below(13) {
         0 => {
             let size = [1, 3, 5, 7][dice.below(4)];
             if world.cluster.is_some() {
@@ -171,25 +237,75 @@ fn trouble(world: &mut World, dice: &mut Dice) {
         }
         6 => world.raft.slow.clear(),
         7 => world.tick(7),
+        8 => world.tick(61),
+        9 | 10 => {
+            if let Some(member) = pick(dice, &voters) {
+                lose_fairly(world, member);
+            }
+        }
+        11 => {
+            if world.dead.is_empty() {
+                kill_fairly(world, world::NODES[dice.below(world::NODES.len())].0);
+            } else {
+                let node = world.dead[0].clone();
+                world.revive_node(&node);
+            }
+        }
         _ => {
             world.replace_operator();
         }
     }
 }
 
+/// So that a quorum is left, which nobody else could bring back; one voter has nobody.
+fn lose_fairly(world: &mut World, member: MemberId) {
+    let is_on_dead_node = world
+        .objects
+        .pod_of(member)
+        .and_then(|pod| pod.node.as_ref())
+        .is_some_and(|node| world.dead.contains(node));
+    if all_are_up(world) && !is_on_dead_node {
+        world.lose_volume(member);
+    }
+}
+
+/// The same; of a node with two voters both would be lost at once.
+fn kill_fairly(world: &mut World, node: &str) {
+    let Some(config) = &world.raft.config else {
+        return;
+    };
+    let is_there = |member: &&MemberId| {
+        let volume = world.objects.volume_of(**member);
+        let disk = volume.and_then(|volume| world.disks.get(&volume.uid));
+        disk.is_some_and(|disk| disk.node.as_deref() == Some(node))
+    };
+    let voters = config.voters.iter().filter(is_there).count();
+    if all_are_up(world) && voters <= 1 {
+        world.kill_node(node);
+    }
+}
+
 /// The referee only judges evictions while nothing else has taken a voter down; one replica has no budget.
 fn evict_fairly(world: &mut World, member: MemberId) {
-    let all_up = world.raft.config.as_ref().is_some_and(|config| {
+    if all_are_up(world) {
+        world.evict(member);
+    }
+}
+
+fn all_are_up(world: &World) -> bool {
+    world.raft.config.as_ref().is_some_and(|config| {
         config.voters.len() > 1
             && config.voters.iter().all(|voter| {
                 world.objects.pod_of(*voter).is_some_and(|pod| {
                     pod.life == Life::Present && pod.phase == PodPhase::Running && pod.ready
-                })
+                }) && world.serves(*voter)
             })
-    });
-    if all_up {
-        world.evict(member);
-    }
+    })
+}
+
+fn all_voters_serve(world: &World) -> bool {
+    let config = world.raft.config.as_ref().expect("it was initialized");
+    config.voters.iter().all(|voter| world.serves(*voter))
 }
 
 type View = (TaskStoreCluster, Observed);
@@ -239,9 +355,14 @@ impl Caches {
     }
 }
 
-fn random_run(seed: u64) {
+/// Answers how many replacements began.
+fn random_run(seed: u64) -> usize {
     let mut dice = Dice(fastrand::Rng::with_seed(seed));
     let mut world = started(3);
+    world.edit(|cluster| {
+        cluster.spec.replacement.after = "10s".into();
+        cluster.spec.replacement.max_per_hour = 10;
+    });
     let mut views = Vec::new();
     let mut operators = [Caches::default(); 2];
     let mut earlier = None;
@@ -277,10 +398,18 @@ fn random_run(seed: u64) {
         }
     }
     world.raft.slow.clear();
-    world.tick(60);
+    if dice.one_in(2) {
+        // The other half has to do without that node for good.
+        for node in world.dead.clone() {
+            world.revive_node(&node);
+        }
+    }
     world.run();
-    world.tick(60);
-    world.run();
+    // As many as the hour allows, then the rest.
+    for _ in 0..10 {
+        world.tick(660);
+        world.run();
+    }
     let wanted = world
         .cluster
         .as_ref()
@@ -298,12 +427,16 @@ fn random_run(seed: u64) {
         config.learners.is_empty() && config.outgoing.is_empty(),
         "seed {seed}: {config:?} {words}"
     );
-    let pods: Vec<MemberId> = world.objects.pods.values().map(|pod| pod.member).collect();
+    let present = |pod: &&operator::observe::Pod| pod.life == Life::Present;
     assert_eq!(
-        pods.len(),
+        world.objects.pods.values().filter(present).count(),
         wanted,
-        "seed {seed}: pods of voters and no others: {:#?}",
-        world.summary()
+        "seed {seed}: pods of voters and no others: {words}"
+    );
+    let is_alone = config.voters.len() == 1;
+    assert!(
+        all_voters_serve(&world) || (is_alone && !world.dead.is_empty()),
+        "seed {seed}: every voter is healthy: {words}"
     );
     let seen = world.look().expect("there is a cluster");
     let before = seen.0.metadata.resource_version.clone();
@@ -317,6 +450,7 @@ fn random_run(seed: u64) {
         before,
         "seed {seed}: at rest"
     );
+    world.replaced.len()
 }
 
 #[test]
@@ -329,13 +463,16 @@ fn random_trouble_and_a_second_operator_end_in_the_wanted_size_at_rest() {
         .ok()
         .and_then(|count| count.parse().ok())
         .unwrap_or(200);
+    let mut replaced = 0;
     for seed in 0..seeds {
         let outcome = std::panic::catch_unwind(|| random_run(seed));
-        if let Err(panic) = outcome {
+        replaced += outcome.unwrap_or_else(|panic| {
             eprintln!(
                 "SEED={seed} cargo test -p taskstore-operator --test convergence -- --nocapture"
             );
-            std::panic::resume_unwind(panic);
-        }
+            std::panic::resume_unwind(panic)
+        });
     }
+    assert!(replaced as u64 > seeds / 4, "only {replaced} were replaced");
+    eprintln!("{replaced}");
 }

@@ -4,7 +4,9 @@ mod world;
 
 use crds::cluster::VolumePolicy;
 use crds::conditions::get;
+use crds::status::OperationKind;
 use crds::{ConditionType, MemberId};
+use jiff::SignedDuration;
 use operator::observe::{Life, PeerHealth, PodPhase};
 use operator::plan::action::{Guard, PodEnd};
 use operator::plan::{Action, Plan, Progress, Waiting};
@@ -121,10 +123,84 @@ fn a_failed_pod_is_deleted_by_uid_and_the_budget_closed_before_it() {
                     why: PodEnd::Ended
                 },
             ],
-            vec![Waiting::VotersDown {
-                members: vec![m(2)]
-            }],
+            vec![
+                Waiting::VotersDown {
+                    members: vec![m(2)]
+                },
+                Waiting::ReplacementPause {
+                    member: m(2),
+                    at: world.now + SignedDuration::from_mins(5)
+                },
+            ],
         )
+    );
+}
+
+/// What runs after the leader has said this of a voter for an hour.
+fn after_an_hour_of(health: PeerHealth) -> Option<OperationKind> {
+    let mut world = running(3);
+    for _ in 0..2 {
+        let mut seen = world.look().expect("there is a cluster");
+        let leader = seen.1.members.get_mut(&m(1)).expect("it leads");
+        let raft = leader
+            .report
+            .as_mut()
+            .and_then(|report| report.raft.as_mut());
+        let peers = &mut raft.expect("it has a configuration").peers;
+        peers.get_mut(&m(2)).expect("it is a peer").health = health;
+        world.pass(&seen, usize::MAX);
+        world.tick(3600);
+    }
+    let status = world.cluster.and_then(|cluster| cluster.status);
+    Some(status?.operation?.kind)
+}
+
+#[test]
+fn a_voter_is_replaced_when_its_leader_cannot_reach_it_and_not_when_it_does_not_know() {
+    assert_eq!(
+        after_an_hour_of(PeerHealth::Unreachable),
+        Some(OperationKind::Replace)
+    );
+    for health in [
+        PeerHealth::Unknown,
+        PeerHealth::Lagging,
+        PeerHealth::CaughtUp,
+    ] {
+        assert_eq!(after_an_hour_of(health), None, "{health:?}");
+    }
+}
+
+#[test]
+fn without_a_leader_nobody_is_lost_and_the_time_begins_anew_with_its_word() {
+    let mut world = running(3);
+    world.kill_node("n2");
+    world.run();
+    world.tick(200);
+    world.kill_node("n3");
+    world.run();
+    world.tick(3600);
+    world.run();
+    let is_lost = |world: &World| {
+        let cluster = world.cluster.as_ref().expect("there is one");
+        let members = &cluster.status.as_ref().expect("it has one").members;
+        members.iter().any(|member| member.lost_since.is_some())
+    };
+    assert!(!is_lost(&world));
+
+    world.revive_node("n3");
+    world.run();
+    assert!(is_lost(&world));
+    let seen = world.look().expect("there is a cluster");
+    let plan = world.think(&seen);
+    assert_eq!(plan.progress.operation, None);
+    assert_eq!(plan.wake_at, Some(world.now + SignedDuration::from_mins(5)));
+    world.tick(300);
+    let seen = world.look().expect("there is a cluster");
+    let operation = world.think(&seen).progress.operation;
+    let operation = operation.expect("its time is up");
+    assert_eq!(
+        (operation.kind, operation.replaces),
+        (OperationKind::Replace, Some(m(2)))
     );
 }
 

@@ -52,7 +52,7 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
         ["pause"] => world.edit(|cluster| cluster.spec.paused = true),
         ["unpause"] => world.edit(|cluster| cluster.spec.paused = false),
         ["hibernate"] => world.edit(|cluster| cluster.spec.hibernated = true),
-        ["wake"] => world.edit(|cluster| cluster.spec.hibernated = false),
+        ["rouse"] => world.edit(|cluster| cluster.spec.hibernated = false),
         ["image", image] => {
             let image = (*image).to_owned();
             world.edit(|cluster| cluster.spec.image = Some(image));
@@ -69,6 +69,26 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
             }];
         }
         ["cordon", node] => world.cordoned.push((*node).to_owned()),
+        ["kill", "node", node] => world.kill_node(node),
+        ["kill", "node", "of", who] => {
+            let node = world.pod_mut(member(who)).node.clone();
+            world.kill_node(&node.expect("it runs somewhere"));
+        }
+        ["revive", "node", node] => world.revive_node(node),
+        ["replacement", after, max] => {
+            let max = max.parse().expect("a number of replacements an hour");
+            let after = (*after).to_owned();
+            world.edit(|cluster| {
+                cluster.spec.replacement.after = after;
+                cluster.spec.replacement.max_per_hour = max;
+            });
+        }
+        // When the operator wants to be woken by time alone.
+        ["wake"] => {
+            let seen = world.look().expect("there is a cluster");
+            let at = world.think(&seen).wake_at.expect("it wants to be woken");
+            return vec![format!("in {} s", at.duration_since(world.now).as_secs())];
+        }
         ["uncordon", node] => world.cordoned.retain(|known| known != node),
         ["lead", who] => {
             world.raft.leader = Some(member(who));

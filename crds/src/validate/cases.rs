@@ -75,6 +75,14 @@ fn creates() -> Vec<Case> {
         field: "spec.resources.requests",
         message: "must not be above",
     };
+    let after = Refused {
+        field: "spec.replacement.after",
+        message: "from 10s to 24h",
+    };
+    let per_hour = Refused {
+        field: "spec.replacement.maxPerHour",
+        message: "must be 1 to 10",
+    };
     vec![
         create("an empty spec", json!({}), Accepted),
         create("one replica", json!({"replicas": 1}), Accepted),
@@ -240,6 +248,51 @@ fn creates() -> Vec<Case> {
             },
         ),
         create(
+            "the shortest and most frequent replacement",
+            json!({"replacement": {"after": "10s", "maxPerHour": 10}}),
+            Accepted,
+        ),
+        create(
+            "the latest replacement",
+            json!({"replacement": {"after": "23h59m60s"}}),
+            Accepted,
+        ),
+        create(
+            "a replacement too soon",
+            json!({"replacement": {"after": "9s"}}),
+            after,
+        ),
+        create(
+            "a replacement too late",
+            json!({"replacement": {"after": "24h1s"}}),
+            after,
+        ),
+        create(
+            "a replacement after no time at all",
+            json!({"replacement": {"after": ""}}),
+            after,
+        ),
+        create(
+            "a replacement after a time in words",
+            json!({"replacement": {"after": "five minutes"}}),
+            after,
+        ),
+        create(
+            "a replacement after a time in milliseconds",
+            json!({"replacement": {"after": "60000ms"}}),
+            after,
+        ),
+        create(
+            "no replacement within an hour",
+            json!({"replacement": {"maxPerHour": 0}}),
+            per_hour,
+        ),
+        create(
+            "more replacements an hour than are remembered",
+            json!({"replacement": {"maxPerHour": 11}}),
+            per_hour,
+        ),
+        create(
             "paused in words",
             json!({"paused": "yes"}),
             OutOfSchema {
@@ -384,6 +437,12 @@ fn changes() -> Vec<Case> {
             "a certificate of one's own",
             json!({}),
             json!({"tls": {"secretName": "web"}}),
+            Accepted,
+        ),
+        change(
+            "a later replacement",
+            json!({}),
+            json!({"replacement": {"after": "1h"}}),
             Accepted,
         ),
         change("pausing", json!({}), json!({"paused": true}), Accepted),

@@ -21,6 +21,7 @@ mod made;
 mod operators;
 mod pods;
 mod recreate;
+mod replace;
 mod runner;
 mod scale;
 
@@ -152,6 +153,18 @@ pub fn all() -> Vec<Entry> {
             pods::leader_pod_deleted
         ),
         story!(Product, "leader-killed", LocalNodes, pods::leader_killed),
+        story!(
+            Product,
+            "node-lost-member-replaced",
+            LocalNodes,
+            replace::node_lost
+        ),
+        story!(
+            Product,
+            "volume-lost-member-replaced",
+            AnyCluster,
+            replace::volume_lost
+        ),
         story!(Product, "disk-full", LocalNodes, disk::full_on_one_member),
         story!(
             Product,

@@ -166,6 +166,7 @@ pub async fn ensure_member(scope: &Scope<'_>, member: MemberId) -> Result<(), Er
     .await?;
     scope.ctx.held(&scope.key(), |held| {
         held.facts.member_expires.insert(member, expires);
+        held.facts.withdrawn.remove(&member);
     });
     Ok(())
 }
@@ -180,6 +181,7 @@ pub async fn delete_member(scope: &Scope<'_>, member: MemberId) -> Result<(), Er
     }
     scope.ctx.held(&scope.key(), |held| {
         held.facts.member_expires.remove(&member);
+        held.facts.withdrawn.insert(member);
     });
     Ok(())
 }

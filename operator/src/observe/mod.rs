@@ -197,6 +197,8 @@ pub struct Credentials {
     /// When the certificate of the client port runs out. Absent: not checked yet.
     pub client_expires: Option<Timestamp>,
     pub member_expires: BTreeMap<MemberId, Timestamp>,
+    /// Members whose certificate is known to be gone.
+    pub withdrawn: BTreeSet<MemberId>,
     /// The Secret that the spec names for the client port, by that name. Absent: not read yet.
     pub client_secret: Option<(String, ClientSecret)>,
 }

@@ -1,6 +1,7 @@
 //! Why the operator waits, in a closed list, and the words a person reads in a condition.
 
 use crds::{MemberId, Reason};
+use jiff::Timestamp;
 
 use super::action::{list, short};
 use crate::observe::ClientSecret;
@@ -81,6 +82,21 @@ pub enum Waiting {
     VotersDown {
         members: Vec<MemberId>,
     },
+    /// A voter is lost, and it is not yet time to replace it.
+    ReplacementPause {
+        member: MemberId,
+        at: Timestamp,
+    },
+    /// As many replacements as the spec allows began within the last hour.
+    ReplacementLimit {
+        member: MemberId,
+        max: i32,
+        at: Timestamp,
+    },
+    /// The only voter is lost.
+    NothingToReplaceFrom {
+        member: MemberId,
+    },
     Budget,
     Evictions,
     JointConfiguration,
@@ -126,6 +142,9 @@ impl Waiting {
             Self::HandOver { .. } | Self::NoSuccessor { .. } => Reason::WaitingForHandOver,
             Self::QuorumForRemoval { .. } => Reason::WaitingForQuorum,
             Self::VotersDown { .. } => Reason::WaitingForMembers,
+            Self::ReplacementPause { .. } => Reason::WaitingForReplacement,
+            Self::ReplacementLimit { .. } => Reason::ReplacementLimit,
+            Self::NothingToReplaceFrom { .. } => Reason::NothingToReplaceFrom,
             Self::Budget => Reason::WaitingForBudget,
             Self::Evictions => Reason::WaitingForEvictions,
         }
@@ -209,9 +228,27 @@ impl Waiting {
                 "voters do not answer: {}; evictions wait until they are back",
                 list(members)
             ),
+            Self::ReplacementPause { member, at } => {
+                format!("{} is replaced at {}, unless it is well again before", short(*member), clock(*at))
+            }
+            Self::ReplacementLimit { member, max, at } => format!(
+                "{} is to be replaced, and as many replacements as spec.replacement.maxPerHour allows ({max}) began \
+                 within the last hour; it is replaced at {}, unless it is well again before",
+                short(*member),
+                clock(*at)
+            ),
+            Self::NothingToReplaceFrom { member } => format!(
+                "{} is the only voter: there is no other to replace it from",
+                short(*member)
+            ),
             Self::Budget => "waiting for the status of the disruption budget to show the pods as they are now".into(),
             Self::Evictions => "waiting for evictions that were granted before the budget closed".into(),
             Self::JointConfiguration => "a half-done configuration change is being finished".into(),
         }
     }
+}
+
+/// To the second, in UTC: what moves more often would be written more often.
+fn clock(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

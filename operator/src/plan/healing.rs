@@ -10,8 +10,8 @@ use jiff::SignedDuration;
 
 use super::action::PodEnd;
 use super::objects::must_issue;
-use super::{Action, Draft, Seat, Waiting, roster};
-use crate::observe::{Life, Owner, Phase, Pod, PodPhase, Start, Trouble, VolumeState};
+use super::{Action, Draft, Loss, Seat, Waiting, loss, roster};
+use crate::observe::{Life, Owner, Pod, PodPhase, Start, Trouble};
 
 /// A pod that ended sooner after its creation than this is made again only then, so that a node that
 /// refuses it at once does not get one pod after the other.
@@ -34,27 +34,27 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
 
 /// Whether the member's volume is there to start on; if not, it is made or missed.
 fn has_volume(draft: &mut Draft<'_>, identity: &Identity, member: MemberId, seat: Seat) -> bool {
-    let Some(volume) = draft.observed.volume_of(member) else {
+    if draft.observed.volume_of(member).is_none() {
         if is_first(draft, identity, member, seat) {
             draft.act(Action::CreateVolume { member });
         } else {
             draft.wait(Waiting::VolumeLost { member });
         }
         return false;
-    };
-    let is_going = volume.life == Life::Deleting && draft.observed.pod_of(member).is_none();
-    if is_going || !draft.is_the_one(volume) {
-        draft.wait(Waiting::VolumeLost { member });
-        return false;
     }
-    if volume.state == VolumeState::Retired {
-        draft.wait(Waiting::VolumeRetired { member });
-        return false;
+    match loss::volume(draft.observed, member, draft.recorded_volume(member)) {
+        Some(Loss::VolumeRetired) => {
+            draft.wait(Waiting::VolumeRetired { member });
+            return false;
+        }
+        Some(_) => {
+            draft.wait(Waiting::VolumeLost { member });
+            return false;
+        }
+        None => {}
     }
-    let is_emptied = identity.initialized
-        && seat != Seat::Joining
-        && (draft.observed.report_of(member)).is_some_and(|report| report.phase == Phase::Blank);
-    if is_emptied {
+    let was_formatted = identity.initialized && seat != Seat::Joining;
+    if was_formatted && loss::disk(draft.observed, member) == Some(Loss::Emptied) {
         draft.wait(Waiting::VolumeLost { member });
     }
     true

@@ -1,13 +1,15 @@
-//! Scaling: learners first, then one joint change; a removal leaves the configuration first, then its
-//! volume is retired, then its pod goes.
+//! Changes of the members: learners first, then one joint change; who is removed leaves the configuration
+//! first, then its volume is retired, then its pod goes.
 //!
 //! ```text
-//! ScaleOut  Reserve ▶ CreateMembers ▶ AddLearners ▶ CatchUp ▶ CloseBudget ▶ Promote
+//! ScaleOut  Reserve ▶ CreateMembers ▶ AddLearners ▶ CatchUp ▶ Promote    the first four: joining
 //! ScaleIn   CloseBudget ▶ HandOver ▶ Remove ▶ Retire
+//! Replace   the steps of both around one joint change                    replacement
 //! ```
 //!
-//! Membership truth is the leader's committed configuration; pods never edit it. Both directions can be
-//! taken back until their joint change is issued.
+//! Membership truth is the leader's committed configuration; pods never edit it. Every operation can be
+//! taken back until its joint change is issued. The wanted size comes before the health of its members: a
+//! scale-in takes the lost first, and then there is nothing to replace.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +17,8 @@ use crds::MemberId;
 use crds::status::{Identity, Operation, OperationKind, Step};
 
 use super::action::Guard;
-use super::{Action, Draft, Waiting, bootstrap, budget, safety};
+use super::joining::{self, Arrival};
+use super::{Action, Draft, Waiting, budget, replacement, safety};
 use crate::observe::{Leader, Life, VolumeState};
 
 /// Starts, takes back or ends an operation, so that the roster of this pass is the one that is recorded.
@@ -31,6 +34,9 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
         Some(operation) if operation.kind == OperationKind::ScaleIn => {
             review_in(draft, &leader, &operation)
         }
+        Some(operation) if operation.kind == OperationKind::Replace => {
+            replacement::review(draft, &leader, &operation)
+        }
         Some(_) => {}
     }
 }
@@ -40,6 +46,7 @@ pub fn change(draft: &mut Draft<'_>, identity: &Identity) {
     let Some(leader) = steady_leader(draft, identity) else {
         if identity.initialized && draft.leader.is_none() {
             draft.wait(Waiting::Leader);
+            replacement::explain_alone(draft);
         }
         return;
     };
@@ -54,8 +61,14 @@ pub fn change(draft: &mut Draft<'_>, identity: &Identity) {
         Some(operation) if operation.kind == OperationKind::ScaleIn => {
             scale_in(draft, &leader, &operation)
         }
+        Some(operation) if operation.kind == OperationKind::Replace => {
+            replacement::change(draft, &leader, &operation)
+        }
         Some(_) => {}
-        None => drop_leftover_learners(draft, &leader),
+        None => {
+            drop_leftover_learners(draft, &leader);
+            replacement::explain(draft, &leader);
+        }
     }
 }
 
@@ -63,7 +76,7 @@ fn steady_leader<'a>(draft: &Draft<'a>, identity: &Identity) -> Option<Leader<'a
     draft.leader.filter(|_| identity.initialized)
 }
 
-fn guard(leader: &Leader<'_>) -> Guard {
+pub fn guard(leader: &Leader<'_>) -> Guard {
     Guard {
         term: leader.raft.term,
         log_id: leader.raft.membership.log_id,
@@ -80,7 +93,8 @@ fn begin(draft: &mut Draft<'_>, leader: &Leader<'_>) {
         let id = unique(draft, scale_out_prefix(draft, leader));
         draft.begin(id, OperationKind::ScaleOut, Step::Reserve, Vec::new());
     } else if wanted < have {
-        let victims = safety::victims(leader, draft.observed, have - wanted);
+        let is_lost = |member| draft.loss(leader, member).is_some();
+        let victims = safety::victims(leader, draft.observed, have - wanted, is_lost);
         let remaining = without(&membership.voters, &victims);
         match safety::removal(leader, &remaining) {
             safety::Removal::Safe => {
@@ -91,6 +105,8 @@ fn begin(draft: &mut Draft<'_>, leader: &Leader<'_>) {
                 draft.wait(Waiting::QuorumForRemoval { alive, needed });
             }
         }
+    } else {
+        replacement::begin(draft, leader);
     }
 }
 
@@ -104,32 +120,22 @@ fn review_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation)
             .members
             .iter()
             .all(|member| membership.voters.contains(member));
-    let has_learners = operation
-        .members
-        .iter()
-        .any(|member| membership.learners.contains(member));
-    // Once that step is recorded they may be learners of a configuration that nobody has reported yet.
-    let never_joined = !has_learners && operation.step != Step::AddLearners;
-    if is_promoted || (is_unwanted(draft, leader, operation) && never_joined) {
+    if is_promoted
+        || (is_unwanted(draft, leader, operation) && joining::never_joined(leader, operation))
+    {
         // Volumes of members that never joined are retired as leftovers.
         draft.finish();
     }
 }
 
-/// Fewer members are wanted than it adds; or, before it reserved any, another number; or one of them has
-/// left again, which never comes back under its id.
-fn is_unwanted(draft: &Draft<'_>, leader: &Leader<'_>, operation: &Operation) -> bool {
-    let membership = &leader.raft.membership;
+/// Fewer members are wanted than it adds; or, before it reserved any, another number; or one of them failed.
+fn is_unwanted(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) -> bool {
     if operation.members.is_empty() {
         return !operation.id.starts_with(&scale_out_prefix(draft, leader));
     }
-    let had_joined = !matches!(
-        operation.step,
-        Step::Reserve | Step::CreateMembers | Step::AddLearners
-    );
-    let is_outside = |member: &MemberId| !membership.contains(*member);
-    let has_left = had_joined && operation.members.iter().any(is_outside);
-    has_left || draft.replicas() < membership.voters.len() + operation.members.len()
+    let voters = leader.raft.membership.voters.len();
+    draft.replicas() < voters + operation.members.len()
+        || joining::has_failed(draft, leader, operation)
 }
 
 /// From where to where, so that a reservation is always for the count that its id was made for.
@@ -142,7 +148,7 @@ fn scale_out_prefix(draft: &Draft<'_>, leader: &Leader<'_>) -> String {
 }
 
 /// Never the same twice: a scale-out that was taken back has used up its numbers.
-fn unique(draft: &Draft<'_>, prefix: String) -> String {
+pub fn unique(draft: &Draft<'_>, prefix: String) -> String {
     let generation = draft.cluster.metadata.generation.unwrap_or(0);
     format!("{prefix}{generation}-{}", draft.now.as_millisecond())
 }
@@ -156,7 +162,10 @@ fn review_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
         .members
         .iter()
         .all(|victim| voters.contains(victim));
-    let is_unwanted = draft.replicas() + operation.members.len() != voters.len();
+    // One that was to remain has been lost since: others are chosen, the lost among them.
+    let remaining = without(voters, &operation.members);
+    let is_outdated = safety::removal(leader, &remaining) != safety::Removal::Safe;
+    let is_unwanted = is_outdated || draft.replicas() + operation.members.len() != voters.len();
     let is_removed = operation
         .members
         .iter()
@@ -172,7 +181,7 @@ fn review_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) 
 }
 
 /// Its volume can never start again, and its pod is gone or on its way.
-fn is_gone(draft: &Draft<'_>, member: MemberId) -> bool {
+pub fn is_gone(draft: &Draft<'_>, member: MemberId) -> bool {
     let is_retired = draft
         .observed
         .volume_of(member)
@@ -185,84 +194,11 @@ fn is_gone(draft: &Draft<'_>, member: MemberId) -> bool {
 }
 
 fn scale_out(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
-    let membership = &leader.raft.membership;
-    if operation.members.is_empty() {
-        let count = draft.replicas().saturating_sub(membership.voters.len());
-        let count = u32::try_from(count).unwrap_or(0);
-        draft.step(Step::Reserve);
-        draft.act(Action::ReserveMembers {
-            leader: leader.id,
-            count,
-        });
-        return;
-    }
-    let outside: Vec<MemberId> = operation
-        .members
-        .iter()
-        .copied()
-        .filter(|member| !membership.contains(*member))
-        .collect();
-    // What was ordered is seen through: its guard tells a configuration that moved from one that did not.
-    let is_ordered = operation.step == Step::AddLearners;
+    let have = leader.raft.membership.voters.len();
+    let count = draft.replicas().saturating_sub(have);
     let is_unwanted = is_unwanted(draft, leader, operation);
-    if is_unwanted && (outside.is_empty() || !is_ordered) {
-        // Recorded with the configuration that has them: no older word of a leader counts from then on.
-        draft.step(Step::CatchUp);
-        let members: Vec<MemberId> = membership.learners.iter().copied().collect();
-        draft.act(Action::RemoveLearners {
-            leader: leader.id,
-            members,
-            guard: guard(leader),
-        });
-        return;
-    }
-    if !outside.is_empty() {
-        if !is_ordered {
-            draft.step(Step::CreateMembers);
-        }
-        if is_unwanted || bootstrap::stamp(draft, &outside) {
-            draft.step(Step::AddLearners);
-            draft.act(Action::AddLearners {
-                leader: leader.id,
-                members: outside,
-                guard: guard(leader),
-            });
-        }
-        return;
-    }
-    let behind: Vec<MemberId> = operation
-        .members
-        .iter()
-        .copied()
-        .filter(|member| !leader.is_caught_up(*member))
-        .collect();
-    if !behind.is_empty() {
-        draft.step(Step::CatchUp);
-        draft.wait(Waiting::CatchUp { members: behind });
-        return;
-    }
-    draft.step(Step::Promote);
-    let mut is_counted = true;
-    for member in &operation.members {
-        let pod = draft
-            .observed
-            .pod_of(*member)
-            .filter(|pod| pod.life == Life::Present);
-        match pod {
-            Some(pod) if pod.is_voter => {}
-            Some(pod) => {
-                is_counted = false;
-                draft.act(Action::MarkVoter {
-                    member: *member,
-                    version: pod.version.clone(),
-                });
-            }
-            // It was caught up a moment ago; it comes back before it votes.
-            None => is_counted = false,
-        }
-    }
-    if is_counted && budget::is_closed(draft) {
-        let mut voters = membership.voters.clone();
+    if joining::advance(draft, leader, operation, count, is_unwanted) == Arrival::Complete {
+        let mut voters = leader.raft.membership.voters.clone();
         voters.extend(&operation.members);
         draft.act(Action::SetVoters {
             leader: leader.id,
@@ -295,21 +231,7 @@ fn scale_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
         return;
     }
     if staying.contains(&leader.id) {
-        draft.step(Step::HandOver);
-        match safety::successor(leader, &remaining) {
-            Some(to) => {
-                draft.wait(Waiting::HandOver {
-                    from: leader.id,
-                    to,
-                });
-                draft.act(Action::TransferLeader {
-                    leader: leader.id,
-                    to,
-                    term: leader.raft.term,
-                });
-            }
-            None => draft.wait(Waiting::NoSuccessor { leader: leader.id }),
-        }
+        hand_over(draft, leader, &remaining);
         return;
     }
     draft.step(Step::Remove);
@@ -318,6 +240,25 @@ fn scale_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
         voters: remaining,
         guard: guard(leader),
     });
+}
+
+/// A leader hands over to one of the voters that remain before it goes.
+pub fn hand_over(draft: &mut Draft<'_>, leader: &Leader<'_>, remaining: &BTreeSet<MemberId>) {
+    draft.step(Step::HandOver);
+    match safety::successor(leader, remaining) {
+        Some(to) => {
+            draft.wait(Waiting::HandOver {
+                from: leader.id,
+                to,
+            });
+            draft.act(Action::TransferLeader {
+                leader: leader.id,
+                to,
+                term: leader.raft.term,
+            });
+        }
+        None => draft.wait(Waiting::NoSuccessor { leader: leader.id }),
+    }
 }
 
 /// Two configurations in force, because a leader was lost between the two steps of a change: the same
@@ -345,7 +286,7 @@ fn drop_leftover_learners(draft: &mut Draft<'_>, leader: &Leader<'_>) {
     }
 }
 
-fn without(voters: &BTreeSet<MemberId>, victims: &[MemberId]) -> BTreeSet<MemberId> {
+pub fn without(voters: &BTreeSet<MemberId>, victims: &[MemberId]) -> BTreeSet<MemberId> {
     voters
         .iter()
         .copied()

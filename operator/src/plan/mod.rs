@@ -3,8 +3,9 @@
 //! ```text
 //!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ retirement
 //!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     removed
-//!                                  │ from Raft  pods       once         and in        members go
-//!                          hibernation: asleep, nothing after it
+//!                                  │ from Raft  pods       once         and in,       members go
+//!                      hibernation │                                    replace
+//!                      all asleep  │
 //! ```
 //!
 //! Invariants: O1 pure and total. O2 what must be remembered is in `progress`, and the caller writes it to
@@ -20,8 +21,11 @@ pub mod explain;
 mod healing;
 mod hibernation;
 mod identity;
+mod joining;
+pub mod loss;
 mod membership;
 mod objects;
+mod replacement;
 mod retirement;
 mod roster;
 mod safety;
@@ -33,6 +37,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use action::Action;
 pub use explain::Waiting;
+pub use loss::Loss;
 pub use roster::{Seat, roster};
 
 use crate::observe::{Leader, Observed, Volume};
@@ -46,6 +51,8 @@ pub struct Progress {
     pub identity: Option<Identity>,
     pub operation: Option<Operation>,
     pub membership: Option<Membership>,
+    /// When replacements began, oldest first.
+    pub replacements: Vec<Time>,
 }
 
 impl Progress {
@@ -55,6 +62,7 @@ impl Progress {
             identity: status.identity,
             operation: status.operation,
             membership: status.membership,
+            replacements: status.replacements,
         }
     }
 }
@@ -203,6 +211,11 @@ impl<'a> Draft<'a> {
             .and_then(|known| known.pvc_uid.as_deref())
     }
 
+    /// Why a member of the configuration cannot do its work.
+    fn loss(&self, leader: &Leader<'_>, member: MemberId) -> Option<Loss> {
+        loss::of(self.observed, leader, member, self.recorded_volume(member))
+    }
+
     /// Not another one of the same name.
     fn is_the_one(&self, volume: &Volume) -> bool {
         self.recorded_volume(volume.member)
@@ -220,6 +233,7 @@ impl<'a> Draft<'a> {
             kind,
             step,
             members,
+            replaces: None,
             started_at: Time(self.now),
             deadline: self.now.checked_add(OPERATION_OVERDUE_AFTER).ok().map(Time),
         });

@@ -3,12 +3,13 @@
 //! The label on a volume says what we did, not that it was right: people set it as well. What it names is
 //! taken away only when a current leader's configuration says that the member has left.
 
+use crds::MemberId;
 use crds::cluster::VolumePolicy;
 use crds::status::{Identity, OperationKind};
 
 use super::action::PodEnd;
 use super::{Action, Draft, Progress, roster};
-use crate::observe::{Life, Start, Volume, VolumeState};
+use crate::observe::{Life, Pod, Start, Volume, VolumeState};
 
 pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     let observed = draft.observed;
@@ -17,7 +18,7 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
         .values()
         .filter(|volume| volume.life == Life::Present)
     {
-        let has_left = has_left(draft, identity, volume);
+        let has_left = has_left(draft, identity, volume.member, &volume.cluster_id);
         match volume.state {
             VolumeState::Retired => bury(draft, volume, has_left),
             VolumeState::Formatted | VolumeState::Unformatted if has_left => {
@@ -29,13 +30,22 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
             VolumeState::Formatted | VolumeState::Unformatted => {}
         }
     }
+    for pod in observed
+        .pods
+        .values()
+        .filter(|pod| pod.life == Life::Present && observed.volume_of(pod.member).is_none())
+    {
+        if has_left(draft, identity, pod.member, &pod.cluster_id) {
+            unplace(draft, pod);
+        }
+    }
 }
 
-/// Whether a volume's member is in no configuration and in no operation. Only a current leader can tell,
+/// Whether a member is in no configuration and in no operation. Only a current leader can tell,
 /// and only when what it says is already recorded: then an operation that is about to add the member is
 /// recorded as well, and the action is refused if the cluster object moved meanwhile. Whoever cannot tell
 /// waits: for a leader, for a half-done change, for the operation; each has its own words.
-fn has_left(draft: &Draft<'_>, identity: &Identity, volume: &Volume) -> bool {
+fn has_left(draft: &Draft<'_>, identity: &Identity, member: MemberId, cluster_id: &str) -> bool {
     let Some(leader) = draft.leader else {
         return false;
     };
@@ -46,8 +56,8 @@ fn has_left(draft: &Draft<'_>, identity: &Identity, volume: &Volume) -> bool {
     is_settled
         && !is_taking_up
         && !leader.raft.membership.is_joint()
-        && volume.cluster_id == identity.cluster_id
-        && !roster(identity, &draft.plan.progress, Some(&leader)).contains_key(&volume.member)
+        && cluster_id == identity.cluster_id
+        && !roster(identity, &draft.plan.progress, Some(&leader)).contains_key(&member)
 }
 
 /// What is left of a retired member: its certificate, its pod, and its volume when the spec says so.
@@ -60,14 +70,7 @@ fn bury(draft: &mut Draft<'_>, volume: &Volume, has_left: bool) {
             uid: pod.uid.clone(),
             why: PodEnd::Inspected,
         }),
-        Some(pod) if has_left => {
-            draft.act(Action::DeleteCertificate { member });
-            draft.act(Action::DeletePod {
-                member,
-                uid: pod.uid.clone(),
-                why: PodEnd::Retired,
-            });
-        }
+        Some(pod) if has_left => unplace(draft, pod),
         None if has_left && draft.cluster.spec.storage.when_scaled == VolumePolicy::Delete => {
             draft.act(Action::DeleteVolume {
                 member,
@@ -76,4 +79,16 @@ fn bury(draft: &mut Draft<'_>, volume: &Volume, has_left: bool) {
         }
         _ => {}
     }
+}
+
+/// Its name is free again once the kubelet agrees; nobody waits for that.
+fn unplace(draft: &mut Draft<'_>, pod: &Pod) {
+    if !draft.observed.credentials.withdrawn.contains(&pod.member) {
+        draft.act(Action::DeleteCertificate { member: pod.member });
+    }
+    draft.act(Action::DeletePod {
+        member: pod.member,
+        uid: pod.uid.clone(),
+        why: PodEnd::Retired,
+    });
 }

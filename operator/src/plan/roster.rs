@@ -13,7 +13,7 @@ pub enum Seat {
     /// Counted by the budget; in the configuration, or a founder of the first one.
     Voter,
     Learner,
-    /// Reserved by a scale-out, in no configuration yet.
+    /// Reserved by a scale-out or a replacement, in no configuration yet.
     Joining,
 }
 
@@ -34,11 +34,12 @@ pub fn roster(
         );
         return seats;
     }
-    if let Some(operation) = progress
-        .operation
-        .as_ref()
-        .filter(|operation| operation.kind == OperationKind::ScaleOut)
-    {
+    if let Some(operation) = progress.operation.as_ref().filter(|operation| {
+        matches!(
+            operation.kind,
+            OperationKind::ScaleOut | OperationKind::Replace
+        )
+    }) {
         seats.extend(
             operation
                 .members

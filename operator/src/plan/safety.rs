@@ -34,7 +34,12 @@ pub enum Removal {
 }
 
 /// Who leaves in a scale-in: the unhealthy first, then from the most crowded zone, then the youngest.
-pub fn victims(leader: &Leader<'_>, observed: &Observed, count: usize) -> Vec<MemberId> {
+pub fn victims(
+    leader: &Leader<'_>,
+    observed: &Observed,
+    count: usize,
+    is_lost: impl Fn(MemberId) -> bool,
+) -> Vec<MemberId> {
     let mut remaining = leader.raft.membership.voters.clone();
     let zone = |member: MemberId| {
         observed
@@ -51,9 +56,9 @@ pub fn victims(leader: &Leader<'_>, observed: &Observed, count: usize) -> Vec<Me
             .iter()
             .copied()
             .max_by_key(|member| {
-                let unhealthy = !leader.is_alive(*member);
+                let is_down = !leader.is_alive(*member);
                 let crowding = crowd.get(&zone(*member)).copied().unwrap_or(0);
-                (unhealthy, crowding, *member)
+                (is_down, is_lost(*member), crowding, *member)
             })
             .expect("more than one voter remains");
         remaining.remove(&next);

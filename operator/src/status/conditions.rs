@@ -203,8 +203,12 @@ fn progressing(
             OperationKind::Adopt => Reason::Adopting,
             OperationKind::ScaleOut => Reason::ScalingOut,
             OperationKind::ScaleIn => Reason::ScalingIn,
+            OperationKind::Replace => Reason::Replacing,
         };
-        let words = format!("{:?}: {}", operation.step, list(&operation.members));
+        let mut words = format!("{:?}: {}", operation.step, list(&operation.members));
+        if let Some(lost) = operation.replaces {
+            words = format!("{words} in place of {}", short(lost));
+        }
         return said(State::True, reason, words);
     }
     if is_asleep(cluster, plan) {

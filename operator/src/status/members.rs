@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::observe::{Leader, Link, Observed, PeerHealth, Phase, VolumeState};
-use crate::plan::{Plan, Seat, roster};
+use crate::plan::{Plan, Seat, loss, roster};
 use crate::resources::cluster_name;
 
 pub fn seats(plan: &Plan, leader: Option<&Leader<'_>>) -> BTreeMap<MemberId, Seat> {
@@ -54,6 +54,15 @@ pub fn members(
                 .filter(|known| known.role == role && known.health == health)
                 .and_then(|known| known.since.clone())
                 .unwrap_or(Time(now));
+            // A leader's word, without a break: a new one, or a new operator, starts to count anew.
+            let lost_since = leader
+                .filter(|_| role != Role::Leaving)
+                .and_then(|leader| {
+                    let volume_uid = before.and_then(|known| known.pvc_uid.as_deref());
+                    loss::of(observed, leader, id, volume_uid)
+                })
+                .map(|_| before.and_then(|known| known.lost_since.clone()))
+                .map(|known| known.unwrap_or(Time(loss::begins(now))));
             let pod = observed.pod_of(id);
             let version = observed
                 .members
@@ -78,6 +87,7 @@ pub fn members(
                 role,
                 health,
                 since: Some(since),
+                lost_since,
                 version: version.or_else(|| before.and_then(|known| known.version.clone())),
             }
         })

@@ -48,6 +48,7 @@ pub fn next(
         leader: leader.map(|leader| names::pod(cluster_name(cluster), leader.id)),
         membership: plan.progress.membership.clone(),
         operation: plan.progress.operation.clone(),
+        replacements: plan.progress.replacements.clone(),
         template: template(observed).or(old.template),
         summary: Some(summary(&members, voters)),
         selector: Some(names::pod_selector(cluster_name(cluster))),

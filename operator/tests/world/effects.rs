@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use crds::names::{annotation, label};
+use crds::status::OperationKind;
 use crds::{MemberId, TaskStoreCluster, names};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use operator::observe::{Drift, Life, Membership, Observed, Owner, PodPhase, VolumeState, objects};
 use operator::plan::Action;
 use operator::plan::action::{Fixture, Guard, Owned, Ownership, PodEnd, Recheck};
 use operator::resources;
 
-use super::raft::serves;
+use super::raft::{has_quorum, serves};
 use super::{Disk, World};
 
 /// The world moved since the decision.
@@ -54,6 +55,7 @@ impl World {
             Action::DeleteCertificate { member } => {
                 self.assert_left(*member, "its certificate is deleted");
                 self.objects.credentials.member_expires.remove(member);
+                self.objects.credentials.withdrawn.insert(*member);
             }
             Action::CreateFixture(fixture) => {
                 let object = self.object();
@@ -174,7 +176,7 @@ impl World {
                     .volume_of(*member)
                     .ok_or(Refused("no volume"))?;
                 let disk = self.disks.get_mut(&volume.uid).ok_or(Refused("no disk"))?;
-                if volume.uid != *volume_uid || disk.stamped {
+                if volume.uid != *volume_uid || disk.stamped || disk.is_off {
                     return Err(Refused("not this empty volume"));
                 }
                 if let Some(config) = &self.raft.config {
@@ -395,6 +397,15 @@ impl World {
         let operation = status.operation.as_mut().ok_or(Refused("no operation"))?;
         // A member knows its log and nothing of volumes: every id of any configuration it ever applied counts.
         let highest = self.raft.given.last().map_or(0, |member| member.0);
+        if operation.kind == OperationKind::Replace {
+            let begun = operation.started_at.0;
+            self.replaced.insert(operation.id.clone(), begun);
+            let is_near =
+                |at: &&Timestamp| at.duration_since(begun).abs() < SignedDuration::from_hours(1);
+            let near = self.replaced.values().filter(is_near).count();
+            let most = usize::try_from(seen.spec.replacement.max_per_hour).unwrap_or(0);
+            assert!(near <= most, "{near} replacements begin within an hour");
+        }
         let numbers = self
             .raft
             .reserved
@@ -424,7 +435,9 @@ impl World {
             .config
             .clone()
             .ok_or(Refused("no configuration"))?;
-        let holds = self.raft.leader.is_some()
+        let leads = |leader| serves(&self.objects, &self.disks, leader);
+        let holds = self.raft.leader.is_some_and(leads)
+            && has_quorum(&self.objects, &self.disks, &config)
             && self.raft.term == guard.term
             && config.log_id == guard.log_id;
         if holds {
@@ -438,10 +451,7 @@ impl World {
         let mut next = self.guarded_config(guard)?;
         let added: Vec<MemberId> = voters.difference(&next.voters).copied().collect();
         let removed: Vec<MemberId> = next.voters.difference(voters).copied().collect();
-        assert!(
-            added.is_empty() || removed.is_empty(),
-            "a scale only adds or only removes"
-        );
+        self.referee_change(&added, &removed);
         for member in &added {
             assert!(
                 next.learners.contains(member),
@@ -476,6 +486,27 @@ impl World {
         self.commit(next);
         self.referee_quorum("the voters were set");
         Ok(())
+    }
+}
+
+impl World {
+    /// A scale only adds or only removes; a replacement does one of each, and takes only who was lost.
+    fn referee_change(&self, added: &[MemberId], removed: &[MemberId]) {
+        if added.is_empty() || removed.is_empty() {
+            return;
+        }
+        let status = self.cluster.as_ref().and_then(|known| known.status.clone());
+        let operation = status.and_then(|status| status.operation);
+        let operation = operation.expect("voters are exchanged by an operation");
+        assert_eq!(operation.kind, OperationKind::Replace);
+        assert_eq!((added.len(), removed.len()), (1, 1), "one for one");
+        assert_eq!(added, operation.members.as_slice());
+        assert_eq!(operation.replaces.as_ref(), removed.first());
+        assert!(
+            self.lost.contains(&removed[0]),
+            "{} is replaced and was never lost",
+            removed[0]
+        );
     }
 }
 

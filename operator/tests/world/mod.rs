@@ -12,7 +12,7 @@ mod effects;
 mod raft;
 pub mod trouble;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::cluster::{TaskStoreClusterSpec, VolumePolicy};
 use crds::{MemberId, TaskStoreCluster};
@@ -37,6 +37,12 @@ pub struct World {
     pub now: Timestamp,
     /// Nodes that take no new pods.
     pub cordoned: Vec<String>,
+    /// Nodes without power: their pods neither run nor vanish.
+    pub dead: Vec<String>,
+    /// Members that were seen unable to work, as their leader could tell.
+    pub lost: BTreeSet<MemberId>,
+    /// When each replacement began, by the id of its operation.
+    pub replaced: BTreeMap<String, Timestamp>,
     /// Secrets of the user's that are there.
     pub secrets: Vec<String>,
     /// A process has just begun: no member has reported to it, and it knows of no Secret.
@@ -58,6 +64,9 @@ impl World {
             raft: Raft::default(),
             now: Timestamp::from_second(1_795_000_000).unwrap(),
             cordoned: Vec::new(),
+            dead: Vec::new(),
+            lost: BTreeSet::new(),
+            replaced: BTreeMap::new(),
             secrets: Vec::new(),
             is_new_process: false,
             counter: 0,
@@ -200,6 +209,7 @@ impl World {
         self.raft.turn(&self.objects, &mut self.disks);
         self.ready_pods();
         self.observe_budget();
+        self.note_losses();
         before != (self.objects.clone(), self.raft.clone(), self.disks.clone())
     }
 
@@ -223,7 +233,12 @@ impl World {
         {
             volume.life = Life::Deleting;
         }
-        self.objects.pods.retain(|_, pod| pod.life == Life::Present);
+        // Nobody confirms the end of a pod on a dead node.
+        let dead = &self.dead;
+        let is_held = |pod: &Pod| pod.node.as_ref().is_some_and(|node| dead.contains(node));
+        self.objects
+            .pods
+            .retain(|_, pod| pod.life == Life::Present || is_held(pod));
         let in_use: Vec<MemberId> = self.objects.pods.values().map(|pod| pod.member).collect();
         let disks = &mut self.disks;
         self.objects.volumes.retain(|_, volume| {
@@ -318,13 +333,11 @@ impl World {
                         .filter(|pod| pod.node.as_deref() == Some(node))
                         .count()
                 };
-                let free = NODES
-                    .iter()
-                    .filter(|(node, _)| !self.cordoned.iter().any(|known| known == node));
+                let free = NODES.iter().filter(|(node, _)| self.takes_pods(node));
                 free.min_by_key(|(node, _)| load(node))
                     .map(|(node, _)| (*node).to_owned())
             });
-            let node = node.filter(|node| !self.cordoned.contains(node));
+            let node = node.filter(|node| self.takes_pods(node));
             let pod = self.objects.pods.get_mut(&name).expect("it was listed");
             match node {
                 Some(node) => {
@@ -343,12 +356,55 @@ impl World {
         }
     }
 
+    fn takes_pods(&self, node: &str) -> bool {
+        let mut closed = self.cordoned.iter().chain(&self.dead);
+        !closed.any(|known| known == node)
+    }
+
+    /// A power cut: what runs there is gone at once, its objects stay as they are.
+    pub fn kill_node(&mut self, node: &str) {
+        self.dead.push(node.to_owned());
+        self.switch_disks();
+    }
+
+    pub fn revive_node(&mut self, node: &str) {
+        self.dead.retain(|known| known != node);
+        self.switch_disks();
+    }
+
+    fn switch_disks(&mut self) {
+        for disk in self.disks.values_mut() {
+            disk.is_off = disk
+                .node
+                .as_ref()
+                .is_some_and(|node| self.dead.contains(node));
+        }
+    }
+
+    /// Whom an operator may find lost: without a word to the leader, or on a volume that is not to be used.
+    fn note_losses(&mut self) {
+        let Some(config) = &self.raft.config else {
+            return;
+        };
+        let is_lost = |member: &&MemberId| {
+            let is_retired = self
+                .objects
+                .volume_of(**member)
+                .is_some_and(|volume| volume.state == VolumeState::Retired);
+            is_retired || !raft::serves(&self.objects, &self.disks, **member)
+        };
+        let lost: Vec<MemberId> = config.voters.iter().filter(is_lost).copied().collect();
+        self.lost.extend(lost);
+    }
+
     fn run_pods(&mut self) {
+        let dead = self.dead.clone();
         let can_mount = self
             .client_secret()
             .is_none_or(|name| self.secrets.contains(&name));
         for pod in self.objects.pods.values_mut() {
-            if pod.phase == PodPhase::Pending && pod.node.is_some() && can_mount {
+            let is_off = pod.node.as_ref().is_some_and(|node| dead.contains(node));
+            if pod.phase == PodPhase::Pending && pod.node.is_some() && can_mount && !is_off {
                 pod.phase = PodPhase::Running;
                 pod.ip = Some("10.0.0.1".into());
             }
@@ -389,6 +445,11 @@ impl World {
             let allowed = healthy as i64 - i64::from(budget.min_available);
             budget.disruptions_allowed = i32::try_from(allowed.max(0)).unwrap_or(0);
         }
+    }
+
+    /// Whether a member is at work.
+    pub fn serves(&self, member: MemberId) -> bool {
+        raft::serves(&self.objects, &self.disks, member)
     }
 
     /// An eviction through the API: only what the budget grants. True when it was.
@@ -502,10 +563,11 @@ impl World {
         for volume in self.objects.volumes.values() {
             let pod = self.objects.pods.get(&volume.name);
             let pod = pod.map_or("no pod".to_owned(), |pod| {
-                format!(
-                    "pod {:?} ready={} voter={}",
-                    pod.phase, pod.ready, pod.is_voter
-                )
+                let phase = match pod.life {
+                    Life::Present => format!("{:?}", pod.phase),
+                    Life::Deleting => "Terminating".to_owned(),
+                };
+                format!("pod {phase} ready={} voter={}", pod.ready, pod.is_voter)
             });
             lines.push(format!(
                 "{} {:?} {:?}, {pod}",

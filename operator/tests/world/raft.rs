@@ -16,6 +16,8 @@ pub struct Disk {
     /// The newest configuration on it; some means initialized.
     pub known: Option<Membership>,
     pub damage: Option<String>,
+    /// Its node has no power.
+    pub is_off: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,7 +45,16 @@ pub fn serves(objects: &Observed, disks: &BTreeMap<String, Disk>, member: Member
         .volume_of(member)
         .and_then(|volume| disks.get(&volume.uid));
     objects.pod_of(member).is_some_and(is_up)
-        && disk.is_some_and(|disk| disk.stamped && disk.damage.is_none())
+        && disk.is_some_and(|disk| disk.stamped && disk.damage.is_none() && !disk.is_off)
+}
+
+/// Whether a quorum of every half is up.
+pub fn has_quorum(objects: &Observed, disks: &BTreeMap<String, Disk>, config: &Membership) -> bool {
+    let is_up = |voter: &&MemberId| serves(objects, disks, **voter);
+    [&config.voters, &config.outgoing]
+        .into_iter()
+        .filter(|half| !half.is_empty())
+        .all(|half| half.iter().filter(is_up).count() * 2 > half.len())
 }
 
 impl Raft {
@@ -69,10 +80,7 @@ impl Raft {
                             .is_some_and(|known| known.log_id == config.log_id)
                     })
         };
-        let has_quorum = [&config.voters, &config.outgoing]
-            .into_iter()
-            .filter(|half| !half.is_empty())
-            .all(|half| half.iter().filter(|voter| up.contains(voter)).count() * 2 > half.len());
+        let has_quorum = has_quorum(objects, disks, &config);
         let keeps = self
             .leader
             .is_some_and(|leader| config.voters.contains(&leader) && up.contains(&leader));
@@ -150,7 +158,7 @@ impl Raft {
             let Some(volume) = objects.volume_of(pod.member) else {
                 continue;
             };
-            let Some(disk) = disks.get(&volume.uid) else {
+            let Some(disk) = disks.get(&volume.uid).filter(|disk| !disk.is_off) else {
                 continue;
             };
             let report = self.report(objects, disks, pod, &volume.uid, disk);
