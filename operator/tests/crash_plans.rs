@@ -8,6 +8,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crds::MemberId;
 use crds::cluster::VolumePolicy;
 use operator::observe::{Life, PodPhase};
 use world::World;
@@ -60,6 +61,26 @@ fn hibernate_and_wake(world: &mut World) {
     world.edit(|cluster| cluster.spec.hibernated = false);
 }
 
+/// Long enough ago that its place is given away at once.
+fn lose_volume(world: &mut World) {
+    world.lose_volume(MemberId::new(1, 2));
+    world.run();
+    world.tick(600);
+}
+
+fn lose_volume_of_leader(world: &mut World) {
+    let leader = world.raft.leader.expect("it serves");
+    world.lose_volume(leader);
+    world.run();
+    world.tick(600);
+}
+
+fn lose_node(world: &mut World) {
+    world.kill_node("n2");
+    world.run();
+    world.tick(600);
+}
+
 fn lose_status(world: &mut World) {
     world.edit(|cluster| cluster.status = None);
 }
@@ -87,7 +108,7 @@ fn resize_and_back(world: &mut World) {
 }
 
 #[rustfmt::skip]
-const STORIES: [Story; 18] = [
+const STORIES: [Story; 21] = [
     Story { name: "create 1", from: 0, happens: create::<1> },
     Story { name: "create 3", from: 0, happens: create::<3> },
     Story { name: "create 5", from: 0, happens: create::<5> },
@@ -105,6 +126,9 @@ const STORIES: [Story; 18] = [
     Story { name: "status and pods lost", from: 3, happens: lose_status_and_pods },
     Story { name: "hibernated", from: 3, happens: hibernate },
     Story { name: "woken", from: 3, happens: hibernate_and_wake },
+    Story { name: "volume lost", from: 3, happens: lose_volume },
+    Story { name: "volume of the leader lost", from: 5, happens: lose_volume_of_leader },
+    Story { name: "node lost", from: 3, happens: lose_node },
     Story { name: "volumes kept no longer", from: 5, happens: keep_volumes_no_longer },
 ];
 
@@ -125,7 +149,9 @@ impl Story {
         let mut world = self.begin();
         let mut effects = Effects::without_trouble();
         settle(&mut world, &mut effects);
-        (effects.done, world)
+        let count = effects.done;
+        outlast(&mut world);
+        (count, world)
     }
 
     fn with(&self, at: usize, trouble: Trouble, ends: &World) {
@@ -141,7 +167,7 @@ impl Story {
             }
             _ => {}
         }
-        settle(&mut world, &mut Effects::without_trouble());
+        outlast(&mut world);
         // Members that came and went have used up their numbers.
         let (ended, expected) = match trouble {
             Trouble::Resized | Trouble::OvertakenMidway(_) => (world.shape(), ends.shape()),
@@ -167,6 +193,16 @@ fn turn_and_pass(world: &mut World, effects: &mut Effects) -> bool {
     };
     world.troubled_pass(seen, effects);
     moved || effects.done > before || effects.is_stalled()
+}
+
+/// Time for what waits for time alone: a new operator counts anew for how long a member is lost, and what
+/// was taken back counts to the limit of an hour.
+fn outlast(world: &mut World) {
+    for _ in 0..3 {
+        settle(world, &mut Effects::without_trouble());
+        world.tick(3_700);
+    }
+    settle(world, &mut Effects::without_trouble());
 }
 
 fn settle(world: &mut World, effects: &mut Effects) {
