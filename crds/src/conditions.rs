@@ -89,6 +89,8 @@ words! {
         ScalingOut,
         /// Removing members.
         ScalingIn,
+        /// Bringing a changed image or pod setting to running members, one at a time.
+        RollingOut,
         /// Making an object again that was lost or drifted.
         Healing,
 
@@ -123,8 +125,6 @@ words! {
         AdoptionBlocked,
         /// An object of a name we need belongs to someone else.
         NameTaken,
-        /// The spec asks for a change that this version does not roll out to running members.
-        ChangeNotRolledOut,
 
         // Degraded.
         /// All voters are alive and caught up.

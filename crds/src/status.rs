@@ -168,11 +168,11 @@ pub struct Operation {
     /// The same id gives the same reserved member numbers, so a retry makes no second set.
     #[schemars(length(max = 64))]
     pub id: String,
-    /// What is changed: Bootstrap, Adopt, ScaleOut or ScaleIn.
+    /// What is changed: Bootstrap, Adopt, ScaleOut, ScaleIn or Rollout.
     pub kind: OperationKind,
     /// How far it has come; what it waits for is in the condition Progressing.
     pub step: Step,
-    /// The members that come or go.
+    /// The members that come or go; in a rollout the one whose turn it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub members: Vec<MemberId>,
@@ -190,16 +190,18 @@ pub enum OperationKind {
     Adopt,
     ScaleOut,
     ScaleIn,
+    /// Brings a changed image or pod setting to running members, one at a time.
+    Rollout,
 }
 
 /// Where an operation stands; each kind walks down its own column.
 ///
 /// ```text
-/// Bootstrap       Adopt        ScaleOut          ScaleIn
-/// Format          Inspect      Reserve           CloseBudget
-/// Initialize      Start        CreateMembers     HandOver
-///                              AddLearners       Remove
-///                              CatchUp           Retire
+/// Bootstrap       Adopt        ScaleOut          ScaleIn        Rollout, for each member
+/// Format          Inspect      Reserve           CloseBudget    CloseBudget
+/// Initialize      Start        CreateMembers     HandOver       HandOver
+///                              AddLearners       Remove         Restart
+///                              CatchUp           Retire         Rejoin
 ///                              CloseBudget
 ///                              Promote
 /// ```
@@ -218,6 +220,8 @@ pub enum Step {
     HandOver,
     Remove,
     Retire,
+    Restart,
+    Rejoin,
 }
 
 /// What the running pods were made from.

@@ -302,17 +302,6 @@ fn an_operation_wakes_the_operator_when_it_becomes_overdue() {
 }
 
 #[test]
-fn a_changed_secret_of_the_client_port_is_called_not_rolled_out() {
-    let mut world = running(3);
-    world.secrets.push("web".into());
-    world.edit(|cluster| cluster.spec.tls.secret_name = Some("web".into()));
-    world.run();
-    let status = world.look().expect("there is a cluster").0.status.unwrap();
-    let progressing = get(&status.conditions, ConditionType::Progressing).unwrap();
-    assert_eq!(progressing.reason, "ChangeNotRolledOut");
-}
-
-#[test]
 fn a_scale_out_that_is_taken_back_looks_for_learners_that_were_just_ordered() {
     let mut world = running(3);
     world.edit(|cluster| cluster.spec.replicas = 5);

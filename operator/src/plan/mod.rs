@@ -1,9 +1,9 @@
 //! What to do next, decided by a pure function: `plan(cluster, observed, now) -> Plan`.
 //!
 //! ```text
-//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ retirement
-//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     removed
-//!                                  │ from Raft  pods       once         and in        members go
+//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement
+//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     one at     removed
+//!                                  │ from Raft  pods       once         and in        a time     members go
 //! ```
 //!
 //! Invariants: O1 pure and total. O2 what must be remembered is in `progress`, and the caller writes it to
@@ -21,6 +21,7 @@ mod identity;
 mod membership;
 mod objects;
 mod retirement;
+mod rollout;
 mod roster;
 mod safety;
 
@@ -31,6 +32,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use action::Action;
 pub use explain::Waiting;
+pub use rollout::{Due, due, outdated};
 pub use roster::{Seat, roster};
 
 use crate::observe::{Leader, Observed, Volume};
@@ -96,11 +98,13 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
             draft.note_membership();
             objects::plan(&mut draft, &identity.cluster_id);
             membership::plan(&mut draft, &identity);
+            rollout::plan(&mut draft, &identity);
             // First of all effects: it must be closed before anything else is disturbed.
             budget::plan(&mut draft, &identity);
             healing::plan(&mut draft, &identity);
             bootstrap::plan(&mut draft, &identity);
             membership::change(&mut draft, &identity);
+            rollout::change(&mut draft, &identity);
             retirement::plan(&mut draft, &identity);
         }
     }
