@@ -20,6 +20,7 @@ mod made;
 mod operators;
 mod pods;
 mod recreate;
+mod rollout;
 mod runner;
 mod scale;
 
@@ -163,6 +164,25 @@ pub fn all() -> Vec<Entry> {
             "scale-3-5-3-with-drains",
             AnyNodes,
             scale::out_and_in
+        ),
+        story!(
+            Product,
+            "rolling-image-change",
+            LocalNodes,
+            rollout::image_of_three
+        ),
+        story!(
+            Product,
+            "rolling-image-change-of-five",
+            LocalNodes,
+            rollout::image_of_five
+        ),
+        story!(Product, "rolling-change", AnyCluster, rollout::resources),
+        story!(
+            Product,
+            "bad-image-then-fix",
+            AnyCluster,
+            rollout::bad_image_then_fix
         ),
         story!(Product, "all-nodes-drained", AnyNodes, drains::all_nodes),
         story!(
