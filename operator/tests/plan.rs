@@ -8,7 +8,7 @@ use crds::status::{OperationKind, Step};
 use crds::{ConditionType, MemberId};
 use operator::observe::{Life, PeerHealth, PodPhase};
 use operator::plan::action::{Guard, PodEnd};
-use operator::plan::{Action, Plan, Progress, Waiting, due, outdated};
+use operator::plan::{Action, Plan, Progress, Waiting, Wanted, outdated};
 use world::World;
 
 fn m(number: u32) -> MemberId {
@@ -355,9 +355,8 @@ fn a_newer_renderer_alone_makes_no_pod_outdated() {
     world.objects.default_image = "taskstore:2".into();
     assert_eq!(decided(&world), (vec![], vec![]));
     let (cluster, observed) = world.look().unwrap();
-    for pod in observed.pods.values() {
-        assert_eq!(due(&cluster, &observed.default_image, pod), None);
-    }
+    let wanted = Wanted::of(&cluster, &observed);
+    assert!(observed.pods.values().all(|pod| wanted.due(pod).is_none()));
     // While one of the revision that this operator renders is told apart.
     world.pod_mut(m(2)).renderer_revision -= 1;
     let (cluster, observed) = world.look().unwrap();

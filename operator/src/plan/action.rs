@@ -234,7 +234,7 @@ impl Action {
                 cost: Cost::Nothing,
                 ..
             } => {
-                "it does not run or does not vote, and the change is refused when the pod has moved"
+                "nothing that votes stops for it, and the change is refused when the pod has moved"
             }
             Self::SetImage { .. } | Self::RenewPod { .. } => {
                 "all other voters run under a closed budget, and the change is refused when the pod has moved"

@@ -32,7 +32,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use action::Action;
 pub use explain::Waiting;
-pub use rollout::{Due, due, outdated};
+pub use rollout::{Due, Wanted, outdated};
 pub use roster::{Seat, roster};
 
 use crate::observe::{Leader, Observed, Volume};
@@ -119,6 +119,7 @@ struct Draft<'a> {
     now: Timestamp,
     recorded: TaskStoreClusterStatus,
     leader: Option<Leader<'a>>,
+    wanted: Wanted<'a>,
     plan: Plan,
 }
 
@@ -134,6 +135,7 @@ impl<'a> Draft<'a> {
             observed,
             now,
             leader: observed.leader(log_id),
+            wanted: Wanted::of(cluster, observed),
             plan: Plan {
                 progress: Progress::recorded(cluster),
                 ..Plan::default()

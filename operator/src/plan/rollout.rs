@@ -15,7 +15,7 @@
 //!
 //! A scale goes first: it begins as soon as the member whose turn it is has come back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::status::{Identity, OperationKind, Step};
 use crds::{MemberId, TaskStoreCluster};
@@ -38,28 +38,48 @@ pub enum Due {
     Template,
 }
 
-pub fn due(cluster: &TaskStoreCluster, default_image: &str, pod: &Pod) -> Option<Due> {
-    if pod.life == Life::Deleting || pod.phase == PodPhase::Ended || pod.owner == Owner::Other {
-        return None;
+/// What the spec asks of every pod, rendered once for each revision that is there.
+pub struct Wanted<'a> {
+    named_image: Option<&'a String>,
+    image: &'a str,
+    hashes: BTreeMap<u32, String>,
+}
+
+impl<'a> Wanted<'a> {
+    pub fn of(cluster: &'a TaskStoreCluster, observed: &'a Observed) -> Self {
+        let pods = observed.pods.values();
+        let revisions: BTreeSet<u32> = pods.map(|pod| pod.renderer_revision).collect();
+        let hash = |revision| Some((revision, rendered::template_hash(cluster, revision)?));
+        Self {
+            named_image: cluster.spec.image.as_ref(),
+            image: rendered::image(cluster, &observed.default_image),
+            hashes: revisions.into_iter().filter_map(hash).collect(),
+        }
     }
-    let hash = rendered::template_hash(cluster, pod.renderer_revision);
-    if hash.is_some_and(|hash| hash != pod.template_hash) {
-        Some(Due::Template)
-    } else if pod.named_image == cluster.spec.image {
-        // Without a name it keeps what it was made with: another operator's default restarts nobody.
-        None
-    } else if pod.image == rendered::image(cluster, default_image) {
-        Some(Due::Name)
-    } else {
-        Some(Due::Image)
+
+    pub fn due(&self, pod: &Pod) -> Option<Due> {
+        if pod.life == Life::Deleting || pod.phase == PodPhase::Ended || pod.owner == Owner::Other {
+            return None;
+        }
+        let hash = self.hashes.get(&pod.renderer_revision);
+        if hash.is_some_and(|hash| *hash != pod.template_hash) {
+            Some(Due::Template)
+        } else if pod.named_image.as_ref() == self.named_image {
+            // Without a name it keeps what it was made with: another operator's default restarts nobody.
+            None
+        } else if pod.image == self.image {
+            Some(Due::Name)
+        } else {
+            Some(Due::Image)
+        }
     }
 }
 
 /// Members whose pod must go down to become what the spec asks for.
 pub fn outdated(cluster: &TaskStoreCluster, observed: &Observed) -> Vec<MemberId> {
+    let wanted = Wanted::of(cluster, observed);
     let is_outdated = |pod: &&Pod| {
-        pod.start == Start::Serve
-            && due(cluster, &observed.default_image, pod).is_some_and(|due| due != Due::Name)
+        pod.start == Start::Serve && wanted.due(pod).is_some_and(|due| due != Due::Name)
     };
     let pods = observed.pods.values().filter(is_outdated);
     let members: BTreeSet<MemberId> = pods.map(|pod| pod.member).collect();
@@ -150,7 +170,7 @@ fn is_due(draft: &Draft<'_>, member: Option<MemberId>) -> bool {
 }
 
 fn due_of(draft: &Draft<'_>, pod: &Pod) -> Option<Due> {
-    due(draft.cluster, &draft.observed.default_image, pod).filter(|due| *due != Due::Name)
+    draft.wanted.due(pod).filter(|due| *due != Due::Name)
 }
 
 fn voters(draft: &Draft<'_>, identity: &Identity) -> BTreeSet<MemberId> {
@@ -294,7 +314,7 @@ fn is_idle(draft: &Draft<'_>, pod: &Pod, seat: Seat) -> bool {
 /// Puts right what does not run, and notes another name of the same image. True when the pod is about to be
 /// another one.
 pub fn correct(draft: &mut Draft<'_>, pod: &Pod, seat: Seat) -> bool {
-    match due(draft.cluster, &draft.observed.default_image, pod) {
+    match draft.wanted.due(pod) {
         Some(Due::Name) => {
             draft.act(set_image(draft, pod, None, Cost::Nothing));
             false
@@ -386,7 +406,7 @@ fn renew(draft: &Draft<'_>, pod: &Pod, due: Due, cost: Cost) -> Action {
 fn set_image(draft: &Draft<'_>, pod: &Pod, replaces: Option<String>, cost: Cost) -> Action {
     Action::SetImage {
         member: pod.member,
-        image: rendered::image(draft.cluster, &draft.observed.default_image).to_owned(),
+        image: draft.wanted.image.to_owned(),
         version: pod.version.clone(),
         replaces,
         cost,
