@@ -80,8 +80,8 @@ pub struct TaskStoreClusterSpec {
     pub replicas: i32,
 
     /// Container image of the members, at most 512 characters. Default: the image that the operator
-    /// was installed with. May change, but running members are not rolled to it yet; the condition
-    /// Progressing says so.
+    /// was installed with. May change: running members take it one at a time, the leader last, each in
+    /// its pod where it is. Another default image of a newer operator restarts nobody; name it here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
@@ -106,12 +106,12 @@ pub struct TaskStoreClusterSpec {
     pub tls: ClientTls,
 
     /// Compute resources of each member. Default: 100m CPU and 512Mi memory requested, no limits.
-    /// May change, but running members are not rolled to it yet.
+    /// May change: running members' pods are made again one at a time, the leader last.
     #[serde(default)]
     pub resources: Resources,
 
     /// Where members may run. Default: spread over zones, then nodes, as far as possible.
-    /// May change; it counts for pods made from then on.
+    /// May change: running members' pods are made again one at a time, the leader last.
     #[serde(default)]
     pub scheduling: Scheduling,
 
@@ -215,14 +215,12 @@ pub struct ClientTls {
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// What the scheduler sets aside, at most 16 entries. Default `cpu: 100m, memory: 512Mi`: a member
-    /// without any would be the first that a node short of memory evicts. May change; running members keep
-    /// what they were made with.
+    /// without any would be the first that a node short of memory evicts. May change.
     #[serde(default = "default_requests")]
     #[schemars(extend("maxProperties" = 16))]
     pub requests: BTreeMap<String, Quantity>,
 
-    /// What a member may not pass, at most 16 entries. Default none. May change; running members keep what
-    /// they were made with.
+    /// What a member may not pass, at most 16 entries. Default none. May change.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub limits: BTreeMap<String, Quantity>,

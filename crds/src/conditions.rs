@@ -95,6 +95,8 @@ words! {
         Replacing,
         /// Taking the members' pods away, because `spec.hibernated` is set.
         Hibernating,
+        /// Bringing a changed image or pod setting to running members, one at a time.
+        RollingOut,
         /// Making an object again that was lost or drifted.
         Healing,
 
@@ -135,8 +137,6 @@ words! {
         AdoptionBlocked,
         /// An object of a name we need belongs to someone else.
         NameTaken,
-        /// The spec asks for a change that this version does not roll out to running members.
-        ChangeNotRolledOut,
 
         // Degraded.
         /// All voters are alive and caught up.

@@ -49,10 +49,16 @@ pub mod label {
 
 /// Annotations of what we make.
 pub mod annotation {
-    /// On a pod: the hash of its rendered template without images.
+    /// On a pod: the hash of what it was rendered to, without its image and what is the member's own.
     pub const TEMPLATE_HASH: &str = "taskstore.dev/template-hash";
     /// On a pod: the revision of the renderer that made it.
     pub const RENDERER_REVISION: &str = "taskstore.dev/renderer-revision";
+    /// On a pod: the image that the spec named for it. Absent when the spec named none, and it took the one
+    /// that its operator was installed with. What runs may read otherwise: a registry mirror rewrites it.
+    pub const IMAGE: &str = "taskstore.dev/image";
+    /// On a pod whose image was changed in place: the container that was to go. While it is still the one
+    /// there is, what it says about being Ready is about the old image.
+    pub const REPLACED_CONTAINER: &str = "taskstore.dev/replaced-container";
 }
 
 /// A member's Raft id: incarnation · 2³² + number. Numbers only grow and are never used again.

@@ -176,11 +176,11 @@ pub struct Operation {
     /// The same id gives the same reserved member numbers, so a retry makes no second set.
     #[schemars(length(max = 64))]
     pub id: String,
-    /// What is changed: Bootstrap, Adopt, ScaleOut, ScaleIn or Replace.
+    /// What is changed: Bootstrap, Adopt, ScaleOut, ScaleIn, Replace or Rollout.
     pub kind: OperationKind,
     /// How far it has come; what it waits for is in the condition Progressing.
     pub step: Step,
-    /// The members that come or go.
+    /// The members that come or go; in a rollout the one whose turn it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub members: Vec<MemberId>,
@@ -203,19 +203,21 @@ pub enum OperationKind {
     ScaleIn,
     /// Gives the place of a lost voter to a new one.
     Replace,
+    /// Brings a changed image or pod setting to running members, one at a time.
+    Rollout,
 }
 
 /// Where an operation stands; each kind walks down its own column.
 ///
 /// ```text
-/// Bootstrap       Adopt        ScaleOut          ScaleIn          Replace
-/// Format          Inspect      Reserve           CloseBudget      Reserve
-/// Initialize      Start        CreateMembers     HandOver         CreateMembers
-///                              AddLearners       Remove           AddLearners
-///                              CatchUp           Retire           CatchUp
-///                              CloseBudget                        HandOver
-///                              Promote                            Promote
-///                                                                 Retire
+/// Bootstrap   Adopt    ScaleOut       ScaleIn      Replace        Rollout, for each member
+/// Format      Inspect  Reserve        CloseBudget  Reserve        CloseBudget
+/// Initialize  Start    CreateMembers  HandOver     CreateMembers  HandOver
+///                      AddLearners    Remove       AddLearners    Restart
+///                      CatchUp        Retire       CatchUp        Rejoin
+///                      CloseBudget                 HandOver
+///                      Promote                     Promote
+///                                                  Retire
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Step {
@@ -232,6 +234,8 @@ pub enum Step {
     HandOver,
     Remove,
     Retire,
+    Restart,
+    Rejoin,
 }
 
 /// What the running pods were made from.

@@ -81,6 +81,30 @@ async fn pack(name: &str, built: &Path, containerfile: &str) -> Result<Image> {
     Ok(Image { reference, archive })
 }
 
+/// The same content under another tag, as a rebuild of the same sources would be.
+pub async fn again(image: &Image) -> Result<Image> {
+    let (reference, source) = (format!("{}-again", image.reference), &image.archive);
+    let key = Key::default().text(&reference).file(source)?;
+    let folder = cache::entry("images", "again", &key, async |fresh| {
+        let archive = format!(
+            "oci-archive:{}:{reference}",
+            fresh.join("image.tar").display()
+        );
+        let work = tempfile::tempdir()?;
+        let root = format!("--root={}", work.path().join("root").display());
+        let running = format!("--runroot={}", work.path().join("run").display());
+        let from = format!("oci-archive:{}", source.display());
+        let options = ["--storage-driver=vfs", root.as_str(), running.as_str()];
+        let id = output(program("buildah", options).args(["pull", "--quiet", &from])).await?;
+        output(program("buildah", options).args(["push", "--quiet", id.trim(), &archive]))
+            .await
+            .map(drop)
+    })
+    .await?;
+    let archive = folder.join("image.tar");
+    Ok(Image { reference, archive })
+}
+
 /// How large an image is.
 pub struct Sizes {
     /// With compressed layers: what a registry serves.

@@ -20,7 +20,7 @@ use operator::leadership::Role;
 use operator::metrics::Metrics;
 use operator::observe::{Observed, Start};
 use operator::plan::Action;
-use operator::plan::action::Guard;
+use operator::plan::action::{Cost, Guard};
 use operator::resources;
 use serde_json::{Value, json};
 use world::World;
@@ -255,4 +255,113 @@ async fn a_certificate_is_deleted_by_uid_and_only_when_it_is_ours() {
     let deletes = server.writes_to("DELETE");
     assert_eq!(deletes.len(), 1);
     assert_eq!(deletes[0].1["preconditions"]["uid"], "s-2");
+}
+
+fn image_of_m1(cost: Cost) -> Action {
+    Action::SetImage {
+        member: MemberId::new(1, 1),
+        image: "taskstore:2".into(),
+        version: "1".into(),
+        replaces: Some("container-1".into()),
+        cost,
+    }
+}
+
+fn one_vote() -> Cost {
+    Cost::Vote {
+        of: (1..=3).map(|number| MemberId::new(1, number)).collect(),
+    }
+}
+
+#[tokio::test]
+async fn a_member_goes_down_only_while_all_others_are_ready_right_now() {
+    let (server, context) = serve().await;
+    let (mut cluster, observed) = running();
+    cluster.spec.image = Some("taskstore:2".into());
+    server.put(CLUSTER, json!(cluster));
+    server.put(BUDGET, budget(&cluster, 3));
+    let scope = Scope::new(&context, &cluster, &observed);
+    let change = [image_of_m1(one_vote())];
+    let is_refused = |outcome: Result<(), Error>| matches!(outcome, Err(Error::Stale { .. }));
+
+    let mut list = pods(&cluster, true);
+    let conditions = json!([{"type": "Ready", "status": "True"}]);
+    for pod in list["items"].as_array_mut().unwrap() {
+        pod["status"]["conditions"] = conditions.clone();
+    }
+    let mut one_unready = list.clone();
+    one_unready["items"][1]["status"]["conditions"] = json!([]);
+    server.put(PODS, one_unready);
+    assert!(is_refused(apply(&scope, &change).await), "m2 is not Ready");
+
+    let mut one_replaced = list.clone();
+    let pod = &mut one_replaced["items"][1];
+    pod["metadata"]["annotations"]["taskstore.dev/replaced-container"] = json!("container-2");
+    let name = pod["spec"]["containers"][0]["name"].clone();
+    pod["status"]["containerStatuses"] = json!([{"name": name, "containerID": "container-2", "image": "", "imageID": "",
+                "ready": true, "restartCount": 0}]);
+    server.put(PODS, one_replaced);
+    assert!(
+        is_refused(apply(&scope, &change).await),
+        "the kubelet has not yet seen the image of m2"
+    );
+
+    let mut one_going = list.clone();
+    one_going["items"][2]["metadata"]["deletionTimestamp"] = json!("2026-11-25T00:00:00Z");
+    server.put(PODS, one_going);
+    assert!(
+        is_refused(apply(&scope, &change).await),
+        "m3 is on its way out"
+    );
+
+    server.put(PODS, list);
+    server.put(BUDGET, budget(&cluster, 2));
+    assert!(
+        is_refused(apply(&scope, &change).await),
+        "the budget is open"
+    );
+    assert_eq!(server.writes_to("PATCH"), []);
+
+    server.put(BUDGET, budget(&cluster, 3));
+    server.put(&format!("{PODS}/demo-1-1"), json!({"metadata": {}}));
+    apply(&scope, &change).await.unwrap();
+    let patches = server.writes_to(&format!("PATCH {PODS}/demo-1-1"));
+    let metadata = json!({
+        "resourceVersion": "1",
+        "annotations": {
+            "taskstore.dev/image": "taskstore:2",
+            "taskstore.dev/replaced-container": "container-1",
+        },
+    });
+    assert_eq!(patches[0].1["metadata"], metadata);
+    assert_eq!(
+        patches[0].1["spec"],
+        json!({"containers": [{"name": "taskstore", "image": "taskstore:2"}]})
+    );
+}
+
+#[tokio::test]
+async fn an_outdated_pod_is_deleted_only_as_it_was_seen_and_for_the_spec_that_stands() {
+    let (server, context) = serve().await;
+    let (cluster, observed) = running();
+    let mut later = json!(cluster);
+    later["metadata"]["resourceVersion"] = json!("later");
+    server.put(CLUSTER, later);
+    server.put(&format!("{PODS}/demo-1-1"), json!({"metadata": {}}));
+    let scope = Scope::new(&context, &cluster, &observed);
+    let change = [Action::RenewPod {
+        member: MemberId::new(1, 1),
+        uid: "u".into(),
+        version: "7".into(),
+        cost: Cost::Nothing,
+    }];
+    let outcome = apply(&scope, &change).await;
+    assert!(matches!(outcome, Err(Error::Stale { .. })), "{outcome:?}");
+    assert_eq!(server.writes_to("DELETE"), []);
+
+    server.put(CLUSTER, json!(cluster));
+    apply(&scope, &change).await.unwrap();
+    let deletes = server.writes_to("DELETE");
+    let preconditions = json!({"uid": "u", "resourceVersion": "7"});
+    assert_eq!(deletes[0].1["preconditions"], preconditions);
 }

@@ -1,16 +1,19 @@
 //! Whatever happens on the way, a run ends where a fault-free one ends, and then writes nothing.
 //!
 //! Three kinds of trouble: an operator killed after every single effect of a story; random edits, crashes,
-//! evictions, lost volumes and dead nodes; and two operators at once, each behind caches of which every one lags by its own.
-//! The referee of the world fails a run that takes a voter's volume, loses a quorum, changes voters with an
-//! open budget or opens it during an operation. A failing seed is run again, and tells what was done, with
+//! evictions, lost volumes and dead nodes; and two operators at once, each behind caches of which every one
+//! lags by its own.
+//! The referee of the world fails a run that takes a voter's volume, loses a quorum, takes a voter down while
+//! another one is, changes voters with an open budget or opens it during an operation. A failing seed is run again, and tells what was done, with
 //! `SEED=n cargo test -p taskstore-operator --test convergence -- --nocapture`; `SEEDS=n` tries more of them.
 
 mod world;
 
 use crds::cluster::VolumePolicy;
 use crds::{MemberId, TaskStoreCluster};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use operator::observe::{Life, Observed, PodPhase, VolumeState};
+use operator::resources::pod;
 use world::World;
 
 /// The choices of a run, from its seed.
@@ -168,6 +171,48 @@ fn an_adoption_killed_at_every_effect_ends_the_same() {
     });
 }
 
+#[test]
+fn a_changed_image_killed_at_every_effect_ends_the_same() {
+    survives_every_kill(|world| world.edit(|cluster| cluster.spec.image = image(2)));
+}
+
+#[test]
+fn changed_resources_killed_at_every_effect_end_the_same() {
+    survives_every_kill(|world| world.edit(|cluster| set_cpu(cluster, "2")));
+}
+
+#[test]
+fn a_scale_out_in_the_middle_of_a_rollout_killed_at_every_effect_ends_the_same() {
+    survives_every_kill(|world| {
+        world.edit(|cluster| set_cpu(cluster, "2"));
+        for _ in 0..5 {
+            world.turn();
+            let seen = world.look().expect("there is a cluster");
+            world.pass(&seen, usize::MAX);
+        }
+        world.edit(|cluster| cluster.spec.replicas = 5);
+    });
+}
+
+/// The bad one reaches the first member, and the good one the rest.
+#[test]
+fn a_corrected_image_killed_at_every_effect_ends_the_same() {
+    survives_every_kill(|world| {
+        world.edit(|cluster| cluster.spec.image = Some("bad:1".into()));
+        world.run();
+        world.edit(|cluster| cluster.spec.image = image(2));
+    });
+}
+
+fn image(version: usize) -> Option<String> {
+    Some(format!("taskstore:{version}"))
+}
+
+fn set_cpu(cluster: &mut TaskStoreCluster, cpus: &str) {
+    let cpu = Quantity(cpus.to_owned());
+    cluster.spec.resources.requests.insert("cpu".into(), cpu);
+}
+
 /// Killed after every effect of a bootstrap, and then a founder's volume goes: the world's referee fails a
 /// run that makes or formats one for a member that has a seat.
 #[test]
@@ -208,7 +253,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
     let pick = |dice: &mut Dice, from: &[MemberId]| {
         (!from.is_empty()).then(|| from[dice.below(from.len())])
     };
-    match dice.below(13) {
+    match dice.below(15) {
         0 => {
             let size = [1, 3, 5, 7][dice.below(4)];
             if world.cluster.is_some() {
@@ -249,6 +294,23 @@ fn trouble(world: &mut World, dice: &mut Dice) {
             } else {
                 let node = world.dead[0].clone();
                 world.revive_node(&node);
+            }
+        }
+        12 => {
+            let wanted = match dice.below(4) {
+                0 => None,
+                3 => Some("bad:1".into()),
+                version => image(version),
+            };
+            if world.cluster.is_some() {
+                world.edit(|cluster| cluster.spec.image = wanted);
+            }
+        }
+        13 => {
+            // The last is more than any node has.
+            let cpus = ["100m", "1", "1000"][dice.below(3)];
+            if world.cluster.is_some() {
+                world.edit(|cluster| set_cpu(cluster, cpus));
             }
         }
         _ => {
@@ -404,6 +466,15 @@ fn random_run(seed: u64) -> usize {
             world.revive_node(&node);
         }
     }
+    // What nothing can be made of is put right in the end.
+    world.edit(|cluster| {
+        let wanted = cluster.spec.image.clone();
+        cluster.spec.image = wanted.filter(|wanted| !wanted.starts_with("bad"));
+        set_cpu(cluster, "1");
+    });
+    world.tick(60);
+    world.run();
+    world.tick(60);
     world.run();
     // As many as the hour allows, then the rest.
     for _ in 0..10 {
@@ -439,6 +510,18 @@ fn random_run(seed: u64) -> usize {
         "seed {seed}: every voter is healthy: {words}"
     );
     let seen = world.look().expect("there is a cluster");
+    let revision = pod::RENDERER_REVISION;
+    for pod in seen.1.pods.values().filter(present) {
+        let hash = pod::template_hash(&seen.0, revision);
+        assert_eq!(
+            Some(&pod.template_hash),
+            hash.as_ref(),
+            "seed {seed}: {words}"
+        );
+        assert_eq!(pod.named_image, seen.0.spec.image, "seed {seed}: {words}");
+        let image = pod::image(&seen.0, &seen.1.default_image);
+        assert_eq!(pod.image, image, "seed {seed}: {words}");
+    }
     let before = seen.0.metadata.resource_version.clone();
     assert_eq!(
         world.pass(&seen, usize::MAX),
@@ -450,7 +533,7 @@ fn random_run(seed: u64) -> usize {
         before,
         "seed {seed}: at rest"
     );
-    world.replaced.len()
+    world.replacements.len()
 }
 
 #[test]

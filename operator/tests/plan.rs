@@ -4,12 +4,12 @@ mod world;
 
 use crds::cluster::VolumePolicy;
 use crds::conditions::get;
-use crds::status::OperationKind;
+use crds::status::{OperationKind, Step};
 use crds::{ConditionType, MemberId};
 use jiff::SignedDuration;
 use operator::observe::{Life, PeerHealth, PodPhase};
 use operator::plan::action::{Guard, PodEnd};
-use operator::plan::{Action, Plan, Progress, Waiting};
+use operator::plan::{Action, Plan, Progress, Waiting, Wanted, outdated};
 use world::World;
 
 fn m(number: u32) -> MemberId {
@@ -378,17 +378,6 @@ fn an_operation_wakes_the_operator_when_it_becomes_overdue() {
 }
 
 #[test]
-fn a_changed_secret_of_the_client_port_is_called_not_rolled_out() {
-    let mut world = running(3);
-    world.secrets.push("web".into());
-    world.edit(|cluster| cluster.spec.tls.secret_name = Some("web".into()));
-    world.run();
-    let status = world.look().expect("there is a cluster").0.status.unwrap();
-    let progressing = get(&status.conditions, ConditionType::Progressing).unwrap();
-    assert_eq!(progressing.reason, "ChangeNotRolledOut");
-}
-
-#[test]
 fn a_scale_out_that_is_taken_back_looks_for_learners_that_were_just_ordered() {
     let mut world = running(3);
     world.edit(|cluster| cluster.spec.replicas = 5);
@@ -424,4 +413,103 @@ fn a_learner_that_was_let_go_is_not_added_again_under_its_id() {
     world.run();
     let voters = world.raft.config.clone().unwrap().voters;
     assert_eq!(voters, [1, 2, 3, 6, 7].map(m).into());
+}
+
+fn is_change(action: &Action) -> bool {
+    matches!(action, Action::SetImage { .. } | Action::RenewPod { .. })
+}
+
+#[test]
+fn a_newer_renderer_alone_makes_no_pod_outdated() {
+    let mut world = running(3);
+    for number in 1..=3 {
+        let pod = world.pod_mut(m(number));
+        pod.renderer_revision += 1;
+        pod.template_hash = "rendered otherwise".into();
+    }
+    world.objects.default_image = "taskstore:2".into();
+    assert_eq!(decided(&world), (vec![], vec![]));
+    let (cluster, observed) = world.look().unwrap();
+    let wanted = Wanted::of(&cluster, &observed);
+    assert!(observed.pods.values().all(|pod| wanted.due(pod).is_none()));
+    // While one of the revision that this operator renders is told apart.
+    world.pod_mut(m(2)).renderer_revision -= 1;
+    let (cluster, observed) = world.look().unwrap();
+    assert_eq!(outdated(&cluster, &observed), vec![m(2)]);
+}
+
+#[test]
+fn a_member_takes_its_turn_only_when_that_is_recorded_and_the_budget_closed() {
+    let mut world = running(3);
+    world.edit(|cluster| cluster.spec.image = Some("taskstore:2".into()));
+    let seen = world.look().unwrap();
+    let operation = world.think(&seen).progress.operation.expect("it begins");
+    assert_eq!(
+        (operation.kind, operation.step, operation.members),
+        (OperationKind::Rollout, Step::CloseBudget, vec![m(2)])
+    );
+    world.pass(&seen, usize::MAX);
+    let (actions, waiting) = decided_step(&world);
+    assert!(!actions.iter().any(is_change), "{actions:?}");
+    assert!(waiting.contains(&Waiting::Budget), "{waiting:?}");
+}
+
+#[test]
+fn nobody_takes_a_turn_while_the_container_before_still_has_the_old_image() {
+    let mut world = running(3);
+    world.edit(|cluster| cluster.spec.image = Some("taskstore:2".into()));
+    let change = until(&mut world, is_change);
+    let seen = world.look().unwrap();
+    world.effect(&seen, &change).unwrap();
+    // The kubelet has not moved yet: the old container runs on, and is alive by Raft.
+    let leader = world.raft.leader.unwrap();
+    assert!(world.observe().members[&leader].report.is_some());
+    let (actions, waiting) = decided_step(&world);
+    assert!(!actions.iter().any(is_change), "{actions:?}");
+    assert!(
+        waiting.contains(&Waiting::Rejoin { member: m(2) }),
+        "{waiting:?}"
+    );
+}
+
+#[test]
+fn a_member_that_hangs_is_changed_although_nobody_leads() {
+    let mut world = running(1);
+    world.edit(|cluster| cluster.spec.image = Some("taskstore:2".into()));
+    world.pod_mut(m(1)).ready = false;
+    world.raft.leader = None;
+    let mut seen = world.look().unwrap();
+    let wanted = world.think(&seen).progress.operation;
+    assert_eq!(wanted.map(|operation| operation.members), Some(vec![m(1)]));
+    // Silence says nothing: it may well lead.
+    seen.1.members.clear();
+    assert_eq!(world.think(&seen).progress.operation, None);
+}
+
+#[test]
+fn a_leader_hands_over_to_a_caught_up_member_before_its_turn() {
+    let mut world = running(3);
+    world.edit(|cluster| cluster.spec.image = Some("taskstore:2".into()));
+    let change = until(&mut world, |action| {
+        matches!(action, Action::TransferLeader { .. })
+    });
+    let term = world.raft.term;
+    let to = m(2);
+    assert_eq!(
+        change,
+        Action::TransferLeader {
+            leader: m(1),
+            to,
+            term
+        }
+    );
+    // Nobody could take over: it stays, and it is said.
+    world.raft.slow.extend([m(2), m(3)]);
+    let (actions, waiting) = decided_step(&world);
+    assert!(!actions.iter().any(is_change), "{actions:?}");
+    let blocked = Waiting::TurnBlocked {
+        next: m(1),
+        by: vec![m(2), m(3)],
+    };
+    assert!(waiting.contains(&blocked), "{waiting:?}");
 }

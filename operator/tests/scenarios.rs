@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crds::MemberId;
 use crds::cluster::VolumePolicy;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use operator::observe::{Drift, Life, PodPhase, VolumeState};
 use world::{Disk, World};
 
@@ -56,6 +57,39 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
         ["image", image] => {
             let image = (*image).to_owned();
             world.edit(|cluster| cluster.spec.image = Some(image));
+        }
+        ["no", "image"] => world.edit(|cluster| cluster.spec.image = None),
+        ["cpu", cpus] => {
+            let cpu = Quantity((*cpus).to_owned());
+            world.edit(|cluster| {
+                cluster.spec.resources.requests.insert("cpu".into(), cpu);
+            });
+        }
+        // Another operator than ours made the pod, with another renderer.
+        ["rendered", who, "by", revision, "as", hash] => {
+            let pod = world.pod_mut(member(who));
+            pod.renderer_revision = revision.parse().expect("a revision");
+            pod.template_hash = (*hash).to_owned();
+        }
+        ["upgrade", "operator", "with", image] => {
+            world.objects.default_image = (*image).to_owned();
+            world.replace_operator();
+        }
+        ["pods"] => {
+            let pods = world.objects.pods.values();
+            return pods
+                .map(|pod| {
+                    let trouble = pod.trouble.as_ref().map(|what| format!(" {what:?}"));
+                    format!(
+                        "{} {} {} ready={}{}",
+                        pod.name,
+                        pod.uid,
+                        pod.image,
+                        pod.ready,
+                        trouble.unwrap_or_default()
+                    )
+                })
+                .collect();
         }
         // The kubelet or a person took the pod away.
         ["crash", who] => world.pod_mut(member(who)).life = Life::Deleting,

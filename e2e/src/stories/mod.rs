@@ -22,6 +22,7 @@ mod operators;
 mod pods;
 mod recreate;
 mod replace;
+mod rollout;
 mod runner;
 mod scale;
 
@@ -177,6 +178,25 @@ pub fn all() -> Vec<Entry> {
             "scale-3-5-3-with-drains",
             AnyNodes,
             scale::out_and_in
+        ),
+        story!(
+            Product,
+            "rolling-image-change",
+            LocalNodes,
+            rollout::image_of_three
+        ),
+        story!(
+            Product,
+            "rolling-image-change-of-five",
+            LocalNodes,
+            rollout::image_of_five
+        ),
+        story!(Product, "rolling-change", AnyCluster, rollout::resources),
+        story!(
+            Product,
+            "bad-image-then-fix",
+            AnyCluster,
+            rollout::bad_image_then_fix
         ),
         story!(Product, "all-nodes-drained", AnyNodes, drains::all_nodes),
         story!(

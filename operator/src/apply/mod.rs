@@ -13,8 +13,6 @@ mod members;
 mod objects;
 mod pods;
 
-use std::collections::BTreeSet;
-
 use crds::names::label;
 use crds::{MemberId, TaskStoreCluster};
 use futures::future::try_join_all;
@@ -27,9 +25,9 @@ use tracing::info;
 use crate::context::Context;
 use crate::error::{Error, kubernetes};
 use crate::events;
-use crate::observe::{Life, Observed, VolumeState, objects as seen};
+use crate::observe::{Budget, Life, Observed, Pod as SeenPod, VolumeState, objects as seen};
 use crate::plan::Action;
-use crate::plan::action::Recheck;
+use crate::plan::action::{Cost, Recheck};
 use crate::resources::{cluster_name, namespace};
 
 /// What the actions of one pass share.
@@ -117,9 +115,12 @@ async fn recheck_cluster(scope: &Scope<'_>) -> Result<(), Error> {
     }
 }
 
-/// Voters change only while no eviction can be granted, and what a cache shows closed may be open by now, or
-/// a pod made again without its label.
-async fn recheck_budget(scope: &Scope<'_>, voters: &BTreeSet<MemberId>) -> Result<(), Error> {
+/// Voters change or go down only while no eviction can be granted, and what a cache shows closed may be open
+/// by now, or a pod made again without its label.
+async fn recheck_budget(
+    scope: &Scope<'_>,
+    allows: impl FnOnce(&Budget, &[SeenPod]) -> bool,
+) -> Result<(), Error> {
     let doing = "budget read again";
     let name = crds::names::disruption_budget(scope.name());
     let ours = ListParams::default().labels(&format!("{}={}", label::CLUSTER, scope.name()));
@@ -131,9 +132,9 @@ async fn recheck_budget(scope: &Scope<'_>, voters: &BTreeSet<MemberId>) -> Resul
         .iter()
         .filter_map(|pod| seen::pod(pod, ""))
         .collect();
-    let is_closed =
-        budget.is_some_and(|found| seen::budget(&found, scope.cluster).allows(voters, pods.iter()));
-    if is_closed {
+    let is_allowed =
+        budget.is_some_and(|found| allows(&seen::budget(&found, scope.cluster), &pods));
+    if is_allowed {
         Ok(())
     } else {
         Err(Error::Stale { doing })
@@ -169,8 +170,27 @@ async fn perform(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
     {
         recheck_volume(scope, *member, volume_uid).await?;
     }
-    if let Action::SetVoters { voters, .. } = action {
-        recheck_budget(scope, voters).await?;
+    match action {
+        Action::SetVoters { voters, .. } => {
+            recheck_budget(scope, |budget, pods| budget.allows(voters, pods.iter())).await?;
+        }
+        // A single voter has no budget, and nobody who could stand in for it.
+        Action::SetImage {
+            member,
+            cost: Cost::Vote { of },
+            ..
+        }
+        | Action::RenewPod {
+            member,
+            cost: Cost::Vote { of },
+            ..
+        } if of.len() > 1 => {
+            recheck_budget(scope, |budget, pods| {
+                budget.spares(*member, of, pods.iter())
+            })
+            .await?;
+        }
+        _ => {}
     }
     let outcome = act(scope, action).await;
     scope.ctx.metrics.action(action.kind(), outcome.is_ok());
@@ -221,6 +241,19 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
         } => pods::create(scope, *member, volume_uid, *start, *is_voter).await,
         Action::MarkVoter { member, version } => pods::mark_voter(scope, *member, version).await,
         Action::DeletePod { member, uid, .. } => pods::delete(scope, *member, uid).await,
+        Action::SetImage {
+            member,
+            image,
+            version,
+            replaces,
+            ..
+        } => pods::set_image(scope, *member, image, version, replaces.as_deref()).await,
+        Action::RenewPod {
+            member,
+            uid,
+            version,
+            ..
+        } => pods::delete_unmoved(scope, *member, uid, version).await,
         Action::Format { member, volume_uid } => members::format(scope, *member, volume_uid).await,
         Action::Initialize { on, voters } => members::initialize(scope, *on, voters).await,
         Action::ReserveMembers { leader, count } => members::reserve(scope, *leader, *count).await,

@@ -1,13 +1,14 @@
 //! A member's volume and pod.
 
 use crds::MemberId;
-use crds::names::{self, label};
+use crds::names::{self, annotation, label};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
 use super::Scope;
 use super::objects::{create as create_object, delete as delete_object, patch};
-use crate::error::Error;
+use crate::error::{Error, kubernetes};
 use crate::observe::Start;
 use crate::resources;
 
@@ -53,12 +54,7 @@ pub async fn create(
         member,
         volume_uid,
     };
-    let image = scope
-        .cluster
-        .spec
-        .image
-        .as_deref()
-        .unwrap_or(&scope.observed.default_image);
+    let image = resources::pod::image(scope.cluster, &scope.observed.default_image);
     let pod = resources::pod::build(scope.cluster, &identity, image, start, is_voter);
     create_object(scope, "pod created", &pod, "Pod").await
 }
@@ -72,6 +68,58 @@ pub async fn mark_voter(scope: &Scope<'_>, member: MemberId, version: &str) -> R
 pub async fn delete(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
     let name = names::pod(scope.name(), member);
     delete_object::<Pod>(scope, "pod deleted", &name, uid).await
+}
+
+/// Only what changes is named, so that what others added to the pod stays.
+pub async fn set_image(
+    scope: &Scope<'_>,
+    member: MemberId,
+    image: &str,
+    version: &str,
+    replaces: Option<&str>,
+) -> Result<(), Error> {
+    let mut annotations = json!({ annotation::IMAGE: scope.cluster.spec.image });
+    if let Some(container) = replaces {
+        annotations[annotation::REPLACED_CONTAINER] = json!(container);
+    }
+    let change = json!({
+        "metadata": { "resourceVersion": version, "annotations": annotations },
+        "spec": { "containers": [{ "name": names::MEMBER_CONTAINER, "image": image }] },
+    });
+    let doing = "image set";
+    let patched = scope
+        .api::<Pod>()
+        .patch(
+            &names::pod(scope.name(), member),
+            &PatchParams::default(),
+            // A merge patch would take the list of containers for the whole of it.
+            &Patch::Strategic(&change),
+        )
+        .await;
+    match patched {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Err(Error::Stale { doing }),
+        Err(error) => Err(kubernetes(doing)(error)),
+    }
+}
+
+/// Deletes exactly this pod, and only while it is as it was when that was decided.
+pub async fn delete_unmoved(
+    scope: &Scope<'_>,
+    member: MemberId,
+    uid: &str,
+    version: &str,
+) -> Result<(), Error> {
+    let name = names::pod(scope.name(), member);
+    let parameters = DeleteParams::background().preconditions(Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: Some(version.to_owned()),
+    });
+    match scope.api::<Pod>().delete(&name, &parameters).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(kubernetes("outdated pod deleted")(error)),
+    }
 }
 
 fn labels(key: &str, value: Value) -> Value {

@@ -119,6 +119,7 @@ pub struct Pod {
     pub member: MemberId,
     pub created: Timestamp,
     pub phase: PodPhase,
+    /// Ready, and not by the word of a container that is about to be replaced.
     pub ready: bool,
     pub life: Life,
     pub owner: Owner,
@@ -131,7 +132,18 @@ pub struct Pod {
     pub template_hash: String,
     pub renderer_revision: u32,
     pub image: String,
+    /// The image that the spec named for it; none when it took the operator's.
+    pub named_image: Option<String>,
+    /// The container that is there, running or not.
+    pub container: Option<String>,
     pub trouble: Option<Trouble>,
+}
+
+impl Pod {
+    /// Whether its container runs, as far as the kubelet has said. A waiting or unscheduled one serves nobody.
+    pub fn runs(&self) -> bool {
+        self.phase == PodPhase::Running && self.trouble.is_none()
+    }
 }
 
 /// Why a pod does not run, in the words of the scheduler or the kubelet.
@@ -181,6 +193,28 @@ impl Budget {
         self.is_closed_for_certain(counted)
             && running * 2 > voters.len()
             && theirs.all(|pod| pod.is_voter)
+    }
+
+    /// Whether this voter may go down: it is closed for certain, and every other voter has a pod that is Ready
+    /// and that it counts. A leader's word on who is alive is a little older.
+    pub fn spares<'a>(
+        &self,
+        member: MemberId,
+        voters: &BTreeSet<MemberId>,
+        pods: impl Iterator<Item = &'a Pod> + Clone,
+    ) -> bool {
+        let counted = pods.clone().filter(|pod| pod.is_voter).count();
+        let is_up = |voter: &MemberId| {
+            pods.clone().any(|pod| {
+                pod.member == *voter
+                    && pod.life == Life::Present
+                    && pod.runs()
+                    && pod.is_voter
+                    && pod.ready
+            })
+        };
+        let mut others = voters.iter().filter(|voter| **voter != member);
+        self.is_closed_for_certain(counted) && others.all(is_up)
     }
 
     /// Its status is about itself as it is, and counts nobody who has left: lower now, it grants no more

@@ -114,9 +114,17 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
         Some(_) => PodPhase::Unknown,
     };
     let conditions = status.conditions.as_deref().unwrap_or_default();
-    let ready = conditions
+    let is_ready = conditions
         .iter()
         .any(|known| known.type_ == "Ready" && known.status == "True");
+    let containers = status.container_statuses.as_deref().unwrap_or_default();
+    let running = containers
+        .iter()
+        .find(|known| known.name == container.name)
+        .and_then(|known| known.container_id.clone());
+    // The kubelet takes a moment to see a changed image.
+    let is_replaced =
+        running.is_some() && running.as_ref() == annotations.get(annotation::REPLACED_CONTAINER);
     Some(Pod {
         name: meta.name.clone()?,
         uid: meta.uid.clone()?,
@@ -128,7 +136,7 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
             .as_ref()
             .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         phase,
-        ready,
+        ready: is_ready && !is_replaced,
         life: life(meta),
         owner: owner(meta, cluster_uid),
         start: if arguments.iter().any(|argument| argument == "--inspect") {
@@ -152,6 +160,8 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
             .and_then(|revision| revision.parse().ok())
             .unwrap_or(0),
         image: container.image.clone().unwrap_or_default(),
+        named_image: annotations.get(annotation::IMAGE).cloned(),
+        container: running,
         trouble: trouble(&status),
     })
 }

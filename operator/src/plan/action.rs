@@ -52,6 +52,15 @@ pub enum PodEnd {
     Retired,
 }
 
+/// What a change of a member's pod takes from the store while it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// It does not run, or it does not vote.
+    Nothing,
+    /// One vote of these members.
+    Vote { of: BTreeSet<MemberId> },
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     EnsureAuthority,
@@ -112,6 +121,22 @@ pub enum Action {
         member: MemberId,
         uid: String,
         why: PodEnd,
+    },
+    /// Another image in the pod as it is: only the container restarts.
+    SetImage {
+        member: MemberId,
+        image: String,
+        version: String,
+        /// The container that is to go.
+        replaces: Option<String>,
+        cost: Cost,
+    },
+    /// Deletes a pod that is outdated; another one is made for the same member and volume.
+    RenewPod {
+        member: MemberId,
+        uid: String,
+        version: String,
+        cost: Cost,
     },
     Format {
         member: MemberId,
@@ -207,6 +232,19 @@ impl Action {
                 why: PodEnd::Hibernated,
                 ..
             } => "the spec asks for it and was read again; its volume stays; deleted by UID",
+            Self::SetImage {
+                cost: Cost::Nothing,
+                ..
+            }
+            | Self::RenewPod {
+                cost: Cost::Nothing,
+                ..
+            } => {
+                "nothing that votes stops for it, and the change is refused when the pod has moved"
+            }
+            Self::SetImage { .. } | Self::RenewPod { .. } => {
+                "all other voters run under a closed budget, and the change is refused when the pod has moved"
+            }
             Self::Format { .. } => {
                 "the member refuses unless its directory is empty and all four values match"
             }
@@ -240,8 +278,18 @@ impl Action {
             | Self::DeletePod {
                 why: PodEnd::Retired | PodEnd::Hibernated,
                 ..
+            }
+            | Self::SetImage {
+                cost: Cost::Nothing,
+                ..
+            }
+            | Self::RenewPod {
+                cost: Cost::Nothing,
+                ..
             } => Recheck::Cluster,
-            Self::SetVoters { .. } => Recheck::Quorum,
+            Self::SetVoters { .. } | Self::SetImage { .. } | Self::RenewPod { .. } => {
+                Recheck::Quorum
+            }
             _ => Recheck::Nothing,
         }
     }
@@ -266,6 +314,8 @@ impl Action {
             Self::CreatePod { .. } => "CreatePod",
             Self::MarkVoter { .. } => "MarkVoter",
             Self::DeletePod { .. } => "DeletePod",
+            Self::SetImage { .. } => "SetImage",
+            Self::RenewPod { .. } => "RenewPod",
             Self::Format { .. } => "Format",
             Self::Initialize { .. } => "Initialize",
             Self::ReserveMembers { .. } => "ReserveMembers",
@@ -312,6 +362,12 @@ impl fmt::Display for Action {
             Self::MarkVoter { member, .. } => write!(f, "mark {} a voter", short(*member)),
             Self::DeletePod { member, why, .. } => {
                 write!(f, "delete pod of {} ({why:?})", short(*member))
+            }
+            Self::SetImage { member, image, .. } => {
+                write!(f, "set image of {} to {image}", short(*member))
+            }
+            Self::RenewPod { member, .. } => {
+                write!(f, "delete pod of {} (Outdated)", short(*member))
             }
             Self::Format { member, .. } => write!(f, "format {}", short(*member)),
             Self::Initialize { on, voters } => {

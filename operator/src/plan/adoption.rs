@@ -12,7 +12,7 @@ use crds::MemberId;
 use crds::status::{Identity, OperationKind, Step};
 
 use super::safety::quorum;
-use super::{Action, Draft, Waiting, healing, identity};
+use super::{Action, Draft, Seat, Waiting, healing, identity};
 use crate::observe::{Membership, Phase, Report, Start};
 
 pub fn plan(draft: &mut Draft<'_>, cluster_id: &str, members: &[MemberId]) {
@@ -20,7 +20,7 @@ pub fn plan(draft: &mut Draft<'_>, cluster_id: &str, members: &[MemberId]) {
         healing::certificate(draft, *member);
     }
     for member in members {
-        healing::pod(draft, *member, Start::Inspect, false);
+        healing::pod(draft, *member, Start::Inspect, Seat::Learner);
     }
     let unheard: Vec<MemberId> = members
         .iter()

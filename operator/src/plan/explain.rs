@@ -74,6 +74,19 @@ pub enum Waiting {
     NoSuccessor {
         leader: MemberId,
     },
+    /// A member that took the changed spec is not yet what it was.
+    Rejoin {
+        member: MemberId,
+    },
+    /// Nobody goes down while one of these is not well.
+    TurnBlocked {
+        next: MemberId,
+        by: Vec<MemberId>,
+    },
+    /// Members whose turn in a rollout is still to come.
+    Turns {
+        members: Vec<MemberId>,
+    },
     /// Taking the victims out would leave too few voters that are alive.
     QuorumForRemoval {
         alive: usize,
@@ -137,7 +150,9 @@ impl Waiting {
             Self::VolumeRetired { .. } => Reason::VolumeRetired,
             Self::ClientSecret { .. } => Reason::WaitingForCertificates,
             Self::Leader | Self::Initialized => Reason::WaitingForLeader,
-            Self::CatchUp { .. } => Reason::WaitingForCatchUp,
+            Self::CatchUp { .. } | Self::Rejoin { .. } => Reason::WaitingForCatchUp,
+            Self::TurnBlocked { .. } => Reason::WaitingForMembers,
+            Self::Turns { .. } => Reason::RollingOut,
             Self::JointConfiguration => Reason::WaitingForMembership,
             Self::HandOver { .. } | Self::NoSuccessor { .. } => Reason::WaitingForHandOver,
             Self::QuorumForRemoval { .. } => Reason::WaitingForQuorum,
@@ -215,11 +230,24 @@ impl Waiting {
             Self::Initialized => "initialize was called; waiting for the first leader".into(),
             Self::CatchUp { members } => format!("waiting for new members to catch up: {}", list(members)),
             Self::HandOver { from, to } => {
-                format!("{} leads and is about to leave; handing over to {}", short(*from), short(*to))
+                format!("{} leads and is about to go; handing over to {}", short(*from), short(*to))
             }
             Self::NoSuccessor { leader } => format!(
-                "{} leads and is about to leave, and no remaining member is caught up to take over",
+                "{} leads and is about to go, and no remaining member is caught up to take over",
                 short(*leader)
+            ),
+            Self::Rejoin { member } => format!(
+                "waiting for {} to be Ready and caught up with the changed spec",
+                short(*member)
+            ),
+            Self::TurnBlocked { next, by } => format!(
+                "{} takes the changed spec once all other voters are alive, caught up and Ready; waiting for {}",
+                short(*next),
+                list(by)
+            ),
+            Self::Turns { members } => format!(
+                "members that take the changed spec after that, one at a time: {}",
+                list(members)
             ),
             Self::QuorumForRemoval { alive, needed } => format!(
                 "only {alive} of the members that would remain are alive, {needed} are needed"

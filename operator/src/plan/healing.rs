@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 
 use super::action::PodEnd;
 use super::objects::must_issue;
-use super::{Action, Draft, Loss, Seat, Waiting, loss, roster};
+use super::{Action, Draft, Loss, Seat, Waiting, loss, rollout, roster};
 use crate::observe::{Life, Owner, Pod, PodPhase, Start, Trouble};
 
 /// A pod that ended sooner after its creation than this is made again only then, so that a node that
@@ -28,7 +28,7 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
         certificate(draft, *member);
     }
     for (member, seat) in startable {
-        pod(draft, member, Start::Serve, seat == Seat::Voter);
+        pod(draft, member, Start::Serve, seat);
     }
 }
 
@@ -83,8 +83,8 @@ pub fn certificate(draft: &mut Draft<'_>, member: MemberId) {
 }
 
 /// One pod in the wanted start mode. Pods of all members are made at once, none waits for another.
-pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, is_voter: bool) {
-    let observed = draft.observed;
+pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, seat: Seat) {
+    let (observed, is_voter) = (draft.observed, seat == Seat::Voter);
     let Some(volume) = observed.volume_of(member) else {
         return;
     };
@@ -117,6 +117,13 @@ pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, is_voter: bool
     }
     if pod.phase == PodPhase::Ended {
         clear(draft, pod);
+        return;
+    }
+    if rollout::correct(draft, pod, seat) {
+        draft.wait(Waiting::PodsStarting {
+            members: vec![member],
+            trouble: None,
+        });
         return;
     }
     if is_voter && !pod.is_voter {

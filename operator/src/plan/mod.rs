@@ -1,9 +1,9 @@
 //! What to do next, decided by a pure function: `plan(cluster, observed, now) -> Plan`.
 //!
 //! ```text
-//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ retirement
-//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     removed
-//!                                  │ from Raft  pods       once         and in,       members go
+//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement
+//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     one at     removed
+//!                                  │ from Raft  pods       once         and in,       a time     members go
 //!                      hibernation │                                    replace
 //!                      all asleep  │
 //! ```
@@ -27,6 +27,7 @@ mod membership;
 mod objects;
 mod replacement;
 mod retirement;
+mod rollout;
 mod roster;
 mod safety;
 
@@ -38,6 +39,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub use action::Action;
 pub use explain::Waiting;
 pub use loss::Loss;
+pub use rollout::{Due, Wanted, outdated};
 pub use roster::{Seat, roster};
 
 use crate::observe::{Leader, Observed, Volume};
@@ -109,11 +111,13 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
                 return draft.plan;
             }
             membership::plan(&mut draft, &identity);
+            rollout::plan(&mut draft, &identity);
             // First of all effects: it must be closed before anything else is disturbed.
             budget::plan(&mut draft, &identity);
             healing::plan(&mut draft, &identity);
             bootstrap::plan(&mut draft, &identity);
             membership::change(&mut draft, &identity);
+            rollout::change(&mut draft, &identity);
             retirement::plan(&mut draft, &identity);
         }
     }
@@ -128,6 +132,7 @@ struct Draft<'a> {
     now: Timestamp,
     recorded: TaskStoreClusterStatus,
     leader: Option<Leader<'a>>,
+    wanted: Wanted<'a>,
     plan: Plan,
 }
 
@@ -143,6 +148,7 @@ impl<'a> Draft<'a> {
             observed,
             now,
             leader: observed.leader(log_id),
+            wanted: Wanted::of(cluster, observed),
             plan: Plan {
                 progress: Progress::recorded(cluster),
                 ..Plan::default()

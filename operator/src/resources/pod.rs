@@ -1,8 +1,8 @@
 //! The pod of one member, rendered from the spec and the member's identity.
 //!
 //! It meets the `restricted` pod security standard with a read-only root, tolerates lost nodes without
-//! limit (Raft liveness decides, not taints), and records the hash of its template without images and the
-//! renderer's revision, so that a newer operator restarts nothing.
+//! limit (Raft liveness decides, not taints), and records the hash of what was rendered and the renderer's
+//! revision, so that a newer operator restarts nothing: it compares a pod with what that revision renders.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,8 @@ use super::secret::{CA_CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, PEER_CERTIFI
 use super::{RUN_AS, cluster_name, member_labels, member_selector, metadata, namespace};
 use crate::observe::Start;
 
-/// Rises with every change of what this file renders. Pods keep the revision they were made with.
+/// Rises with every change of what this file renders, while [`template_hash`] goes on knowing what earlier
+/// revisions rendered. Pods keep the revision they were made with until a change of the user's reaches them.
 pub const RENDERER_REVISION: u32 = 1;
 
 /// SIGTERM hands leadership over and ends within 10 s; the rest is for a slow disk.
@@ -55,21 +56,64 @@ pub fn build(
     is_voter: bool,
 ) -> Pod {
     let name = names::pod(cluster_name(cluster), identity.member);
-    let mut metadata = metadata(cluster, name.clone());
+    let mut metadata = metadata(cluster, name);
     let mut labels = member_labels(cluster, identity.cluster_id, identity.member);
     if is_voter {
         labels.insert(label::VOTER.into(), label::TRUE.into());
     }
     metadata.labels = Some(labels);
-    metadata.annotations = Some(BTreeMap::from([
-        (annotation::TEMPLATE_HASH.into(), template_hash(cluster)),
+    let mut annotations = BTreeMap::from([
+        (
+            annotation::TEMPLATE_HASH.into(),
+            hash(&spec(cluster, &NOBODY, "", Start::Serve)),
+        ),
         (
             annotation::RENDERER_REVISION.into(),
             RENDERER_REVISION.to_string(),
         ),
-    ]));
+    ]);
+    if let Some(named) = &cluster.spec.image {
+        annotations.insert(annotation::IMAGE.into(), named.clone());
+    }
+    metadata.annotations = Some(annotations);
+    Pod {
+        metadata,
+        spec: Some(spec(cluster, identity, image, start)),
+        ..Pod::default()
+    }
+}
+
+/// The hash that a renderer of this revision records, whatever the image and the member: it moves with what
+/// the user asks for and with nothing else. None for the revision of a newer operator, whose pods are its own
+/// business.
+pub fn template_hash(cluster: &TaskStoreCluster, revision: u32) -> Option<String> {
+    match revision {
+        RENDERER_REVISION => Some(hash(&spec(cluster, &NOBODY, "", Start::Serve))),
+        _ => None,
+    }
+}
+
+/// What runs when the spec names no image is the operator's.
+pub fn image<'a>(cluster: &'a TaskStoreCluster, default: &'a str) -> &'a str {
+    cluster.spec.image.as_deref().unwrap_or(default)
+}
+
+/// Stands for every member in the hash, so that whatever is rendered counts.
+const NOBODY: Identity<'static> = Identity {
+    cluster_id: "",
+    member: MemberId(0),
+    volume_uid: "",
+};
+
+fn hash(spec: &PodSpec) -> String {
+    let rendered = serde_json::to_vec(spec).expect("a pod spec is always valid JSON");
+    let hash = blake3::hash(&rendered).to_hex();
+    hash.as_str()[..16].to_owned()
+}
+
+fn spec(cluster: &TaskStoreCluster, identity: &Identity<'_>, image: &str, start: Start) -> PodSpec {
     let mut spec = template(cluster);
-    spec.hostname = Some(name);
+    spec.hostname = Some(names::pod(cluster_name(cluster), identity.member));
     if let Some(container) = spec.containers.first_mut() {
         container.image = Some(image.to_owned());
         container.args = Some(arguments(cluster, identity, start));
@@ -78,28 +122,7 @@ pub fn build(
         data_volume(cluster, identity.member),
         tls_volume(cluster, identity.member),
     ]);
-    Pod {
-        metadata,
-        spec: Some(spec),
-        ..Pod::default()
-    }
-}
-
-/// The hash of everything but images and what differs from member to member.
-pub fn template_hash(cluster: &TaskStoreCluster) -> String {
-    let mut rendered =
-        serde_json::to_vec(&template(cluster)).expect("a pod spec is always valid JSON");
-    // It stands among the volumes, which differ from member to member.
-    rendered.extend(
-        cluster
-            .spec
-            .tls
-            .secret_name
-            .iter()
-            .flat_map(|name| name.bytes()),
-    );
-    let hash = blake3::hash(&rendered).to_hex();
-    hash.as_str()[..16].to_owned()
+    spec
 }
 
 fn arguments(cluster: &TaskStoreCluster, identity: &Identity<'_>, start: Start) -> Vec<String> {
@@ -340,4 +363,68 @@ fn projection(secret: String, items: &[(&str, &str)]) -> VolumeProjection {
 
 fn some_unless_empty<T>(items: Vec<T>) -> Option<Vec<T>> {
     (!items.is_empty()).then_some(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+    fn cluster() -> TaskStoreCluster {
+        let mut cluster = TaskStoreCluster::new("demo", Default::default());
+        cluster.metadata.namespace = Some("shop".into());
+        cluster
+    }
+
+    fn hash_of(cluster: &TaskStoreCluster) -> String {
+        template_hash(cluster, RENDERER_REVISION).unwrap()
+    }
+
+    /// When this fails, running pods of every user would restart with the next operator: what is rendered
+    /// gets another revision, and `template_hash` goes on knowing this one.
+    #[test]
+    fn the_first_revision_renders_what_it_always_has() {
+        assert_eq!(template_hash(&cluster(), 1).unwrap(), "831b4e0ce6ba87b8");
+    }
+
+    #[test]
+    fn the_hash_moves_with_every_wish_for_a_pod_and_with_no_other() {
+        let before = hash_of(&cluster());
+        let moves: [fn(&mut TaskStoreCluster); 6] = [
+            |cluster| cluster.spec.storage.log_budget = Quantity("2Gi".into()),
+            |cluster| {
+                let cpu = ("cpu".to_owned(), Quantity("2".into()));
+                cluster.spec.resources.limits.extend([cpu]);
+            },
+            |cluster| cluster.spec.tls.secret_name = Some("web".into()),
+            |cluster| cluster.spec.scheduling.spread = Spread::Required,
+            |cluster| cluster.spec.scheduling.priority_class_name = Some("high".into()),
+            |cluster| cluster.spec.image_pull_policy = crds::cluster::ImagePullPolicy::Always,
+        ];
+        for (number, change) in moves.into_iter().enumerate() {
+            let mut changed = cluster();
+            change(&mut changed);
+            assert_ne!(hash_of(&changed), before, "change {number}");
+        }
+        let mut other = cluster();
+        other.spec.replicas = 5;
+        other.spec.image = Some("taskstore:2".into());
+        other.metadata.generation = Some(7);
+        assert_eq!(hash_of(&other), before);
+    }
+
+    #[test]
+    fn every_pod_records_the_hash_of_its_revision() {
+        for number in [1, 2] {
+            let identity = Identity {
+                cluster_id: "c",
+                member: MemberId::new(1, number),
+                volume_uid: "v",
+            };
+            let pod = build(&cluster(), &identity, "taskstore:1", Start::Inspect, true);
+            let annotations = pod.metadata.annotations.unwrap();
+            assert_eq!(annotations[annotation::TEMPLATE_HASH], hash_of(&cluster()));
+        }
+        assert_eq!(template_hash(&cluster(), RENDERER_REVISION + 1), None);
+    }
 }

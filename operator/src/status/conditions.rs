@@ -7,10 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::error::Error;
-use crate::observe::{ClientSecret, Leader, Link, Observed, Start, Trouble};
+use crate::observe::{ClientSecret, Leader, Link, Observed, Trouble};
 use crate::plan::action::{list, short};
-use crate::plan::{Action, Plan, Waiting};
-use crate::resources::pod;
+use crate::plan::{Action, Plan, Waiting, outdated};
 
 type Said = (State, Reason, String);
 
@@ -172,7 +171,15 @@ fn progressing(
     now: Timestamp,
 ) -> Said {
     if cluster.spec.paused {
-        return said(State::False, Reason::PausedBySpec, Waiting::Paused.words());
+        let mut words = Waiting::Paused.words();
+        let outdated = outdated(cluster, observed);
+        if !outdated.is_empty() {
+            words = format!(
+                "{words}; a changed image or pod setting waits for {}",
+                list(&outdated)
+            );
+        }
+        return said(State::False, Reason::PausedBySpec, words);
     }
     if let Some((error, reason)) = failure.and_then(|error| Some((error, error.reason()?))) {
         return said(State::True, reason, error.to_string());
@@ -204,6 +211,7 @@ fn progressing(
             OperationKind::ScaleOut => Reason::ScalingOut,
             OperationKind::ScaleIn => Reason::ScalingIn,
             OperationKind::Replace => Reason::Replacing,
+            OperationKind::Rollout => Reason::RollingOut,
         };
         let mut words = format!("{:?}: {}", operation.step, list(&operation.members));
         if let Some(lost) = operation.replaces {
@@ -222,15 +230,6 @@ fn progressing(
     if let Some(action) = heals {
         return said(State::True, Reason::Healing, action.to_string());
     }
-    let outdated = outdated(cluster, observed);
-    if !outdated.is_empty() {
-        let words = format!(
-            "a changed image or pod setting is not rolled out to running members; {} take it when their pod \
-             is made again",
-            list(&outdated)
-        );
-        return said(State::False, Reason::ChangeNotRolledOut, words);
-    }
     said(State::False, Reason::Settled, "nothing to do")
 }
 
@@ -242,28 +241,9 @@ fn is_healing(action: &Action) -> bool {
             | Action::CreateVolume { .. }
             | Action::CreatePod { .. }
             | Action::DeletePod { .. }
+            | Action::SetImage { .. }
+            | Action::RenewPod { .. }
     )
-}
-
-/// Members whose pod was made from another spec than the one that stands now.
-fn outdated(cluster: &TaskStoreCluster, observed: &Observed) -> Vec<MemberId> {
-    let hash = pod::template_hash(cluster);
-    let image = cluster
-        .spec
-        .image
-        .as_deref()
-        .unwrap_or(&observed.default_image);
-    observed
-        .pods
-        .values()
-        .filter(|pod| pod.start == Start::Serve)
-        // A newer renderer is no change of the user's.
-        .filter(|pod| pod.renderer_revision == pod::RENDERER_REVISION)
-        .filter(|pod| {
-            pod.template_hash != hash || (cluster.spec.image.is_some() && pod.image != image)
-        })
-        .map(|pod| pod.member)
-        .collect()
 }
 
 fn degraded(

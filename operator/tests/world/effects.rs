@@ -6,10 +6,11 @@ use crds::names::{annotation, label};
 use crds::status::OperationKind;
 use crds::{MemberId, TaskStoreCluster, names};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use operator::observe::{Drift, Life, Membership, Observed, Owner, PodPhase, VolumeState, objects};
 use operator::plan::Action;
-use operator::plan::action::{Fixture, Guard, Owned, Ownership, PodEnd, Recheck};
+use operator::plan::action::{Cost, Fixture, Guard, Owned, Ownership, PodEnd, Recheck};
 use operator::resources;
 
 use super::raft::{has_quorum, serves};
@@ -145,7 +146,7 @@ impl World {
                 {
                     return Err(Refused("the volume is another or retired"));
                 }
-                self.create_pod(*member, &volume_uid.clone(), *start, *is_voter);
+                self.create_pod(seen, *member, volume_uid, *start, *is_voter);
             }
             Action::MarkVoter { member, version } => return self.label_pod(*member, version),
             Action::DeletePod { uid, why, member } => {
@@ -169,6 +170,45 @@ impl World {
                 if *why == PodEnd::Retired {
                     self.assert_left(*member, "its pod is deleted");
                 }
+            }
+            Action::SetImage {
+                member,
+                image,
+                version,
+                replaces,
+                cost,
+            } => {
+                let pod = self.objects.pod_of(*member).ok_or(Refused("no pod"))?;
+                guarded(&pod.version, version)?;
+                let is_other = pod.image != *image;
+                if is_other {
+                    self.guarded_pod(*member, version, cost)?;
+                }
+                let replaced = replaces.clone();
+                let pod = self.pod_mut(*member);
+                assert!(
+                    !is_other || pod.container == replaced,
+                    "the container that goes is the one that is there"
+                );
+                pod.image.clone_from(image);
+                pod.named_image.clone_from(&seen.0.spec.image);
+                let uid = pod.uid.clone();
+                if let Some(container) = replaced {
+                    assert!(is_other, "an image that changes nothing replaces nothing");
+                    pod.ready = false;
+                    self.replaced.insert(uid, container);
+                }
+            }
+            Action::RenewPod {
+                member,
+                uid,
+                version,
+                cost,
+            } => {
+                self.guarded_pod(*member, version, cost)?;
+                let pod = self.pod_mut(*member);
+                assert_eq!(pod.uid, *uid, "the version is of one pod");
+                pod.life = Life::Deleting;
             }
             Action::Format { member, volume_uid } => {
                 let volume = self
@@ -207,6 +247,34 @@ impl World {
                 self.raft.leader = Some(*to);
                 self.raft.term += 1;
             }
+        }
+        Ok(())
+    }
+
+    /// An outdated pod may change; the referee looks that never two voters are down through it.
+    fn guarded_pod(&self, member: MemberId, version: &str, cost: &Cost) -> Outcome {
+        let pod = self.objects.pod_of(member).ok_or(Refused("no pod"))?;
+        guarded(&pod.version, version)?;
+        if let Cost::Vote { of } = cost
+            && of.len() > 1
+        {
+            let pods = self.objects.pods.values();
+            let budget = self.objects.budget.as_ref();
+            if !budget.is_some_and(|budget| budget.spares(member, of, pods)) {
+                return Err(Refused("the budget is open or not all others are up"));
+            }
+        }
+        let voters = self.raft.config.iter().flat_map(|config| &config.voters);
+        let voters: Vec<MemberId> = voters.copied().collect();
+        let is_up = |member: MemberId| serves(&self.objects, &self.disks, member);
+        let can_lead = voters.iter().filter(|voter| is_up(**voter)).count() * 2 > voters.len();
+        if voters.contains(&member) && is_up(member) && can_lead {
+            let down: Vec<&MemberId> = voters.iter().filter(|voter| !is_up(**voter)).collect();
+            assert!(down.is_empty(), "{member} is taken down while {down:?} are");
+            assert!(
+                *cost != Cost::Nothing || voters.len() == 1,
+                "{member} serves, and its change is called free"
+            );
         }
         Ok(())
     }
@@ -288,14 +356,15 @@ impl World {
         self.objects.volumes.insert(volume.name.clone(), volume);
     }
 
+    /// Made from the spec that its operator has seen, which may be an older one.
     fn create_pod(
         &mut self,
+        (cluster, observed): &(TaskStoreCluster, Observed),
         member: MemberId,
         volume_uid: &str,
         start: operator::observe::Start,
         is_voter: bool,
     ) {
-        let cluster = self.cluster.clone().expect("there is a cluster");
         let cluster_id = self
             .objects
             .volume_of(member)
@@ -307,14 +376,17 @@ impl World {
             member,
             volume_uid,
         };
-        let mut pod = resources::pod::build(&cluster, &identity, "taskstore:1", start, is_voter);
+        let image = resources::pod::image(cluster, &observed.default_image);
+        let mut pod = resources::pod::build(cluster, &identity, image, start, is_voter);
         self.stamp(&mut pod.metadata);
-        let hash = pod
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|known| known.get(annotation::TEMPLATE_HASH));
-        assert_eq!(hash, Some(&resources::pod::template_hash(&cluster)));
+        let annotations = pod.metadata.annotations.as_ref().expect("rendered");
+        let hash = annotations.get(annotation::TEMPLATE_HASH).cloned();
+        let revision = resources::pod::RENDERER_REVISION;
+        assert_eq!(hash, resources::pod::template_hash(cluster, revision));
+        if asks_too_much(&pod) {
+            let uid = pod.metadata.uid.clone().expect("stamped");
+            self.too_big.insert(uid);
+        }
         let labels = pod.metadata.labels.as_ref().expect("rendered");
         assert_eq!(labels.get(label::VOTER).is_some(), is_voter);
         let pod = objects::pod(&pod, &self.uid()).expect("what we render can be read");
@@ -399,10 +471,10 @@ impl World {
         let highest = self.raft.given.last().map_or(0, |member| member.0);
         if operation.kind == OperationKind::Replace {
             let begun = operation.started_at.0;
-            self.replaced.insert(operation.id.clone(), begun);
+            self.replacements.insert(operation.id.clone(), begun);
             let is_near =
                 |at: &&Timestamp| at.duration_since(begun).abs() < SignedDuration::from_hours(1);
-            let near = self.replaced.values().filter(is_near).count();
+            let near = self.replacements.values().filter(is_near).count();
             let most = usize::try_from(seen.spec.replacement.max_per_hour).unwrap_or(0);
             assert!(near <= most, "{near} replacements begin within an hour");
         }
@@ -508,6 +580,17 @@ impl World {
             removed[0]
         );
     }
+}
+
+/// No node has as much as this.
+fn asks_too_much(pod: &Pod) -> bool {
+    let requests = pod.spec.as_ref().and_then(|spec| {
+        let resources = spec.containers.first()?.resources.as_ref()?;
+        resources.requests.as_ref()?.get("cpu")
+    });
+    requests
+        .and_then(crds::quantity::units)
+        .is_some_and(|cpus| cpus > 64)
 }
 
 fn guarded(now: &str, seen: &str) -> Outcome {

@@ -42,9 +42,13 @@ pub struct World {
     /// Members that were seen unable to work, as their leader could tell.
     pub lost: BTreeSet<MemberId>,
     /// When each replacement began, by the id of its operation.
-    pub replaced: BTreeMap<String, Timestamp>,
+    pub replacements: BTreeMap<String, Timestamp>,
     /// Secrets of the user's that are there.
     pub secrets: Vec<String>,
+    /// By pod UID: the container that a changed image replaces.
+    replaced: BTreeMap<String, String>,
+    /// UIDs of pods that ask for more than any node has.
+    too_big: BTreeSet<String>,
     /// A process has just begun: no member has reported to it, and it knows of no Secret.
     is_new_process: bool,
     counter: u64,
@@ -66,8 +70,10 @@ impl World {
             cordoned: Vec::new(),
             dead: Vec::new(),
             lost: BTreeSet::new(),
-            replaced: BTreeMap::new(),
+            replacements: BTreeMap::new(),
             secrets: Vec::new(),
+            replaced: BTreeMap::new(),
+            too_big: BTreeSet::new(),
             is_new_process: false,
             counter: 0,
         }
@@ -210,7 +216,19 @@ impl World {
         self.ready_pods();
         self.observe_budget();
         self.note_losses();
+        self.number_pods(&before.0);
         before != (self.objects.clone(), self.raft.clone(), self.disks.clone())
+    }
+
+    /// Whatever the scheduler and the kubelets say is one more version of the pod.
+    fn number_pods(&mut self, before: &Observed) {
+        let names: Vec<String> = self.objects.pods.keys().cloned().collect();
+        for name in names {
+            if before.pods.get(&name) != self.objects.pods.get(&name) {
+                let version = self.fresh("v");
+                self.objects.pods.get_mut(&name).expect("listed").version = version;
+            }
+        }
     }
 
     fn collect_garbage(&mut self) {
@@ -337,7 +355,8 @@ impl World {
                 free.min_by_key(|(node, _)| load(node))
                     .map(|(node, _)| (*node).to_owned())
             });
-            let node = node.filter(|node| self.takes_pods(node));
+            let is_too_big = self.too_big.contains(&pod.uid);
+            let node = node.filter(|node| self.takes_pods(node) && !is_too_big);
             let pod = self.objects.pods.get_mut(&name).expect("it was listed");
             match node {
                 Some(node) => {
@@ -402,10 +421,23 @@ impl World {
         let can_mount = self
             .client_secret()
             .is_none_or(|name| self.secrets.contains(&name));
+        let counter = &mut self.counter;
         for pod in self.objects.pods.values_mut() {
+            let is_replaced = is_replaced(&self.replaced, pod);
             let is_off = pod.node.as_ref().is_some_and(|node| dead.contains(node));
-            if pod.phase == PodPhase::Pending && pod.node.is_some() && can_mount && !is_off {
-                pod.phase = PodPhase::Running;
+            if pod.node.is_none() || pod.phase == PodPhase::Ended || !can_mount || is_off {
+                continue;
+            }
+            if pod.container.is_some() && is_replaced {
+                // The kubelet kills before it pulls.
+                pod.container = None;
+            } else if pod.container.is_none() && pod.image.starts_with("bad") {
+                let words = format!("ImagePullBackOff: no such image: {}", pod.image);
+                pod.trouble = Some(Trouble::Container(words));
+            } else if pod.container.is_none() {
+                *counter += 1;
+                pod.container = Some(format!("container-{counter}"));
+                (pod.phase, pod.trouble) = (PodPhase::Running, None);
                 pod.ip = Some("10.0.0.1".into());
             }
         }
@@ -427,7 +459,10 @@ impl World {
                 .as_ref()
                 .is_some_and(|config| config.contains(pod.member));
             // A latch: set with a leader, kept without one.
-            pod.ready = runs && is_member && (pod.ready || self.raft.leader.is_some());
+            pod.ready = runs
+                && is_member
+                && !is_replaced(&self.replaced, pod)
+                && (pod.ready || self.raft.leader.is_some());
         }
     }
 
@@ -550,11 +585,15 @@ impl World {
     }
 
     pub fn pod_mut(&mut self, member: MemberId) -> &mut Pod {
-        self.objects
+        let version = self.fresh("v");
+        let pod = self
+            .objects
             .pods
             .values_mut()
             .find(|pod| pod.member == member)
-            .expect("the member has a pod")
+            .expect("the member has a pod");
+        pod.version = version;
+        pod
     }
 
     /// The shape that every run must end in, whatever happened on the way.
@@ -674,6 +713,10 @@ impl World {
             disrupted: 0,
         }
     }
+}
+
+fn is_replaced(replaced: &BTreeMap<String, String>, pod: &Pod) -> bool {
+    pod.container.is_some() && pod.container.as_ref() == replaced.get(&pod.uid)
 }
 
 fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {

@@ -36,7 +36,10 @@ pub struct Raft {
 }
 
 pub fn is_up(pod: &Pod) -> bool {
-    pod.phase == PodPhase::Running && pod.start == Start::Serve && pod.life == Life::Present
+    pod.phase == PodPhase::Running
+        && pod.container.is_some()
+        && pod.start == Start::Serve
+        && pod.life == Life::Present
 }
 
 /// Whether its member runs on a disk that it can use; without one it answers nobody but the operator.
@@ -153,7 +156,7 @@ impl Raft {
         for pod in objects
             .pods
             .values()
-            .filter(|pod| pod.phase == PodPhase::Running)
+            .filter(|pod| pod.phase == PodPhase::Running && pod.container.is_some())
         {
             let Some(volume) = objects.volume_of(pod.member) else {
                 continue;
