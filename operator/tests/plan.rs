@@ -136,6 +136,36 @@ fn a_failed_pod_is_deleted_by_uid_and_the_budget_closed_before_it() {
     );
 }
 
+#[test]
+fn a_replacement_that_lost_its_leader_half_way_through_the_change_is_finished_by_the_next() {
+    let mut world = running(3);
+    world.lose_volume(m(2));
+    world.run();
+    world.tick(300);
+    until(&mut world, |action| {
+        matches!(action, Action::SetVoters { .. })
+    });
+    let mut half_way = world.raft.config.clone().unwrap();
+    half_way.outgoing = std::mem::replace(&mut half_way.voters, [m(1), m(3), m(4)].into());
+    half_way.learners.clear();
+    world.raft.commit(half_way);
+    world.raft.leader = Some(m(3));
+    world.raft.term += 1;
+    world.raft.spread(&world.objects, &mut world.disks);
+
+    let transcript = world.run();
+    assert!(
+        transcript
+            .iter()
+            .any(|line| line.starts_with("set voters m1,m3,m4 at ")),
+        "{transcript:#?}"
+    );
+    let config = world.raft.config.clone().unwrap();
+    assert_eq!(config.voters, [m(1), m(3), m(4)].into());
+    assert!(!config.is_joint());
+    assert_eq!(decided(&world), (vec![], vec![]));
+}
+
 /// What runs after the leader has said this of a voter for an hour.
 fn after_an_hour_of(health: PeerHealth) -> Option<OperationKind> {
     let mut world = running(3);

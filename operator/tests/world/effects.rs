@@ -555,6 +555,7 @@ impl World {
         );
         next.learners.retain(|learner| !voters.contains(learner));
         next.voters.clone_from(voters);
+        next.outgoing.clear();
         self.commit(next);
         self.referee_quorum("the voters were set");
         Ok(())
