@@ -7,6 +7,7 @@ use crate::images;
 use crate::store::{READY_LIMIT, Store, is_ready};
 use anyhow::{Context, Result, ensure};
 use crds::conditions::get;
+use crds::names::annotation;
 use crds::{ConditionType, TaskStoreCluster};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,7 +169,11 @@ impl Seen {
     fn judge(&self, replicas: u32, leader: &str) -> Result<()> {
         let replicas = usize::try_from(replicas)?;
         let down = most_down(&self.history, replicas);
-        ensure!(down == 1, "{down} members were down at once");
+        ensure!(
+            down == 1,
+            "{down} members were down at once:{}",
+            told(&self.history)
+        );
         let order = turns(&self.history);
         let different: BTreeSet<&String> = order.iter().collect();
         ensure!(
@@ -199,21 +204,63 @@ fn turns(history: &History) -> Vec<String> {
     order
 }
 
-/// So many pods were not Ready, or not there, at one moment.
+/// So many members were down at one moment: their container had not yet come to be Ready, was gone, or was
+/// told to go. Once it was Ready it counts as up while it runs: after a restart in the same pod the kubelet
+/// takes Ready back for a moment, until its startup probe has run for the new container as well.
 fn most_down(history: &History, replicas: usize) -> usize {
-    let mut ready: BTreeMap<String, (Option<String>, bool)> = BTreeMap::new();
+    let mut was_ready = BTreeSet::new();
+    let mut up: BTreeMap<String, bool> = BTreeMap::new();
     let mut writes = history.pods.all();
     writes.sort_by_key(|(at, _)| *at);
     let mut most = 0;
     for (_, pod) in writes {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let is_up = is_ready(&pod) && pod.metadata.deletion_timestamp.is_none();
-        ready.insert(name, (pod.metadata.uid.clone(), is_up));
-        if ready.len() == replicas {
-            most = most.max(ready.values().filter(|(_, is_up)| !is_up).count());
+        let is_leaving = pod.metadata.deletion_timestamp.is_some();
+        let running = running_container(&pod).filter(|_| !is_leaving);
+        if is_ready(&pod) {
+            was_ready.extend(running.clone());
+        }
+        let is_up = running.is_some_and(|container| was_ready.contains(&container));
+        up.insert(name, is_up);
+        if up.len() == replicas {
+            most = most.max(up.values().filter(|is_up| !**is_up).count());
         }
     }
     most
+}
+
+/// Not one that a changed image is about to replace.
+fn running_container(pod: &Pod) -> Option<String> {
+    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let known = containers.first()?;
+    let is_running = known.state.as_ref()?.running.is_some();
+    let annotations = pod.metadata.annotations.as_ref();
+    let replaced = annotations.and_then(|known| known.get(annotation::REPLACED_CONTAINER));
+    let container = known.container_id.clone();
+    container.filter(|id| is_running && Some(id) != replaced)
+}
+
+/// Every write of a pod, as far as its turn is told by it.
+fn told(history: &History) -> String {
+    let mut writes = history.pods.all();
+    writes.sort_by_key(|(at, _)| *at);
+    let lines = writes.iter().map(|(at, pod)| {
+        let status = pod.status.as_ref();
+        let containers = status.and_then(|status| status.container_statuses.as_ref());
+        let containers: Vec<_> = containers
+            .into_iter()
+            .flatten()
+            .map(|known| (&known.container_id, known.ready, &known.state))
+            .collect();
+        let replaced = (pod.metadata.annotations.as_ref())
+            .and_then(|known| known.get(annotation::REPLACED_CONTAINER));
+        format!(
+            "\n  {at}: {:?} ready={} replaced={replaced:?} {containers:?}",
+            pod.metadata.name,
+            is_ready(pod)
+        )
+    });
+    lines.collect()
 }
 
 /// UID and node of each pod.

@@ -195,8 +195,8 @@ impl Budget {
             && theirs.all(|pod| pod.is_voter)
     }
 
-    /// Whether this voter may go down: it is closed for certain, and every other voter has a pod that is Ready
-    /// and that it counts. A leader's word on who is alive is a little older.
+    /// Whether this voter may go down: it is closed for certain, and every other voter has a pod that runs and
+    /// that it counts, Ready unless the one that goes is not Ready itself.
     pub fn spares<'a>(
         &self,
         member: MemberId,
@@ -204,13 +204,16 @@ impl Budget {
         pods: impl Iterator<Item = &'a Pod> + Clone,
     ) -> bool {
         let counted = pods.clone().filter(|pod| pod.is_voter).count();
+        let is_ready = pods
+            .clone()
+            .any(|pod| pod.member == member && pod.life == Life::Present && pod.ready);
         let is_up = |voter: &MemberId| {
             pods.clone().any(|pod| {
                 pod.member == *voter
                     && pod.life == Life::Present
                     && pod.runs()
                     && pod.is_voter
-                    && pod.ready
+                    && (pod.ready || !is_ready)
             })
         };
         let mut others = voters.iter().filter(|voter| **voter != member);

@@ -252,11 +252,16 @@ fn turn(draft: &Draft<'_>, identity: &Identity) -> Turn {
 fn blockers(draft: &Draft<'_>, voters: &BTreeSet<MemberId>, pod: &Pod) -> Option<Vec<MemberId>> {
     let others = voters.iter().copied().filter(|voter| *voter != pod.member);
     let Some(leader) = draft.leader else {
-        // A majority is up and nobody leads: what has not come to be Ready may be what is broken.
-        let up = voters.iter().filter(|voter| is_leaderless(draft, **voter));
-        let is_stuck = up.count() >= safety::quorum(voters.len());
-        let is_free = is_stuck && !pod.ready && is_leaderless(draft, pod.member);
-        return (!is_free).then(Vec::new);
+        // All run, and a majority says that nobody leads: what has not come to be Ready may be what is broken.
+        let runs = |voter: MemberId| {
+            let pod = draft.observed.pod_of(voter);
+            pod.is_some_and(|pod| pod.life == Life::Present && pod.runs())
+        };
+        let by: Vec<MemberId> = others.filter(|other| !runs(*other)).collect();
+        let leaderless = voters.iter().filter(|voter| is_leaderless(draft, **voter));
+        let is_stuck = leaderless.count() >= safety::quorum(voters.len());
+        let is_free = by.is_empty() && is_stuck && !pod.ready && is_leaderless(draft, pod.member);
+        return (!is_free).then_some(by);
     };
     if leader.raft.membership.is_joint() || lacks_secret(draft) {
         return Some(Vec::new());
@@ -354,11 +359,8 @@ fn restart(draft: &mut Draft<'_>, identity: &Identity, member: MemberId) {
         return;
     };
     let voters = voters(draft, identity);
-    let cost = match draft.leader {
-        Some(_) => Cost::Vote { of: voters.clone() },
-        None => Cost::Nothing,
-    };
-    if cost != Cost::Nothing && voters.len() > 1 {
+    let cost = Cost::Vote { of: voters.clone() };
+    if voters.len() > 1 {
         if !budget::is_closed(draft) {
             draft.step(Step::CloseBudget);
             return;

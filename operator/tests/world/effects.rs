@@ -272,7 +272,7 @@ impl World {
             let down: Vec<&MemberId> = voters.iter().filter(|voter| !is_up(**voter)).collect();
             assert!(down.is_empty(), "{member} is taken down while {down:?} are");
             assert!(
-                *cost != Cost::Nothing || voters.len() == 1,
+                *cost != Cost::Nothing || voters.len() == 1 || self.is_told_to_go(member),
                 "{member} serves, and its change is called free"
             );
         }

@@ -324,6 +324,12 @@ impl World {
         }
     }
 
+    /// Its container has another image already, and the kubelet has not seen it.
+    pub fn is_told_to_go(&self, member: MemberId) -> bool {
+        let pod = self.objects.pod_of(member);
+        pod.is_some_and(|pod| is_replaced(&self.replaced, pod))
+    }
+
     /// A volume ties its member to the node it first ran on, as local volumes do.
     fn schedule(&mut self) {
         let unplaced: Vec<String> = self
