@@ -3,8 +3,10 @@
 //! Three kinds of trouble: an operator killed after every single effect of a story; random edits, crashes,
 //! evictions, lost volumes and dead nodes; and two operators at once, each behind caches of which every one
 //! lags by its own.
+//!
 //! The referee of the world fails a run that takes a voter's volume, loses a quorum, takes a voter down while
-//! another one is, changes voters with an open budget or opens it during an operation. A failing seed is run again, and tells what was done, with
+//! another one is, changes voters with an open budget or opens it during an operation. A failing seed is run
+//! again, and tells what was done, with
 //! `SEED=n cargo test -p taskstore-operator --test convergence -- --nocapture`; `SEEDS=n` tries more of them.
 
 mod world;

@@ -7,6 +7,7 @@
 mod world;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -296,12 +297,16 @@ fn every_story_survives_every_trouble_at_every_effect() {
     let run = run.into_inner();
     let failed = failed.into_inner().expect("nothing panics with it");
     let effects: usize = told.iter().map(|(effects, _)| effects).sum();
-    println!(
-        "crash plans: scenarios={} effects={effects} run={run} possible={} failed={}",
+    let line = format!(
+        "crash plans: scenarios={} effects={effects} run={run} possible={} failed={}\n",
         stories.len(),
         plans.len(),
         failed.len()
     );
+    // Not through the test's own output, which is shown only when it fails.
+    std::io::stderr()
+        .write_all(line.as_bytes())
+        .expect("somebody may read it");
     assert!(failed.is_empty(), "{failed:#?}");
     assert!(only.is_some() || run >= 2_000, "only {run} runs");
 }
