@@ -176,7 +176,7 @@ pub async fn delete_member(scope: &Scope<'_>, member: MemberId) -> Result<(), Er
     if let Some(found) = read(scope, &name).await? {
         let uid = found.metadata.uid.clone().unwrap_or_default();
         if is_labelled(scope, &found) {
-            delete::<Secret>(scope, "certificate deleted", &name, &uid).await?;
+            delete::<Secret>(scope, "certificate deleted", &name, &uid, None).await?;
         }
     }
     scope.ctx.held(&scope.key(), |held| {

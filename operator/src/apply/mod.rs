@@ -240,7 +240,7 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             is_voter,
         } => pods::create(scope, *member, volume_uid, *start, *is_voter).await,
         Action::MarkVoter { member, version } => pods::mark_voter(scope, *member, version).await,
-        Action::DeletePod { member, uid, .. } => pods::delete(scope, *member, uid).await,
+        Action::DeletePod { member, uid, .. } => pods::delete(scope, *member, uid, None).await,
         Action::SetImage {
             member,
             image,
@@ -253,7 +253,7 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             uid,
             version,
             ..
-        } => pods::delete_unmoved(scope, *member, uid, version).await,
+        } => pods::delete(scope, *member, uid, Some(version)).await,
         Action::Format { member, volume_uid } => members::format(scope, *member, volume_uid).await,
         Action::Initialize { on, voters } => members::initialize(scope, *on, voters).await,
         Action::ReserveMembers { leader, count } => members::reserve(scope, *leader, *count).await,

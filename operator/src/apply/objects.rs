@@ -82,16 +82,17 @@ pub async fn patch<K: Written>(
     }
 }
 
-/// Deletes exactly this object; another one of the same name stays.
+/// Deletes exactly this object, and with a version only as it was then; another one of the same name stays.
 pub async fn delete<K: Written>(
     scope: &Scope<'_>,
     doing: &'static str,
     name: &str,
     uid: &str,
+    version: Option<&str>,
 ) -> Result<(), Error> {
     let parameters = DeleteParams::background().preconditions(Preconditions {
         uid: Some(uid.to_owned()),
-        resource_version: None,
+        resource_version: version.map(str::to_owned),
     });
     match scope.api::<K>().delete(name, &parameters).await {
         Ok(_) => Ok(()),
@@ -208,5 +209,5 @@ pub async fn set_budget(scope: &Scope<'_>, min_available: u32, version: &str) ->
 
 pub async fn delete_budget(scope: &Scope<'_>, uid: &str) -> Result<(), Error> {
     let name = crds::names::disruption_budget(scope.name());
-    delete::<PodDisruptionBudget>(scope, "budget deleted", &name, uid).await
+    delete::<PodDisruptionBudget>(scope, "budget deleted", &name, uid, None).await
 }

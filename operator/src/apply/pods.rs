@@ -3,7 +3,7 @@
 use crds::MemberId;
 use crds::names::{self, annotation, label};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::Scope;
@@ -39,7 +39,7 @@ pub async fn retire_volume(
 
 pub async fn delete_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
     let name = names::volume_claim(scope.name(), member);
-    delete_object::<PersistentVolumeClaim>(scope, "volume deleted", &name, uid).await
+    delete_object::<PersistentVolumeClaim>(scope, "volume deleted", &name, uid, None).await
 }
 
 pub async fn create(
@@ -65,9 +65,14 @@ pub async fn mark_voter(scope: &Scope<'_>, member: MemberId, version: &str) -> R
     patch::<Pod>(scope, "voter label set", &name, version, change).await
 }
 
-pub async fn delete(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
+pub async fn delete(
+    scope: &Scope<'_>,
+    member: MemberId,
+    uid: &str,
+    version: Option<&str>,
+) -> Result<(), Error> {
     let name = names::pod(scope.name(), member);
-    delete_object::<Pod>(scope, "pod deleted", &name, uid).await
+    delete_object::<Pod>(scope, "pod deleted", &name, uid, version).await
 }
 
 /// Only what changes is named, so that what others added to the pod stays.
@@ -100,25 +105,6 @@ pub async fn set_image(
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Err(Error::Stale { doing }),
         Err(error) => Err(kubernetes(doing)(error)),
-    }
-}
-
-/// Deletes exactly this pod, and only while it is as it was when that was decided.
-pub async fn delete_unmoved(
-    scope: &Scope<'_>,
-    member: MemberId,
-    uid: &str,
-    version: &str,
-) -> Result<(), Error> {
-    let name = names::pod(scope.name(), member);
-    let parameters = DeleteParams::background().preconditions(Preconditions {
-        uid: Some(uid.to_owned()),
-        resource_version: Some(version.to_owned()),
-    });
-    match scope.api::<Pod>().delete(&name, &parameters).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(kubernetes("outdated pod deleted")(error)),
     }
 }
 
