@@ -3,19 +3,22 @@
 //! Nothing is recorded for it: whether pods are there says how far it is, and the roster of a cluster without
 //! a leader is the recorded one. It ends a quorum on purpose, so the cluster object is read again before.
 
-use crds::status::Identity;
+use crds::TaskStoreCluster;
 
 use super::action::PodEnd;
-use super::{Action, Draft, Waiting};
+use super::{Action, Draft, Progress, Waiting};
 use crate::observe::{Life, Owner};
 
 /// Whether it sleeps, or goes to sleep now. An operation in flight is seen through first, a first set of
 /// members too: only a whole configuration is laid to rest.
-pub fn plan(draft: &mut Draft<'_>, identity: &Identity) -> bool {
-    let is_wanted = draft.cluster.spec.hibernated;
-    if !is_wanted || !identity.initialized || draft.operation().is_some() {
-        return false;
-    }
+pub fn is_asleep(cluster: &TaskStoreCluster, progress: &Progress) -> bool {
+    let identity = progress.identity.as_ref();
+    cluster.spec.hibernated
+        && identity.is_some_and(|identity| identity.initialized)
+        && progress.operation.is_none()
+}
+
+pub fn plan(draft: &mut Draft<'_>) {
     for pod in draft.observed.pods.values() {
         if pod.life == Life::Present && pod.owner != Owner::Other {
             draft.act(Action::DeletePod {
@@ -29,5 +32,4 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) -> bool {
             });
         }
     }
-    true
 }

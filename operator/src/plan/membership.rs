@@ -242,7 +242,7 @@ fn scale_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
     });
 }
 
-/// A leader hands over to one of the voters that remain before it goes.
+/// A leader hands over to another of these voters before it goes.
 pub fn hand_over(draft: &mut Draft<'_>, leader: &Leader<'_>, remaining: &BTreeSet<MemberId>) {
     draft.step(Step::HandOver);
     match safety::successor(leader, remaining) {

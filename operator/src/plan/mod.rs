@@ -38,6 +38,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use action::Action;
 pub use explain::Waiting;
+pub use hibernation::is_asleep;
 pub use loss::Loss;
 pub use rollout::{Due, Wanted, outdated};
 pub use roster::{Seat, roster};
@@ -107,7 +108,8 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
         identity::Known::Recorded(identity) => {
             draft.note_membership();
             objects::plan(&mut draft, &identity.cluster_id);
-            if hibernation::plan(&mut draft, &identity) {
+            if hibernation::is_asleep(cluster, &draft.plan.progress) {
+                hibernation::plan(&mut draft);
                 return draft.plan;
             }
             membership::plan(&mut draft, &identity);

@@ -366,29 +366,12 @@ fn restart(draft: &mut Draft<'_>, identity: &Identity, member: MemberId) {
             return;
         }
         if let Some(leader) = draft.leader.filter(|leader| leader.id == member) {
-            draft.step(Step::HandOver);
-            hand_over(draft, &leader, voters);
+            membership::hand_over(draft, &leader, &voters);
             return;
         }
     }
     draft.step(Step::Restart);
     draft.act(renew(draft, pod, due, cost));
-}
-
-fn hand_over(draft: &mut Draft<'_>, leader: &Leader<'_>, mut voters: BTreeSet<MemberId>) {
-    voters.remove(&leader.id);
-    match safety::successor(leader, &voters) {
-        Some(to) => {
-            let (from, term) = (leader.id, leader.raft.term);
-            draft.wait(Waiting::HandOver { from, to });
-            draft.act(Action::TransferLeader {
-                leader: from,
-                to,
-                term,
-            });
-        }
-        None => draft.wait(Waiting::NoSuccessor { leader: leader.id }),
-    }
 }
 
 fn renew(draft: &Draft<'_>, pod: &Pod, due: Due, cost: Cost) -> Action {

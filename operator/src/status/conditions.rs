@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::error::Error;
 use crate::observe::{ClientSecret, Leader, Link, Observed, Trouble};
 use crate::plan::action::{list, short};
-use crate::plan::{Action, Plan, Waiting, outdated};
+use crate::plan::{Action, Plan, Waiting, is_asleep, outdated};
 
 type Said = (State, Reason, String);
 
@@ -66,11 +66,6 @@ fn is_initialized(plan: &Plan) -> bool {
         .is_some_and(|identity| identity.initialized)
 }
 
-/// Laid to rest, or on the way; an operation in flight is ended before.
-fn is_asleep(cluster: &TaskStoreCluster, plan: &Plan) -> bool {
-    cluster.spec.hibernated && is_initialized(plan) && plan.progress.operation.is_none()
-}
-
 fn asleep() -> Said {
     let words = "spec.hibernated is set: no member runs, every volume is kept";
     said(State::False, Reason::Hibernated, words)
@@ -96,7 +91,7 @@ fn ready(
             "the store was not initialized yet",
         );
     }
-    if is_asleep(cluster, plan) {
+    if is_asleep(cluster, &plan.progress) {
         return asleep();
     }
     let Some(_) = leader else {
@@ -131,7 +126,7 @@ fn quorate(
             "the store was not initialized yet",
         );
     }
-    if is_asleep(cluster, plan) {
+    if is_asleep(cluster, &plan.progress) {
         return asleep();
     }
     let voters = plan
@@ -219,7 +214,7 @@ fn progressing(
         }
         return said(State::True, reason, words);
     }
-    if is_asleep(cluster, plan) {
+    if is_asleep(cluster, &plan.progress) {
         let words = "laying the members to rest";
         return match observed.pods.is_empty() {
             true => asleep(),
@@ -286,7 +281,7 @@ fn degraded(
             "the store was not initialized yet",
         );
     }
-    if is_asleep(cluster, plan) {
+    if is_asleep(cluster, &plan.progress) {
         return asleep();
     }
     if let Some(words) = drain(status, observed) {
