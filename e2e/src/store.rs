@@ -9,7 +9,7 @@ use crds::names::{self, CLIENT_PORT};
 use crds::{ConditionType, TaskStoreCluster};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::runtime::wait::await_condition;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +55,17 @@ impl Store {
 
     pub async fn get(&self) -> Result<TaskStoreCluster> {
         Ok(self.api().get(&self.name).await?)
+    }
+
+    /// Merges JSON into the spec.
+    pub async fn patch(&self, spec: &str) -> Result<()> {
+        let spec: serde_json::Value = serde_json::from_str(spec)?;
+        let change = Patch::Merge(serde_json::json!({ "spec": spec }));
+        self.api()
+            .patch(&self.name, &PatchParams::default(), &change)
+            .await
+            .context("patch the spec")?;
+        Ok(())
     }
 
     /// Waits for a state of the object; when it does not come, the error shows its status.

@@ -4,37 +4,23 @@ use super::Story;
 use super::made::loaded;
 use crate::store::{KUBECTL_LIMIT, READY_LIMIT};
 use anyhow::{Result, ensure};
+use crds::conditions::get;
+use crds::{ConditionType, Reason, TaskStoreCluster};
 use std::time::Instant;
 
 pub async fn hibernate_and_wake(story: Story) -> Result<()> {
     let (store, load) = loaded(&story, 3).await?;
     let volumes = ["get", "persistentvolumeclaims", "-o", "name"];
     let kept = story.kubectl(&volumes).await?;
-    let hibernate = |sleeps: bool| {
-        let patch = format!(r#"{{"spec":{{"hibernated":{sleeps}}}}}"#);
-        let resource = format!("taskstorecluster/{}", store.name);
-        let story = story.clone();
-        async move {
-            let patch = ["patch", &resource, "--type=merge", "--patch", &patch];
-            story.kubectl(&patch).await
-        }
-    };
 
     let start = Instant::now();
-    hibernate(true).await?;
+    store.patch(r#"{"hibernated": true}"#).await?;
     let gone = ["wait", "--for=delete", "pods", "--all", KUBECTL_LIMIT];
     story.kubectl(&gone).await?;
     let seconds = start.elapsed().as_secs_f64();
     story.figures.add("hibernate_seconds", seconds);
     store
-        .until("it says that it sleeps", READY_LIMIT, |cluster| {
-            let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
-            conditions.into_iter().any(|known| {
-                known.type_ == "Progressing"
-                    && known.reason == "Hibernated"
-                    && known.status == "False"
-            })
-        })
+        .until("it says that it sleeps", READY_LIMIT, sleeps)
         .await?;
     ensure!(
         story.kubectl(&volumes).await? == kept,
@@ -42,7 +28,7 @@ pub async fn hibernate_and_wake(story: Story) -> Result<()> {
     );
 
     let start = Instant::now();
-    hibernate(false).await?;
+    store.patch(r#"{"hibernated": false}"#).await?;
     store.healed(3, READY_LIMIT).await?;
     let seconds = start.elapsed().as_secs_f64();
     story.figures.add("wake_seconds", seconds);
@@ -52,4 +38,11 @@ pub async fn hibernate_and_wake(story: Story) -> Result<()> {
     );
     load.goes_on(50).await?;
     load.finish().await.map(drop)
+}
+
+fn sleeps(cluster: &TaskStoreCluster) -> bool {
+    let conditions = cluster.status.as_ref().map(|status| &status.conditions);
+    conditions
+        .and_then(|conditions| get(conditions, ConditionType::Progressing))
+        .is_some_and(|known| known.status == "False" && known.reason == Reason::Hibernated.as_str())
 }

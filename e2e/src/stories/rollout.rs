@@ -94,7 +94,7 @@ pub async fn bad_image_then_fix(story: Story) -> Result<()> {
     let good = image_of_first(&store).await?;
     let history = History::start(&store).await?;
     let bad = "taskstore.local/taskstore:nowhere";
-    patch(&store, &format!(r#"{{"image": "{bad}"}}"#)).await?;
+    store.patch(&format!(r#"{{"image": "{bad}"}}"#)).await?;
     let says_why = |cluster: &TaskStoreCluster| {
         let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
         let progressing = get(
@@ -118,7 +118,7 @@ pub async fn bad_image_then_fix(story: Story) -> Result<()> {
     let changed = store.pods().await?.iter().filter(|pod| named(pod)).count();
     ensure!(changed == 1, "{changed} members got the bad image");
     let start = Instant::now();
-    patch(&store, r#"{"image": null}"#).await?;
+    store.patch(r#"{"image": null}"#).await?;
     store.healed(3, READY_LIMIT).await?;
     story
         .figures
@@ -147,21 +147,10 @@ struct Seen {
 async fn roll(store: &Store, replicas: u32, change: &str) -> Result<Seen> {
     let history = History::start(store).await?;
     let start = Instant::now();
-    patch(store, change).await?;
+    store.patch(change).await?;
     store.healed(i32::try_from(replicas)?, READY_LIMIT).await?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(Seen { seconds, history })
-}
-
-async fn patch(store: &Store, spec: &str) -> Result<()> {
-    let change: serde_json::Value = serde_json::from_str(&format!(r#"{{"spec": {spec}}}"#))?;
-    let patch = kube::api::Patch::Merge(&change);
-    store
-        .api()
-        .patch(&store.name, &kube::api::PatchParams::default(), &patch)
-        .await
-        .context("patch the spec")?;
-    Ok(())
 }
 
 impl Seen {
