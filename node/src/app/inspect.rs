@@ -56,6 +56,7 @@ async fn look(member: &Arc<Member>) -> Result<Phase, StartError> {
             term: report.term,
             membership: Some(membership_message(&report.membership)),
             last_log_index: report.last_log_index,
+            last_log_term: report.last_log_term,
             committed_index: report.committed_index,
             ..v1::RaftStatus::default()
         },

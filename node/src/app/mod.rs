@@ -157,6 +157,7 @@ async fn live(
         service: service.clone(),
         state: opened.store,
         home: opened.home.clone(),
+        log: log.clone(),
         peers,
         snapshots,
     });

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use taskstore_api::v1;
 
 use crate::metrics::Metrics;
-use crate::raft::consensus::{Consensus, NoSuccessor, RaftMetrics, Role};
+use crate::raft::consensus::{Consensus, NoSuccessor, RaftMetrics, Role, log_term};
 use crate::raft::transport::peers::Peers;
 use crate::raft::view::MembershipView;
 use crate::service::Service;
 use crate::service::request::Error;
 use crate::service::snapshots::Snapshots;
 use crate::storage::identity::Home;
+use crate::storage::log_store::LogStore;
 use crate::storage::store::Store;
 use crate::task::command::{Command, Outcome, ReserveMembers};
 
@@ -43,6 +44,7 @@ pub struct Running {
     pub service: Arc<Service>,
     pub state: Arc<Store>,
     pub home: Home,
+    pub log: LogStore,
     pub peers: Arc<Peers>,
     pub snapshots: Snapshots,
 }
@@ -174,6 +176,7 @@ impl Running {
             .state
             .read(|state| (format!("{:032x}", state.hash()), state.feature_level()));
         let membership = MembershipView::of(&metrics);
+        let last = self.log.last();
         let index = |log_id: &Option<crate::storage::types::LogId>| {
             log_id.as_ref().map_or(0, |id| id.index())
         };
@@ -182,7 +185,8 @@ impl Running {
             leader_id: metrics.current_leader.unwrap_or(0),
             leads,
             membership: Some(membership_message(&membership)),
-            last_log_index: metrics.last_log_index.unwrap_or(0),
+            last_log_index: index(&last),
+            last_log_term: last.as_ref().map_or(0, log_term),
             committed_index: index(&metrics.cluster_committed),
             applied_index: index(&metrics.last_applied),
             snapshot_index: index(&metrics.snapshot),

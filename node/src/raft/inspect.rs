@@ -25,6 +25,7 @@ pub struct Inspected {
     pub membership: MembershipView,
     pub term: u64,
     pub last_log_index: u64,
+    pub last_log_term: u64,
     pub committed_index: u64,
 }
 
@@ -59,12 +60,14 @@ pub async fn read<D: Disk>(
     let membership = known
         .map(|stored| MembershipView::new(&stored, is_committed(&stored)))
         .unwrap_or_default();
+    let last_log_term = range.last.as_ref().map_or(0, log_term);
     Ok(Inspected {
         membership,
         term: vote
             .map_or(0, |vote| vote.leader_id.term)
-            .max(range.last.as_ref().map_or(0, log_term)),
+            .max(last_log_term),
         last_log_index: range.last.map_or(0, |last| last.index()),
+        last_log_term,
         committed_index: committed.map_or(0, |committed| committed.index()),
     })
 }

@@ -237,11 +237,15 @@ async fn next_status(changes: &mut Changes, last: Option<&v1::MemberStatus>) -> 
     }
 }
 
-/// The parts of a status whose change is worth a message: positions in the log move all the time.
+/// The parts of a status whose change is worth a message: positions in the log move all the time. While no
+/// leader is known only an election moves its end, and what a recovery would save is told by it.
 fn flips(status: &v1::MemberStatus) -> v1::MemberStatus {
     let mut status = status.clone();
     if let Some(raft) = &mut status.raft {
-        raft.last_log_index = 0;
+        if raft.leader_id != 0 {
+            raft.last_log_index = 0;
+            raft.last_log_term = 0;
+        }
         raft.committed_index = 0;
         raft.applied_index = 0;
         raft.state_hash.clear();
@@ -262,4 +266,31 @@ fn membership_status(error: ChangeError) -> Status {
 
 fn missing(field: &str) -> Status {
     Status::invalid_argument(format!("{field} is required"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_log_is_worth_a_message_only_while_no_leader_is_known() {
+        let status = |leader_id, last_log_index, last_log_term| {
+            let raft = v1::RaftStatus {
+                leader_id,
+                last_log_index,
+                last_log_term,
+                committed_index: last_log_index,
+                ..v1::RaftStatus::default()
+            };
+            flips(&v1::MemberStatus {
+                raft: Some(raft),
+                ..v1::MemberStatus::default()
+            })
+        };
+        assert_eq!(status(7, 1, 1), status(7, 2, 3));
+        assert_ne!(status(0, 1, 1), status(0, 2, 1));
+        assert_ne!(status(0, 1, 1), status(0, 1, 2));
+        assert_eq!(status(0, 1, 1), status(0, 1, 1));
+        assert_ne!(status(0, 1, 1), status(7, 1, 1));
+    }
 }

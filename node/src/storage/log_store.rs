@@ -187,6 +187,11 @@ impl<D: Disk> LogStore<D> {
         self.owner.shared.lock().bytes_from(index, geometry)
     }
 
+    /// The last entry, on the disk or on its way there; the purge point where none is behind it.
+    pub fn last(&self) -> Option<LogId> {
+        self.owner.shared.lock().range.last
+    }
+
     /// Whether entries are gone that only a snapshot has.
     pub fn is_purged(&self) -> bool {
         self.owner.shared.lock().range.purged.is_some()
