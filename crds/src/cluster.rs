@@ -13,6 +13,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::MemberId;
 use crate::status::TaskStoreClusterStatus;
 
 /// A replicated task store: durable tasks on a Raft quorum, run by the TaskStore operator.
@@ -128,6 +129,10 @@ pub struct TaskStoreClusterSpec {
     /// were, with all data. An operation in flight is ended first. Default false. May change.
     #[serde(default)]
     pub hibernated: bool,
+
+    /// The user's word to go on after most members are lost for good. Default none. May change.
+    #[serde(default)]
+    pub recovery: Recovery,
 }
 
 impl Default for TaskStoreClusterSpec {
@@ -144,6 +149,7 @@ impl Default for TaskStoreClusterSpec {
             replacement: Replacement::default(),
             paused: false,
             hibernated: false,
+            recovery: Recovery::default(),
         }
     }
 }
@@ -291,6 +297,26 @@ impl Default for Replacement {
             max_per_hour: default_max_per_hour(),
         }
     }
+}
+
+/// Going on with what is left. Nothing of it happens by itself: writes that only lost members had are lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// The nonce of `status.recovery`: go on from the survivor named there and lose what only the lost
+    /// members have. Void as soon as a majority is back or the survivors are others than those shown.
+    /// Taking it back before the survivor is rewritten ends the recovery. 1 to 64 characters. Default none.
+    /// May change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub acknowledge: Option<String>,
+
+    /// Ids of members whose pods cannot be confirmed to be gone, because their nodes do not answer: the
+    /// recovery goes on without waiting for them. They may still serve whoever reaches them; clients that
+    /// have heard of the new incarnation refuse them. At most 16. Default none. May change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub accept_unconfirmed: Vec<MemberId>,
 }
 
 /// The name of a Secret in the cluster's namespace.

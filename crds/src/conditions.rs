@@ -97,6 +97,8 @@ words! {
         Hibernating,
         /// Bringing a changed image or pod setting to running members, one at a time.
         RollingOut,
+        /// Going on from a survivor of a lost majority, as the user has acknowledged.
+        Recovering,
         /// Making an object again that was lost or drifted.
         Healing,
 
@@ -131,6 +133,8 @@ words! {
         ReplacementLimit,
         /// The only voter is lost: no other is left to make a new one from.
         NothingToReplaceFrom,
+        /// A majority is lost; the user may acknowledge the nonce of `status.recovery`.
+        WaitingForAcknowledgement,
         /// An operation has passed its deadline; it is still being tried.
         OperationOverdue,
         /// Too few undamaged volumes of the last configuration are there to go on safely.

@@ -37,6 +37,9 @@ pub struct TaskStoreClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub replacements: Vec<Time>,
+    /// What is left once a majority is lost, and the nonce to go on from it; absent while a leader is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryOffer>,
     /// What the running pods were made from. A newer operator goes on rendering with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
@@ -112,7 +115,7 @@ pub struct LogId {
 pub struct MemberStatus {
     /// Raft id: incarnation · 2³² + number; never given twice.
     pub id: MemberId,
-    /// Name of its pod, and of its volume claim.
+    /// Name of its pod, and of its volume claim unless a recovery gave it another member's volume.
     #[schemars(length(max = 63))]
     pub pod: String,
     /// UID of the one volume this member has for life.
@@ -176,7 +179,7 @@ pub struct Operation {
     /// The same id gives the same reserved member numbers, so a retry makes no second set.
     #[schemars(length(max = 64))]
     pub id: String,
-    /// What is changed: Bootstrap, Adopt, ScaleOut, ScaleIn, Replace or Rollout.
+    /// What is changed: Bootstrap, Adopt, ScaleOut, ScaleIn, Replace, Rollout or Recover.
     pub kind: OperationKind,
     /// How far it has come; what it waits for is in the condition Progressing.
     pub step: Step,
@@ -184,7 +187,8 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub members: Vec<MemberId>,
-    /// The lost member whose place the new one takes; of a Replace only.
+    /// The lost member whose place the new one takes, of a Replace; the survivor whose volume it takes, of a
+    /// Recover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<MemberId>,
     /// When it was first recorded; it goes on from there under every later operator.
@@ -205,19 +209,21 @@ pub enum OperationKind {
     Replace,
     /// Brings a changed image or pod setting to running members, one at a time.
     Rollout,
+    /// Goes on from one survivor of a lost majority, as the only voter of a new incarnation.
+    Recover,
 }
 
 /// Where an operation stands; each kind walks down its own column.
 ///
 /// ```text
-/// Bootstrap   Adopt    ScaleOut       ScaleIn      Replace        Rollout, for each member
-/// Format      Inspect  Reserve        CloseBudget  Reserve        CloseBudget
-/// Initialize  Start    CreateMembers  HandOver     CreateMembers  HandOver
-///                      AddLearners    Remove       AddLearners    Restart
+/// Bootstrap   Adopt    ScaleOut       ScaleIn      Replace        Rollout*     Recover
+/// Format      Inspect  Reserve        CloseBudget  Reserve        CloseBudget  StopMembers
+/// Initialize  Start    CreateMembers  HandOver     CreateMembers  HandOver     Rewrite
+///                      AddLearners    Remove       AddLearners    Restart      Start
 ///                      CatchUp        Retire       CatchUp        Rejoin
 ///                      CloseBudget                 HandOver
 ///                      Promote                     Promote
-///                                                  Retire
+///                                                  Retire         * for each member
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Step {
@@ -236,6 +242,45 @@ pub enum Step {
     Retire,
     Restart,
     Rejoin,
+    StopMembers,
+    Rewrite,
+}
+
+/// What is left of a cluster that has lost a majority of its voters. Nobody acts on it without the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryOffer {
+    /// Since when a majority is missing without a break.
+    pub since: Time,
+    /// Put into `spec.recovery.acknowledge` it lets the cluster go on from `source`. Absent at first: members
+    /// that only restart are back by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub nonce: Option<String>,
+    /// The survivor whose log reaches furthest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<MemberId>,
+    /// Members that answer and can read their disks, ordered by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub survivors: Vec<Survivor>,
+    /// Members of the configuration that do not, ordered by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub missing: Vec<MemberId>,
+    /// In words, what is lost by going on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub loss_bound: Option<String>,
+}
+
+/// A member that is left, and how far its log reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Survivor {
+    pub id: MemberId,
+    /// Its last log entry; later ones only lost members can have.
+    pub last_log: LogId,
 }
 
 /// What the running pods were made from.

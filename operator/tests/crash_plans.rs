@@ -88,6 +88,34 @@ fn lose_node(world: &mut World) {
     world.tick(600);
 }
 
+/// Their disks are gone for good, and the user lets the store go on from who is left.
+fn lose_majority(world: &mut World) {
+    for number in [2, 3, 4] {
+        world.lose_volume(MemberId::new(1, number));
+    }
+    acknowledge(world);
+}
+
+/// Nobody confirms the end of their pods either, and the user accepts that.
+fn lose_majority_of_nodes(world: &mut World) {
+    for number in [2, 3] {
+        let node = world.pod_mut(MemberId::new(1, number)).node.clone();
+        world.kill_node(&node.expect("it runs somewhere"));
+    }
+    world.edit(|cluster| {
+        let accepted = [2, 3].map(|number| MemberId::new(1, number));
+        cluster.spec.recovery.accept_unconfirmed = accepted.to_vec();
+    });
+    acknowledge(world);
+}
+
+fn acknowledge(world: &mut World) {
+    world.run();
+    world.tick(60);
+    world.run();
+    world.acknowledge();
+}
+
 fn change_image(world: &mut World) {
     world.edit(|cluster| cluster.spec.image = Some("taskstore:2".into()));
 }
@@ -137,7 +165,7 @@ fn resize_and_back(world: &mut World) {
 }
 
 #[rustfmt::skip]
-const STORIES: [Story; 25] = [
+const STORIES: [Story; 28] = [
     Story { name: "create 1", from: 0, happens: create::<1> },
     Story { name: "create 3", from: 0, happens: create::<3> },
     Story { name: "create 5", from: 0, happens: create::<5> },
@@ -158,6 +186,9 @@ const STORIES: [Story; 25] = [
     Story { name: "volume lost", from: 3, happens: lose_volume },
     Story { name: "volume of the leader lost", from: 5, happens: lose_volume_of_leader },
     Story { name: "node lost", from: 3, happens: lose_node },
+    Story { name: "majority lost of 3", from: 3, happens: lose_majority },
+    Story { name: "majority lost of 5", from: 5, happens: lose_majority },
+    Story { name: "majority of nodes lost", from: 3, happens: lose_majority_of_nodes },
     Story { name: "image changed", from: 3, happens: change_image },
     Story { name: "image put right", from: 3, happens: correct_image },
     Story { name: "resources changed", from: 3, happens: change_resources },

@@ -12,11 +12,11 @@ use operator::observe::{Drift, Life, PodPhase, VolumeState};
 use world::{Disk, World};
 
 fn member(word: &str) -> MemberId {
+    let later = word.strip_prefix('i').and_then(|word| word.split_once('m'));
+    let (incarnation, number) = later.unwrap_or(("1", word.trim_start_matches('m')));
     MemberId::new(
-        1,
-        word.trim_start_matches('m')
-            .parse()
-            .expect("a member is called m1, m2, …"),
+        incarnation.parse().expect("a later member is called i2m4, …"),
+        number.parse().expect("a member is called m1, m2, …"),
     )
 }
 
@@ -52,6 +52,15 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
         }
         ["pause"] => world.edit(|cluster| cluster.spec.paused = true),
         ["unpause"] => world.edit(|cluster| cluster.spec.paused = false),
+        ["acknowledge"] => world.acknowledge(),
+        ["acknowledge", nonce] => {
+            let nonce = Some((*nonce).to_owned()).filter(|nonce| nonce != "nothing");
+            world.edit(|cluster| cluster.spec.recovery.acknowledge = nonce);
+        }
+        ["accept", members @ ..] => {
+            let members = members.iter().map(|word| member(word)).collect();
+            world.edit(|cluster| cluster.spec.recovery.accept_unconfirmed = members);
+        }
         ["hibernate"] => world.edit(|cluster| cluster.spec.hibernated = true),
         ["rouse"] => world.edit(|cluster| cluster.spec.hibernated = false),
         ["image", image] => {
@@ -152,7 +161,7 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
                 .uid
                 .clone();
             let disk = world.disks.get_mut(&uid).expect("a disk");
-            (disk.stamped, disk.known) = (false, None);
+            (disk.stamped, disk.member, disk.known) = (false, None, None);
         }
         ["lose", "volume", who] => world.lose_volume(member(who)),
         // Somebody made the claim again, with its labels: another volume under the old name.

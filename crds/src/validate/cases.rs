@@ -452,6 +452,20 @@ fn changes() -> Vec<Case> {
             json!({"hibernated": true}),
             Accepted,
         ),
+        change(
+            "an acknowledged recovery",
+            json!({}),
+            json!({"recovery": {"acknowledge": "5f0c", "acceptUnconfirmed": [4294967298u64]}}),
+            Accepted,
+        ),
+        change(
+            "a recovery without a nonce",
+            json!({}),
+            json!({"recovery": {"acknowledge": ""}}),
+            OutOfSchema {
+                field: "spec.recovery.acknowledge",
+            },
+        ),
     ]
 }
 

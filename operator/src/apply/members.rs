@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crds::status::Survivor;
 use crds::{MemberId, names};
+use futures::future::try_join_all;
 use taskstore_api::v1;
 use taskstore_api::v1::admin_client::AdminClient;
 use tonic::transport::Channel;
@@ -11,6 +13,7 @@ use tracing::{info, warn};
 
 use super::Scope;
 use crate::error::Error;
+use crate::observe::Report;
 use crate::plan::action::{Guard, short};
 
 /// A change waits for its commit; after this the next report tells how it ended.
@@ -127,6 +130,32 @@ pub async fn transfer_leader(
         .await
         .map_err(refused(leader, doing))?;
     Ok(())
+}
+
+/// Each survivor says once more where its log ends and that it leads no quorum.
+pub async fn confirm_loss(scope: &Scope<'_>, survivors: &[Survivor]) -> Result<(), Error> {
+    try_join_all(survivors.iter().map(|survivor| confirm(scope, survivor))).await?;
+    Ok(())
+}
+
+async fn confirm(scope: &Scope<'_>, survivor: &Survivor) -> Result<(), Error> {
+    let (member, doing) = (survivor.id, "survivors asked again");
+    let mut stream = client(scope, member, doing)?
+        .watch_status(v1::WatchStatusRequest {})
+        .await
+        .map_err(refused(member, doing))?
+        .into_inner();
+    let first = tokio::time::timeout(CALL_TIMEOUT, stream.message())
+        .await
+        .map_err(|_| Error::TimedOut { doing })?
+        .map_err(refused(member, doing))?;
+    let reach = first
+        .and_then(|status| Report::read(&status).raft)
+        .and_then(|raft| raft.reach);
+    match reach {
+        Some(reach) if reach.last == survivor.last_log => Ok(()),
+        _ => Err(Error::Stale { doing }),
+    }
 }
 
 async fn change_membership(

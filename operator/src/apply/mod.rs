@@ -83,10 +83,7 @@ impl<'a> Scope<'a> {
 }
 
 pub async fn apply(scope: &Scope<'_>, actions: &[Action]) -> Result<(), Error> {
-    if actions
-        .iter()
-        .any(|action| matches!(action.recheck(), Recheck::Cluster | Recheck::Quorum))
-    {
+    if actions.iter().any(|action| action.recheck().of_cluster()) {
         recheck_cluster(scope).await?;
     }
     for alike in actions.chunk_by(|one, other| one.kind() == other.kind()) {
@@ -144,7 +141,7 @@ async fn recheck_budget(
 /// A pod on a retired or exchanged volume must not start: retired members together could elect each other.
 async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
     let doing = "volume read again";
-    let name = crds::names::volume_claim(scope.name(), member);
+    let name = pods::volume_name(scope, member);
     let found = scope
         .api::<PersistentVolumeClaim>()
         .get_opt(&name)
@@ -154,6 +151,7 @@ async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Resul
     match volume {
         Some(volume)
             if volume.uid == uid
+                && volume.member == member
                 && volume.state != VolumeState::Retired
                 && volume.life == Life::Present =>
         {
@@ -163,12 +161,36 @@ async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Resul
     }
 }
 
+/// Two incarnations must not run side by side without the user's word for it.
+async fn recheck_pods(scope: &Scope<'_>, incarnation: u16) -> Result<(), Error> {
+    let doing = "pods listed again";
+    let ours = ListParams::default().labels(&format!("{}={}", label::CLUSTER, scope.name()));
+    let found = scope
+        .api::<Pod>()
+        .list(&ours)
+        .await
+        .map_err(kubernetes(doing))?;
+    let accepted = &scope.cluster.spec.recovery.accept_unconfirmed;
+    let is_left = found
+        .items
+        .iter()
+        .filter_map(|pod| seen::pod(pod, ""))
+        .any(|pod| pod.member.incarnation() < incarnation && !accepted.contains(&pod.member));
+    match is_left {
+        false => Ok(()),
+        true => Err(Error::Stale { doing }),
+    }
+}
+
 async fn perform(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
     if let Action::CreatePod {
         member, volume_uid, ..
     } = action
     {
         recheck_volume(scope, *member, volume_uid).await?;
+        if action.recheck() == Recheck::Pods {
+            recheck_pods(scope, member.incarnation()).await?;
+        }
     }
     match action {
         Action::SetVoters { voters, .. } => {
@@ -233,6 +255,10 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             pods::retire_volume(scope, *member, version).await
         }
         Action::DeleteVolume { member, uid } => pods::delete_volume(scope, *member, uid).await,
+        Action::HandVolume { from, to, version } => {
+            pods::hand_volume(scope, *from, *to, version).await
+        }
+        Action::ConfirmLoss { survivors } => members::confirm_loss(scope, survivors).await,
         Action::CreatePod {
             member,
             volume_uid,

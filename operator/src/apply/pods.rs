@@ -23,7 +23,7 @@ pub async fn mark_formatted(
     version: &str,
 ) -> Result<(), Error> {
     let change = labels(label::FORMATTED, json!(label::TRUE));
-    let name = names::volume_claim(scope.name(), member);
+    let name = volume_name(scope, member);
     patch::<PersistentVolumeClaim>(scope, "volume marked formatted", &name, version, change).await
 }
 
@@ -33,13 +33,36 @@ pub async fn retire_volume(
     version: &str,
 ) -> Result<(), Error> {
     let change = labels(label::RETIRED, json!(label::TRUE));
-    let name = names::volume_claim(scope.name(), member);
+    let name = volume_name(scope, member);
     patch::<PersistentVolumeClaim>(scope, "volume retired", &name, version, change).await
 }
 
 pub async fn delete_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
-    let name = names::volume_claim(scope.name(), member);
+    let name = volume_name(scope, member);
     delete_object::<PersistentVolumeClaim>(scope, "volume deleted", &name, uid, None).await
+}
+
+/// Both labels at once, so that the volume is never nobody's.
+pub async fn hand_volume(
+    scope: &Scope<'_>,
+    from: MemberId,
+    to: MemberId,
+    version: &str,
+) -> Result<(), Error> {
+    let change = json!({ "metadata": { "labels": {
+        label::MEMBER_ID: to.to_string(),
+        label::INCARNATION: to.incarnation().to_string(),
+    } } });
+    let name = volume_name(scope, from);
+    patch::<PersistentVolumeClaim>(scope, "volume handed on", &name, version, change).await
+}
+
+/// The claim that carries the member's id; one that a recovery handed on is named after another member.
+pub fn volume_name(scope: &Scope<'_>, member: MemberId) -> String {
+    match scope.observed.volume_of(member) {
+        Some(volume) => volume.name.clone(),
+        None => names::volume_claim(scope.name(), member),
+    }
 }
 
 pub async fn create(
@@ -52,6 +75,7 @@ pub async fn create(
     let identity = resources::pod::Identity {
         cluster_id: &scope.cluster_id,
         member,
+        volume: &volume_name(scope, member),
         volume_uid,
     };
     let image = resources::pod::image(scope.cluster, &scope.observed.default_image);

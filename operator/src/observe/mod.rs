@@ -17,9 +17,10 @@ pub mod streams;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::MemberId;
+use crds::status::LogId;
 use jiff::Timestamp;
 
-pub use report::{Membership, Peer, PeerHealth, Phase, Raft, Report};
+pub use report::{Membership, Peer, PeerHealth, Phase, Raft, Reach, Report};
 pub use snapshot::{Caches, observe};
 
 /// Everything of one cluster, at one moment.
@@ -108,6 +109,10 @@ pub enum Start {
     Serve,
     /// Opens its disk read-only and reports; no vote, no serving.
     Inspect,
+    /// Makes the disk of that member its own, under a new incarnation, and reports; no vote, no serving.
+    Rewrite {
+        from: MemberId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -296,10 +301,17 @@ impl Observed {
     }
 
     /// The leader's words: of all that claim to lead, the one with the highest term, and only when its
-    /// configuration is committed and not older than the one we have recorded.
-    pub fn leader(&self, recorded: crds::status::LogId) -> Option<Leader<'_>> {
+    /// configuration is committed and not older than the one we have recorded. Who leads under an older
+    /// incarnation leads nobody any more.
+    pub fn leader(
+        &self,
+        identity: Option<&crds::status::Identity>,
+        recorded: Option<&crds::status::Membership>,
+    ) -> Option<Leader<'_>> {
+        let recorded = recorded.map_or(LogId::default(), |known| known.log_id);
         self.members
             .keys()
+            .filter(|id| identity.is_none_or(|known| known.incarnation == id.incarnation()))
             .filter_map(|id| {
                 let report = self.report_of(*id)?;
                 let raft = report.raft.as_ref().filter(|raft| raft.leads)?;
@@ -338,13 +350,6 @@ impl Leader<'_> {
 
     /// A leader that reaches no quorum is cut off; another may lead elsewhere.
     fn has_quorum(&self) -> bool {
-        let membership = &self.raft.membership;
-        [&membership.voters, &membership.outgoing]
-            .into_iter()
-            .filter(|half| !half.is_empty())
-            .all(|half| {
-                let alive = half.iter().filter(|voter| self.is_alive(**voter)).count();
-                alive * 2 > half.len()
-            })
+        self.raft.membership.is_quorum(|voter| self.is_alive(voter))
     }
 }

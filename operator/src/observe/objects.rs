@@ -139,11 +139,7 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
         ready: is_ready && !is_replaced,
         life: life(meta),
         owner: owner(meta, cluster_uid),
-        start: if arguments.iter().any(|argument| argument == "--inspect") {
-            Start::Inspect
-        } else {
-            Start::Serve
-        },
+        start: start(arguments),
         is_voter: label(meta, label::VOTER) == Some(label::TRUE),
         ip: status.pod_ip.clone().filter(|ip| !ip.is_empty()),
         node: spec.node_name.clone(),
@@ -164,6 +160,17 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
         container: running,
         trouble: trouble(&status),
     })
+}
+
+fn start(arguments: &[String]) -> Start {
+    let rewritten = arguments
+        .iter()
+        .find_map(|argument| MemberId::parse(argument.strip_prefix("--rewrite-from=")?));
+    match rewritten {
+        Some(from) => Start::Rewrite { from },
+        None if arguments.iter().any(|argument| argument == "--inspect") => Start::Inspect,
+        None => Start::Serve,
+    }
 }
 
 fn trouble(status: &core::PodStatus) -> Option<Trouble> {

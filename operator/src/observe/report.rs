@@ -42,6 +42,16 @@ pub struct Raft {
     pub leader: Option<MemberId>,
     pub membership: Membership,
     pub peers: BTreeMap<MemberId, Peer>,
+    /// How far its log reaches; absent while it leads a quorum, because load moves it then.
+    pub reach: Option<Reach>,
+}
+
+/// How far a log reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub last: LogId,
+    /// Known to be on a quorum; acknowledged entries may lie beyond.
+    pub committed_index: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +72,20 @@ impl Membership {
 
     pub fn is_joint(&self) -> bool {
         !self.outgoing.is_empty()
+    }
+
+    /// Everybody in it, once, ordered by id.
+    pub fn members(&self) -> BTreeSet<MemberId> {
+        let halves = [&self.voters, &self.outgoing, &self.learners];
+        halves.into_iter().flatten().copied().collect()
+    }
+
+    /// Whether the voters that can be counted on are a quorum of every half.
+    pub fn is_quorum(&self, counts: impl Fn(MemberId) -> bool) -> bool {
+        [&self.voters, &self.outgoing]
+            .into_iter()
+            .filter(|half| !half.is_empty())
+            .all(|half| half.iter().filter(|voter| counts(**voter)).count() * 2 > half.len())
     }
 
     pub fn to_status(&self) -> crds::status::Membership {
@@ -130,30 +154,46 @@ fn phase(phase: v1::MemberPhase) -> Phase {
 }
 
 fn raft(raft: &v1::RaftStatus) -> Raft {
+    let peers: BTreeMap<MemberId, Peer> = raft
+        .peers
+        .iter()
+        .map(|known| (MemberId(known.member_id), peer(known)))
+        .collect();
+    let membership = raft.membership.as_ref().map(membership).unwrap_or_default();
+    let leads_a_quorum = raft.leads
+        && membership.is_quorum(|voter| {
+            peers
+                .get(&voter)
+                .is_none_or(|peer| peer.health != PeerHealth::Unreachable)
+        });
+    let reach = Reach {
+        last: LogId {
+            term: raft.last_log_term,
+            index: raft.last_log_index,
+        },
+        committed_index: raft.committed_index,
+    };
     Raft {
         term: raft.term,
         leads: raft.leads,
         leader: (raft.leader_id != 0).then_some(MemberId(raft.leader_id)),
-        membership: raft.membership.as_ref().map(membership).unwrap_or_default(),
-        peers: raft
-            .peers
-            .iter()
-            .map(|peer| {
-                let health = match peer.health() {
-                    v1::PeerHealth::Unspecified => PeerHealth::Unknown,
-                    v1::PeerHealth::CaughtUp => PeerHealth::CaughtUp,
-                    v1::PeerHealth::Lagging => PeerHealth::Lagging,
-                    v1::PeerHealth::Unreachable => PeerHealth::Unreachable,
-                };
-                (
-                    MemberId(peer.member_id),
-                    Peer {
-                        health,
-                        ready: peer.ready,
-                    },
-                )
-            })
-            .collect(),
+        membership,
+        peers,
+        // A member of an earlier version does not tell the term.
+        reach: (!leads_a_quorum && reach.last.term > 0).then_some(reach),
+    }
+}
+
+fn peer(peer: &v1::PeerStatus) -> Peer {
+    let health = match peer.health() {
+        v1::PeerHealth::Unspecified => PeerHealth::Unknown,
+        v1::PeerHealth::CaughtUp => PeerHealth::CaughtUp,
+        v1::PeerHealth::Lagging => PeerHealth::Lagging,
+        v1::PeerHealth::Unreachable => PeerHealth::Unreachable,
+    };
+    Peer {
+        health,
+        ready: peer.ready,
     }
 }
 

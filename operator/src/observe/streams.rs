@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crds::names::{self, ADMIN_PORT};
-use crds::status::LogId;
 use crds::{MemberId, TaskStoreClusterStatus};
 
 use super::{Observed, PodPhase};
@@ -11,14 +10,10 @@ use crate::clients::members::Target;
 
 /// Without a leader, and while it is not recorded who the cluster is, everybody with an address.
 pub fn wanted(observed: &Observed, status: &TaskStoreClusterStatus) -> BTreeMap<MemberId, Target> {
-    let recorded = status
-        .membership
-        .as_ref()
-        .map_or(LogId::default(), |known| known.log_id);
     let leader = status
         .identity
         .as_ref()
-        .and_then(|_| observed.leader(recorded));
+        .and_then(|identity| observed.leader(Some(identity), status.membership.as_ref()));
     observed
         .pods
         .values()

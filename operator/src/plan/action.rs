@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crds::MemberId;
-use crds::status::LogId;
+use crds::status::{LogId, Survivor};
 
 use crate::observe::Start;
 
@@ -50,6 +50,10 @@ pub enum PodEnd {
     Inspected,
     /// Its member left the configuration and its volume is retired.
     Retired,
+    /// A majority is lost, and the user has acknowledged what goes with it.
+    MajorityLost,
+    /// It was started to rewrite its volume, and has done so.
+    Rewritten,
 }
 
 /// What a change of a member's pod takes from the store while it lasts.
@@ -106,6 +110,16 @@ pub enum Action {
     DeleteVolume {
         member: MemberId,
         uid: String,
+    },
+    /// A member of a new incarnation takes over the volume of one that is no more.
+    HandVolume {
+        from: MemberId,
+        to: MemberId,
+        version: String,
+    },
+    /// Asks the survivors of a lost majority again, and changes nothing.
+    ConfirmLoss {
+        survivors: Vec<Survivor>,
     },
     CreatePod {
         member: MemberId,
@@ -185,6 +199,15 @@ pub enum Recheck {
     Quorum,
     /// The volume must be there with the same UID and not be retired.
     Volume,
+    /// The volume as above, and the cluster object; and no pod of an earlier incarnation is left but those
+    /// that the user has accepted.
+    Pods,
+}
+
+impl Recheck {
+    pub fn of_cluster(self) -> bool {
+        matches!(self, Self::Cluster | Self::Quorum | Self::Pods)
+    }
 }
 
 impl Action {
@@ -214,6 +237,10 @@ impl Action {
             Self::RetireVolume { .. } => {
                 "its member is in no committed configuration and in no operation"
             }
+            Self::HandVolume { .. } => {
+                "no pod of the earlier incarnation is left on it, and the patch tests the resourceVersion"
+            }
+            Self::ConfirmLoss { .. } => "it only asks",
             Self::DeleteVolume { .. } => "it is retired, its pod is gone, and the spec says Delete",
             Self::CreatePod { .. } => "its volume was read again: the same UID, not retired",
             Self::MarkVoter { .. } => "counting one more pod only closes the budget further",
@@ -232,6 +259,14 @@ impl Action {
                 why: PodEnd::Hibernated,
                 ..
             } => "the spec asks for it and was read again; its volume stays; deleted by UID",
+            Self::DeletePod {
+                why: PodEnd::MajorityLost,
+                ..
+            } => "the user acknowledged it and the survivors were asked again; deleted by UID",
+            Self::DeletePod {
+                why: PodEnd::Rewritten,
+                ..
+            } => "it neither votes nor serves; deleted by UID",
             Self::SetImage {
                 cost: Cost::Nothing,
                 ..
@@ -266,6 +301,10 @@ impl Action {
 
     pub fn recheck(&self) -> Recheck {
         match self {
+            Self::CreatePod {
+                start: Start::Rewrite { .. },
+                ..
+            } => Recheck::Pods,
             Self::CreatePod { .. } => Recheck::Volume,
             Self::RetireVolume { .. }
             | Self::DeleteVolume { .. }
@@ -276,9 +315,10 @@ impl Action {
             | Self::RemoveLearners { .. }
             | Self::Initialize { .. }
             | Self::DeletePod {
-                why: PodEnd::Retired | PodEnd::Hibernated,
+                why: PodEnd::Retired | PodEnd::Hibernated | PodEnd::MajorityLost,
                 ..
             }
+            | Self::HandVolume { .. }
             | Self::SetImage {
                 cost: Cost::Nothing,
                 ..
@@ -311,6 +351,8 @@ impl Action {
             Self::MarkFormatted { .. } => "MarkFormatted",
             Self::RetireVolume { .. } => "RetireVolume",
             Self::DeleteVolume { .. } => "DeleteVolume",
+            Self::HandVolume { .. } => "HandVolume",
+            Self::ConfirmLoss { .. } => "ConfirmLoss",
             Self::CreatePod { .. } => "CreatePod",
             Self::MarkVoter { .. } => "MarkVoter",
             Self::DeletePod { .. } => "DeletePod",
@@ -350,6 +392,13 @@ impl fmt::Display for Action {
             }
             Self::RetireVolume { member, .. } => write!(f, "retire volume of {}", short(*member)),
             Self::DeleteVolume { member, .. } => write!(f, "delete volume of {}", short(*member)),
+            Self::HandVolume { from, to, .. } => {
+                write!(f, "hand volume of {} to {}", short(*from), short(*to))
+            }
+            Self::ConfirmLoss { survivors } => {
+                let ids = survivors.iter().map(|survivor| &survivor.id);
+                write!(f, "confirm that only {} are left", list(ids))
+            }
             Self::CreatePod {
                 member,
                 start,

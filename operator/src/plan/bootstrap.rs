@@ -8,8 +8,12 @@ use crate::observe::{Phase, VolumeState};
 
 pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     if identity.initialized {
-        if draft.is_operation(OperationKind::Bootstrap) || draft.is_operation(OperationKind::Adopt)
-        {
+        let begins = [
+            OperationKind::Bootstrap,
+            OperationKind::Adopt,
+            OperationKind::Recover,
+        ];
+        if begins.into_iter().any(|kind| draft.is_operation(kind)) {
             end(draft);
         }
         return;
@@ -40,10 +44,13 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     }
 }
 
-/// A bootstrap or an adoption is over when a leader leads a uniform configuration.
+/// A bootstrap, an adoption or a recovery is over when a leader leads a uniform configuration.
 fn end(draft: &mut Draft<'_>) {
     match draft.leader {
-        Some(leader) if !leader.raft.membership.is_joint() => draft.finish(),
+        Some(leader) if !leader.raft.membership.is_joint() => {
+            draft.plan.progress.recovery = None;
+            draft.finish();
+        }
         _ => draft.wait(Waiting::Leader),
     }
 }

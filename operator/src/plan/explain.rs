@@ -110,6 +110,21 @@ pub enum Waiting {
     NothingToReplaceFrom {
         member: MemberId,
     },
+    /// A majority is lost; only the user can decide to go on.
+    Acknowledgement {
+        source: MemberId,
+        nonce: String,
+        /// What the spec carries instead.
+        void: Option<String>,
+    },
+    /// Pods of the lost incarnation whose end nobody confirms.
+    Unconfirmed {
+        members: Vec<MemberId>,
+        source: MemberId,
+    },
+    Rewrite {
+        from: MemberId,
+    },
     Budget,
     Evictions,
     JointConfiguration,
@@ -160,6 +175,9 @@ impl Waiting {
             Self::ReplacementPause { .. } => Reason::WaitingForReplacement,
             Self::ReplacementLimit { .. } => Reason::ReplacementLimit,
             Self::NothingToReplaceFrom { .. } => Reason::NothingToReplaceFrom,
+            Self::Acknowledgement { .. } => Reason::WaitingForAcknowledgement,
+            Self::Unconfirmed { .. } => Reason::WaitingForPodDeletion,
+            Self::Rewrite { .. } => Reason::Recovering,
             Self::Budget => Reason::WaitingForBudget,
             Self::Evictions => Reason::WaitingForEvictions,
         }
@@ -269,6 +287,29 @@ impl Waiting {
                 "{} is the only voter: there is no other to replace it from",
                 short(*member)
             ),
+            Self::Acknowledgement { source, nonce, void } => {
+                let given = void.as_ref().map_or(String::new(), |void| {
+                    format!("; what it carries now ({void}) is about another situation")
+                });
+                format!(
+                    "a majority of voters is lost; nothing is done about it unless spec.recovery.acknowledge is set \
+                     to {nonce}: then the store goes on from {} alone, without what status.recovery.lossBound \
+                     says{given}",
+                    short(*source)
+                )
+            }
+            Self::Unconfirmed { members, source } if members.contains(source) => format!(
+                "the store is to go on from {}, whose own pod is not gone; take back spec.recovery.acknowledge to \
+                 choose anew",
+                short(*source)
+            ),
+            Self::Unconfirmed { members, .. } => format!(
+                "nobody confirms that the pods of {} are gone: delete their nodes, or list {} in \
+                 spec.recovery.acceptUnconfirmed; they may still serve whoever reaches them",
+                list(members),
+                members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+            Self::Rewrite { from } => format!("the volume of {} is being rewritten", short(*from)),
             Self::Budget => "waiting for the status of the disruption budget to show the pods as they are now".into(),
             Self::Evictions => "waiting for evictions that were granted before the budget closed".into(),
             Self::JointConfiguration => "a half-done configuration change is being finished".into(),

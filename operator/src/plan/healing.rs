@@ -107,11 +107,16 @@ pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, seat: Seat) {
         });
         return;
     }
-    if pod.start == Start::Inspect && start == Start::Serve {
+    let is_through = match pod.start {
+        Start::Inspect => Some(PodEnd::Inspected),
+        Start::Rewrite { .. } => Some(PodEnd::Rewritten),
+        Start::Serve => None,
+    };
+    if let Some(why) = is_through.filter(|_| start == Start::Serve) {
         draft.act(Action::DeletePod {
             member,
             uid: pod.uid.clone(),
-            why: PodEnd::Inspected,
+            why,
         });
         return;
     }

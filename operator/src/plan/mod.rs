@@ -6,6 +6,8 @@
 //!                                  │ from Raft  pods       once         and in,       a time     members go
 //!                      hibernation │                                    replace
 //!                      all asleep  │
+//!                      recovery    │
+//!                      one is left │
 //! ```
 //!
 //! Invariants: O1 pure and total. O2 what must be remembered is in `progress`, and the caller writes it to
@@ -25,13 +27,15 @@ mod joining;
 pub mod loss;
 mod membership;
 mod objects;
+mod recovery;
 mod replacement;
 mod retirement;
 mod rollout;
 mod roster;
 mod safety;
+mod survivors;
 
-use crds::status::{Identity, LogId, Membership, Operation, OperationKind, Step};
+use crds::status::{Identity, Membership, Operation, OperationKind, RecoveryOffer, Step};
 use crds::{MemberId, TaskStoreCluster, TaskStoreClusterStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -56,6 +60,7 @@ pub struct Progress {
     pub membership: Option<Membership>,
     /// When replacements began, oldest first.
     pub replacements: Vec<Time>,
+    pub recovery: Option<RecoveryOffer>,
 }
 
 impl Progress {
@@ -66,6 +71,7 @@ impl Progress {
             operation: status.operation,
             membership: status.membership,
             replacements: status.replacements,
+            recovery: status.recovery,
         }
     }
 }
@@ -112,6 +118,10 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
                 hibernation::plan(&mut draft);
                 return draft.plan;
             }
+            if recovery::plan(&mut draft, &identity) {
+                draft.wake_when_overdue();
+                return draft.plan;
+            }
             membership::plan(&mut draft, &identity);
             rollout::plan(&mut draft, &identity);
             // First of all effects: it must be closed before anything else is disturbed.
@@ -141,15 +151,12 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(cluster: &'a TaskStoreCluster, observed: &'a Observed, now: Timestamp) -> Self {
         let recorded = cluster.status.clone().unwrap_or_default();
-        let log_id = recorded
-            .membership
-            .as_ref()
-            .map_or(LogId::default(), |known| known.log_id);
+        let leader = observed.leader(recorded.identity.as_ref(), recorded.membership.as_ref());
         Self {
             cluster,
             observed,
             now,
-            leader: observed.leader(log_id),
+            leader,
             wanted: Wanted::of(cluster, observed),
             plan: Plan {
                 progress: Progress::recorded(cluster),

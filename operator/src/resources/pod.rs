@@ -45,6 +45,8 @@ const TLS_VOLUME: &str = "tls";
 pub struct Identity<'a> {
     pub cluster_id: &'a str,
     pub member: MemberId,
+    /// Name of the volume claim.
+    pub volume: &'a str,
     pub volume_uid: &'a str,
 }
 
@@ -65,7 +67,7 @@ pub fn build(
     let mut annotations = BTreeMap::from([
         (
             annotation::TEMPLATE_HASH.into(),
-            hash(&spec(cluster, &NOBODY, "", Start::Serve)),
+            hash(cluster),
         ),
         (
             annotation::RENDERER_REVISION.into(),
@@ -88,7 +90,7 @@ pub fn build(
 /// business.
 pub fn template_hash(cluster: &TaskStoreCluster, revision: u32) -> Option<String> {
     match revision {
-        RENDERER_REVISION => Some(hash(&spec(cluster, &NOBODY, "", Start::Serve))),
+        RENDERER_REVISION => Some(hash(cluster)),
         _ => None,
     }
 }
@@ -98,15 +100,17 @@ pub fn image<'a>(cluster: &'a TaskStoreCluster, default: &'a str) -> &'a str {
     cluster.spec.image.as_deref().unwrap_or(default)
 }
 
-/// Stands for every member in the hash, so that whatever is rendered counts.
-const NOBODY: Identity<'static> = Identity {
-    cluster_id: "",
-    member: MemberId(0),
-    volume_uid: "",
-};
-
-fn hash(spec: &PodSpec) -> String {
-    let rendered = serde_json::to_vec(spec).expect("a pod spec is always valid JSON");
+/// Of what is rendered for nobody, who stands for every member, so that whatever is rendered counts.
+fn hash(cluster: &TaskStoreCluster) -> String {
+    let member = MemberId(0);
+    let nobody = Identity {
+        cluster_id: "",
+        member,
+        volume: &names::volume_claim(cluster_name(cluster), member),
+        volume_uid: "",
+    };
+    let spec = spec(cluster, &nobody, "", Start::Serve);
+    let rendered = serde_json::to_vec(&spec).expect("a pod spec is always valid JSON");
     let hash = blake3::hash(&rendered).to_hex();
     hash.as_str()[..16].to_owned()
 }
@@ -119,7 +123,7 @@ fn spec(cluster: &TaskStoreCluster, identity: &Identity<'_>, image: &str, start:
         container.args = Some(arguments(cluster, identity, start));
     }
     spec.volumes = Some(vec![
-        data_volume(cluster, identity.member),
+        data_volume(identity.volume),
         tls_volume(cluster, identity.member),
     ]);
     spec
@@ -142,8 +146,10 @@ fn arguments(cluster: &TaskStoreCluster, identity: &Identity<'_>, start: Start) 
     if let Some(bytes) = quantity::units(&cluster.spec.storage.log_budget) {
         arguments.push(format!("--log-budget-bytes={bytes}"));
     }
-    if start == Start::Inspect {
-        arguments.push("--inspect".to_owned());
+    match start {
+        Start::Serve => {}
+        Start::Inspect => arguments.push("--inspect".to_owned()),
+        Start::Rewrite { from } => arguments.push(format!("--rewrite-from={from}")),
     }
     arguments
 }
@@ -300,11 +306,11 @@ fn spread(cluster: &TaskStoreCluster) -> Vec<TopologySpreadConstraint> {
         .collect()
 }
 
-fn data_volume(cluster: &TaskStoreCluster, member: MemberId) -> Volume {
+fn data_volume(claim: &str) -> Volume {
     Volume {
         name: DATA_VOLUME.into(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: names::volume_claim(cluster_name(cluster), member),
+            claim_name: claim.to_owned(),
             ..PersistentVolumeClaimVolumeSource::default()
         }),
         ..Volume::default()
@@ -419,6 +425,7 @@ mod tests {
             let identity = Identity {
                 cluster_id: "c",
                 member: MemberId::new(1, number),
+                volume: "demo-1-1",
                 volume_uid: "v",
             };
             let pod = build(&cluster(), &identity, "taskstore:1", Start::Inspect, true);

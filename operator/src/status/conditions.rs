@@ -1,7 +1,7 @@
 //! Conditions: what a person and `kubectl wait` read. Every wait of the plan ends up in one of them.
 
 use crds::conditions::{State, get, set};
-use crds::status::{Health, OperationKind, Role, TaskStoreClusterStatus};
+use crds::status::{Health, LogId, OperationKind, Role, TaskStoreClusterStatus};
 use crds::{ConditionType, MemberId, Reason, TaskStoreCluster};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -153,7 +153,16 @@ fn quorate(
             "a quorum of voters answers, none of them leads yet",
         )
     } else {
-        let words = format!("{answering} of {} voters answer", voters.len());
+        let mut words = format!("{answering} of {} voters answer", voters.len());
+        if let Some(offer) = &plan.progress.recovery {
+            for survivor in &offer.survivors {
+                let LogId { term, index } = survivor.last_log;
+                words += &format!("; the log of {} ends at {term}.{index}", short(survivor.id));
+            }
+            if let Some(bound) = &offer.loss_bound {
+                words += &format!("; to go on from here would lose {bound}");
+            }
+        }
         said(State::False, Reason::QuorumLost, words)
     }
 }
@@ -207,10 +216,15 @@ fn progressing(
             OperationKind::ScaleIn => Reason::ScalingIn,
             OperationKind::Replace => Reason::Replacing,
             OperationKind::Rollout => Reason::RollingOut,
+            OperationKind::Recover => Reason::Recovering,
         };
         let mut words = format!("{:?}: {}", operation.step, list(&operation.members));
-        if let Some(lost) = operation.replaces {
-            words = format!("{words} in place of {}", short(lost));
+        if let Some(earlier) = operation.replaces {
+            let how = match operation.kind {
+                OperationKind::Recover => "on the volume of",
+                _ => "in place of",
+            };
+            words = format!("{words} {how} {}", short(earlier));
         }
         return said(State::True, reason, words);
     }
@@ -297,6 +311,11 @@ fn degraded(
     if let Some((member, words)) = unschedulable {
         let words = format!("{} cannot be scheduled: {words}", short(member));
         return said(State::True, Reason::MemberUnschedulable, words);
+    }
+    let missing = plan.progress.recovery.as_ref().map(|offer| &offer.missing);
+    if let Some(missing) = missing.filter(|missing| !missing.is_empty()) {
+        let words = format!("members do not answer: {}", list(missing));
+        return said(State::True, Reason::MemberDown, words);
     }
     let down: Vec<MemberId> = voters()
         .filter(|member| {

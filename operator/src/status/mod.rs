@@ -25,13 +25,8 @@ pub fn next(
     now: Timestamp,
 ) -> TaskStoreClusterStatus {
     let old = cluster.status.clone().unwrap_or_default();
-    let recorded = plan
-        .progress
-        .membership
-        .as_ref()
-        .map(|known| known.log_id)
-        .unwrap_or_default();
-    let leader = observed.leader(recorded);
+    let progress = &plan.progress;
+    let leader = observed.leader(progress.identity.as_ref(), progress.membership.as_ref());
     let members = members::members(cluster, observed, plan, leader.as_ref(), now);
     let voters = plan
         .progress
@@ -49,6 +44,7 @@ pub fn next(
         membership: plan.progress.membership.clone(),
         operation: plan.progress.operation.clone(),
         replacements: plan.progress.replacements.clone(),
+        recovery: plan.progress.recovery.clone(),
         template: template(observed).or(old.template),
         summary: Some(summary(&members, voters)),
         selector: Some(names::pod_selector(cluster_name(cluster))),

@@ -24,7 +24,7 @@ type Outcome = Result<(), Refused>;
 
 impl World {
     pub fn effect(&mut self, seen: &(TaskStoreCluster, Observed), action: &Action) -> Outcome {
-        if matches!(action.recheck(), Recheck::Cluster | Recheck::Quorum) {
+        if action.recheck().of_cluster() {
             self.recheck_cluster(&seen.0)?;
         }
         if let Action::SetVoters { voters, .. } = action {
@@ -146,11 +146,43 @@ impl World {
                 {
                     return Err(Refused("the volume is another or retired"));
                 }
+                if action.recheck() == Recheck::Pods {
+                    let accepted = &seen.0.spec.recovery.accept_unconfirmed;
+                    let incarnation = member.incarnation();
+                    let is_left = self.objects.pods.values().any(|pod| {
+                        pod.member.incarnation() < incarnation && !accepted.contains(&pod.member)
+                    });
+                    if is_left {
+                        return Err(Refused("a pod is left"));
+                    }
+                }
                 self.create_pod(seen, *member, volume_uid, *start, *is_voter);
+            }
+            Action::HandVolume { from, to, version } => {
+                return self.hand_volume(*from, *to, version);
+            }
+            Action::ConfirmLoss { survivors } => {
+                let reports = self.raft.reports(&self.objects, &self.disks);
+                for survivor in survivors {
+                    let report = reports.get(&survivor.id).and_then(|one| one.report.as_ref());
+                    let raft = report.and_then(|report| report.raft.as_ref());
+                    let reach = raft.and_then(|raft| raft.reach);
+                    if reach.map(|reach| reach.last) != Some(survivor.last_log) {
+                        return Err(Refused("a survivor is another"));
+                    }
+                }
             }
             Action::MarkVoter { member, version } => return self.label_pod(*member, version),
             Action::DeletePod { uid, why, member } => {
                 if let Some(pod) = self.objects.pods.values_mut().find(|pod| pod.uid == *uid) {
+                    if *why == PodEnd::MajorityLost && pod.life == Life::Present {
+                        let cluster = self.cluster.as_ref().expect("checked");
+                        let status = cluster.status.clone().unwrap_or_default();
+                        let nonce = status.recovery.and_then(|offer| offer.nonce);
+                        assert!(nonce.is_some(), "nothing was offered");
+                        assert_eq!(cluster.spec.recovery.acknowledge, nonce);
+                        assert_eq!(self.raft.leader, None, "a leader loses its pod");
+                    }
                     if *why == PodEnd::Ended {
                         assert_eq!(
                             pod.phase,
@@ -225,7 +257,7 @@ impl World {
                         "{member} has a seat and is formatted anew"
                     );
                 }
-                disk.stamped = true;
+                (disk.stamped, disk.member) = (true, Some(*member));
             }
             Action::Initialize { on, voters } => return self.initialize(*on, voters),
             Action::ReserveMembers { count, .. } => return self.reserve(&seen.0, *count),
@@ -291,7 +323,13 @@ impl World {
         }
     }
 
+    /// It is in no configuration, or in that of an incarnation that the user has given up.
     fn assert_left(&self, member: MemberId, what: &str) {
+        let status = self.cluster.as_ref().and_then(|known| known.status.clone());
+        let identity = status.and_then(|status| status.identity);
+        if identity.is_some_and(|identity| identity.incarnation > member.incarnation()) {
+            return;
+        }
         if let Some(config) = &self.raft.config {
             assert!(
                 !config.contains(member),
@@ -371,9 +409,11 @@ impl World {
             .expect("checked")
             .cluster_id
             .clone();
+        let volume = self.objects.volume_of(member).expect("checked");
         let identity = resources::pod::Identity {
             cluster_id: &cluster_id,
             member,
+            volume: &volume.name,
             volume_uid,
         };
         let image = resources::pod::image(cluster, &observed.default_image);
@@ -411,6 +451,20 @@ impl World {
         guarded(&volume.version, version)?;
         volume.version = fresh;
         volume.state = state;
+        Ok(())
+    }
+
+    fn hand_volume(&mut self, from: MemberId, to: MemberId, version: &str) -> Outcome {
+        let fresh = self.fresh("v");
+        let has_pod = self.objects.pod_of(from).is_some();
+        let has_volume = self.objects.volume_of(to).is_some();
+        let mut volumes = self.objects.volumes.values_mut();
+        let volume = volumes.find(|volume| volume.member == from);
+        let volume = volume.ok_or(Refused("no volume"))?;
+        guarded(&volume.version, version)?;
+        assert!(!has_pod, "{from} still has a pod");
+        assert!(!has_volume, "{to} has a volume");
+        (volume.version, volume.member) = (fresh, to);
         Ok(())
     }
 

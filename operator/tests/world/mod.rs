@@ -213,6 +213,7 @@ impl World {
         self.collect_garbage();
         self.schedule();
         self.run_pods();
+        self.raft.rewrite(&self.objects, &mut self.disks);
         self.raft.turn(&self.objects, &mut self.disks);
         self.ready_pods();
         self.observe_budget();
@@ -343,7 +344,15 @@ impl World {
         };
         self.objects.volumes.remove(&volume.name);
         self.disks.remove(&volume.uid);
-        self.objects.pods.remove(&volume.name);
+        self.objects.pods.retain(|_, pod| pod.member != member);
+    }
+
+    /// The user puts the nonce of status into the spec.
+    pub fn acknowledge(&mut self) {
+        let status = self.cluster.as_ref().and_then(|known| known.status.clone());
+        let offer = status.and_then(|status| status.recovery);
+        let nonce = offer.and_then(|offer| offer.nonce);
+        self.edit(|cluster| cluster.spec.recovery.acknowledge = nonce);
     }
 
     pub fn tick(&mut self, seconds: i64) {
@@ -366,7 +375,7 @@ impl World {
     pub fn summary(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for volume in self.objects.volumes.values() {
-            let pod = self.objects.pods.get(&volume.name);
+            let pod = self.objects.pod_of(volume.member);
             let pod = pod.map_or("no pod".to_owned(), |pod| {
                 let phase = match pod.life {
                     Life::Present => format!("{:?}", pod.phase),
@@ -513,6 +522,15 @@ fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {
             operator::plan::action::list(&membership.voters),
             operator::plan::action::list(&membership.learners)
         ));
+    }
+    if old.recovery != new.recovery {
+        words.push(match &new.recovery {
+            Some(offer) => match offer.source {
+                Some(source) => format!("recovery from {}", operator::plan::action::short(source)),
+                None => "a lost majority".to_owned(),
+            },
+            None => "no recovery".to_owned(),
+        });
     }
     format!("record {}", words.join("; "))
 }

@@ -6,13 +6,15 @@ use crds::MemberId;
 use crds::status::LogId;
 use operator::observe::{
     Life, Link, Member, Membership, Observed, Peer, PeerHealth, Phase, Pod, PodPhase,
-    Raft as RaftReport, Report, Start,
+    Raft as RaftReport, Reach, Report, Start,
 };
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Disk {
     pub node: Option<String>,
     pub stamped: bool,
+    /// Whom it is stamped for.
+    pub member: Option<MemberId>,
     /// The newest configuration on it; some means initialized.
     pub known: Option<Membership>,
     pub damage: Option<String>,
@@ -48,7 +50,12 @@ pub fn serves(objects: &Observed, disks: &BTreeMap<String, Disk>, member: Member
         .volume_of(member)
         .and_then(|volume| disks.get(&volume.uid));
     objects.pod_of(member).is_some_and(is_up)
-        && disk.is_some_and(|disk| disk.stamped && disk.damage.is_none() && !disk.is_off)
+        && disk.is_some_and(|disk| {
+            disk.stamped
+                && disk.member == Some(member)
+                && disk.damage.is_none()
+                && !disk.is_off
+        })
 }
 
 /// Whether a quorum of every half is up.
@@ -61,6 +68,49 @@ pub fn has_quorum(objects: &Observed, disks: &BTreeMap<String, Disk>, config: &M
 }
 
 impl Raft {
+    /// A member that was told to makes the disk of another its own: the only voter of a new incarnation.
+    pub fn rewrite(&mut self, objects: &Observed, disks: &mut BTreeMap<String, Disk>) {
+        for pod in objects.pods.values().filter(|pod| pod.runs()) {
+            let Start::Rewrite { from } = pod.start else {
+                continue;
+            };
+            let Some(volume) = objects.volume_of(pod.member) else {
+                continue;
+            };
+            let Some(disk) = disks.get_mut(&volume.uid).filter(|disk| !disk.is_off) else {
+                continue;
+            };
+            if disk.member == Some(pod.member) || disk.damage.is_some() {
+                continue;
+            }
+            if disk.member != Some(from) {
+                disk.damage = Some("the volume is stamped for another member".into());
+                continue;
+            }
+            let older = |other: &Pod| other.member.incarnation() < pod.member.incarnation();
+            let others = objects.pods.values().filter(|other| older(other));
+            for other in others {
+                assert_eq!(other.life, Life::Deleting, "{} is not told to go", other.name);
+                assert_ne!(other.member, from, "the survivor itself is still there");
+            }
+            self.term += 1;
+            self.leader = None;
+            let config = Membership {
+                voters: BTreeSet::from([pod.member]),
+                log_id: LogId {
+                    term: self.term,
+                    index: self.index,
+                },
+                is_committed: true,
+                ..Membership::default()
+            };
+            (self.given.insert(pod.member), self.joined.insert(pod.member));
+            disk.member = Some(pod.member);
+            disk.known = Some(config.clone());
+            self.config = Some(config);
+        }
+    }
+
     /// Elects, and lets every member that is up learn the configuration.
     pub fn turn(&mut self, objects: &Observed, disks: &mut BTreeMap<String, Disk>) {
         let up: BTreeSet<MemberId> = objects
@@ -191,7 +241,9 @@ impl Raft {
             Phase::Blank
         } else if disk.known.is_none() {
             Phase::Empty
-        } else if pod.start == Start::Inspect {
+        } else if disk.member != Some(pod.member) {
+            Phase::Damaged
+        } else if pod.start != Start::Serve {
             Phase::Recovering
         } else {
             Phase::Serving
@@ -249,6 +301,10 @@ impl Raft {
                 } else {
                     BTreeMap::new()
                 },
+                reach: (!leads).then_some(Reach {
+                    last: known.log_id,
+                    committed_index: known.log_id.index,
+                }),
             }),
             is_disk_high_water: false,
         }

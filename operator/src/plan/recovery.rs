@@ -1,0 +1,220 @@
+//! Going on after a majority of voters is lost. Nothing of it happens without the user.
+//!
+//! ```text
+//! no leader, no quorum answers ─▶ offer: survivors, loss, nonce     the nonce is of exactly these survivors
+//! spec.recovery.acknowledge    ─▶ StopMembers ▶ Rewrite ▶ Start     then a scale-out like any other
+//! ```
+//!
+//! Until the first pod is deleted, a leader, another survivor or another log end voids the nonce. A new
+//! incarnation is recorded once every pod of the lost one is gone, or the user has accepted that nobody can
+//! confirm it; from then on no member of the lost one gets a pod, and their volumes are retired.
+
+use crds::MemberId;
+use crds::status::{Identity, Membership, Operation, OperationKind, Step};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::action::PodEnd;
+use super::survivors::{Assessed, OFFER_AFTER, assess};
+use super::{Action, Draft, Seat, Waiting, healing};
+use crate::observe::{Life, Phase, Report, Start, VolumeState};
+
+/// True while nothing else may be planned.
+pub fn plan(draft: &mut Draft<'_>, identity: &Identity) -> bool {
+    let operation = draft.operation().cloned();
+    let Some(operation) = operation.filter(|known| known.kind == OperationKind::Recover) else {
+        return offer(draft, identity);
+    };
+    let (Some(new), Some(source)) = (operation.members.first().copied(), operation.replaces) else {
+        draft.finish();
+        return true;
+    };
+    match operation.step {
+        Step::StopMembers => stop(draft, identity, &operation, new, source),
+        Step::Rewrite => rewrite(draft, new, source),
+        _ => return false,
+    }
+    true
+}
+
+/// Says what is left, and begins when the user has acknowledged exactly that.
+fn offer(draft: &mut Draft<'_>, identity: &Identity) -> bool {
+    match assess(draft, identity) {
+        Assessed::Quorate => draft.plan.progress.recovery = None,
+        Assessed::Unheard => {}
+        Assessed::Lost(offer) => draft.plan.progress.recovery = Some(offer),
+    }
+    let Some(offer) = draft.plan.progress.recovery.clone() else {
+        return false;
+    };
+    let (Some(nonce), Some(source)) = (offer.nonce, offer.source) else {
+        wake_for_offer(draft, &offer.since);
+        return false;
+    };
+    let given = draft.cluster.spec.recovery.acknowledge.clone();
+    if given.as_ref() != Some(&nonce) {
+        draft.wait(Waiting::Acknowledgement {
+            source,
+            nonce,
+            void: given,
+        });
+        return false;
+    }
+    let new = next_member(draft, identity);
+    let id = format!("recover-{}-{nonce}", new.incarnation());
+    draft.begin(id, OperationKind::Recover, Step::StopMembers, vec![new]);
+    if let Some(operation) = draft.plan.progress.operation.as_mut() {
+        operation.replaces = Some(source);
+    }
+    true
+}
+
+fn wake_for_offer(draft: &mut Draft<'_>, since: &Time) {
+    if let Ok(at) = since.0.checked_add(OFFER_AFTER)
+        && at > draft.now
+    {
+        draft.wake_at(at);
+    }
+}
+
+/// Above every incarnation and every number that is seen anywhere.
+fn next_member(draft: &Draft<'_>, identity: &Identity) -> MemberId {
+    let volumes = draft.observed.volumes.values().map(|volume| volume.member);
+    let recorded = draft.recorded.members.iter().map(|known| known.id);
+    let config = draft.plan.progress.membership.iter();
+    let config = config.flat_map(|known| known.voters.iter().chain(&known.learners).copied());
+    let seen: Vec<MemberId> = volumes.chain(recorded).chain(config).collect();
+    let incarnations = seen.iter().map(|member| member.incarnation());
+    let incarnation = incarnations.fold(identity.incarnation, u16::max);
+    let number = seen.iter().map(|member| member.number()).max().unwrap_or(0);
+    MemberId::new(incarnation.saturating_add(1), number.saturating_add(1))
+}
+
+/// Every pod goes, and its end is waited for.
+fn stop(
+    draft: &mut Draft<'_>,
+    identity: &Identity,
+    operation: &Operation,
+    new: MemberId,
+    source: MemberId,
+) {
+    let observed = draft.observed;
+    let offer = draft.recorded.recovery.clone();
+    let survivors = offer.as_ref().map_or(Vec::new(), |known| known.survivors.clone());
+    let nonce = offer.and_then(|known| known.nonce);
+    let recovery = &draft.cluster.spec.recovery;
+    let is_there = observed.volume_of(source).is_some_and(|volume| {
+        draft.is_the_one(volume)
+            && volume.life == Life::Present
+            && volume.state != VolumeState::Retired
+    });
+    if draft.leader.is_some() || recovery.acknowledge != nonce || nonce.is_none() || !is_there {
+        draft.finish();
+        return;
+    }
+    let runs = |member: MemberId| {
+        let pod = observed.pod_of(member);
+        pod.is_some_and(|pod| pod.life == Life::Present)
+    };
+    // Before anything is taken away.
+    if survivors.iter().all(|survivor| runs(survivor.id)) {
+        match assess(draft, identity) {
+            Assessed::Lost(now) if now.nonce == nonce => {}
+            Assessed::Unheard => {
+                draft.wait(Waiting::Reports {
+                    members: survivors.iter().map(|survivor| survivor.id).collect(),
+                });
+                return;
+            }
+            Assessed::Lost(_) | Assessed::Quorate => {
+                draft.finish();
+                return;
+            }
+        }
+        draft.act(Action::ConfirmLoss { survivors });
+    }
+    let (mut unconfirmed, mut is_stopping) = (Vec::new(), false);
+    for pod in observed.pods.values() {
+        if pod.life == Life::Present {
+            is_stopping = true;
+            draft.act(Action::DeletePod {
+                member: pod.member,
+                uid: pod.uid.clone(),
+                why: PodEnd::MajorityLost,
+            });
+        } else if pod.member == source || !recovery.accept_unconfirmed.contains(&pod.member) {
+            unconfirmed.push(pod.member);
+        }
+    }
+    if !unconfirmed.is_empty() {
+        draft.wait(Waiting::Unconfirmed {
+            members: unconfirmed,
+            source,
+        });
+    } else if !is_stopping {
+        raise(draft, identity, operation, new);
+    }
+}
+
+/// From here on the lost incarnation is history.
+fn raise(draft: &mut Draft<'_>, identity: &Identity, operation: &Operation, new: MemberId) {
+    draft.plan.progress.identity = Some(Identity {
+        cluster_id: identity.cluster_id.clone(),
+        incarnation: new.incarnation(),
+        founders: operation.members.clone(),
+        initialized: true,
+    });
+    draft.plan.progress.membership = Some(Membership {
+        voters: operation.members.clone(),
+        ..Membership::default()
+    });
+    draft.step(Step::Rewrite);
+}
+
+/// The survivor's volume becomes that of the only voter; all others are retired first.
+fn rewrite(draft: &mut Draft<'_>, new: MemberId, source: MemberId) {
+    let observed = draft.observed;
+    if observed.volume_of(new).is_none() {
+        match observed.volume_of(source) {
+            Some(volume) => draft.act(Action::HandVolume {
+                from: source,
+                to: new,
+                version: volume.version.clone(),
+            }),
+            None => draft.wait(Waiting::VolumeLost { member: source }),
+        }
+        return;
+    }
+    let lost = observed.volumes.values().filter(|volume| {
+        volume.member.incarnation() < new.incarnation()
+            && volume.life == Life::Present
+            && volume.state != VolumeState::Retired
+    });
+    let lost: Vec<_> = lost.collect();
+    if !lost.is_empty() {
+        for volume in lost {
+            draft.act(Action::RetireVolume {
+                member: volume.member,
+                version: volume.version.clone(),
+            });
+        }
+        return;
+    }
+    healing::certificate(draft, new);
+    healing::pod(draft, new, Start::Rewrite { from: source }, Seat::Voter);
+    match observed.report_of(new) {
+        Some(report) if report.phase == Phase::Damaged => draft.wait(Waiting::Damaged {
+            member: new,
+            what: report.damage.clone(),
+        }),
+        Some(report) if is_rewritten(report, new) => draft.step(Step::Start),
+        _ => draft.wait(Waiting::Rewrite { from: source }),
+    }
+}
+
+fn is_rewritten(report: &Report, new: MemberId) -> bool {
+    let voters = report.raft.as_ref().map(|raft| &raft.membership.voters);
+    report.phase == Phase::Recovering
+        && report.member == new
+        && report.initialized
+        && voters.is_some_and(|voters| voters.iter().eq([&new]))
+}
