@@ -27,6 +27,9 @@ use tower::ServiceExt;
 
 type Rote = Box<dyn Fn(&Request) -> Result<Response, Error> + Send + Sync>;
 
+/// Of the member that answers.
+const INCARNATION: u16 = 2;
+
 struct Fake {
     rote: Rote,
     seen: Mutex<VecDeque<(Request, Instant)>>,
@@ -67,7 +70,8 @@ impl Port {
     }
 
     fn router(&self) -> axum::Router {
-        taskstore::server::router(Calls::new(self.door.clone(), self.metrics.clone()))
+        let calls = Calls::new(self.door.clone(), self.metrics.clone());
+        taskstore::server::router(calls, INCARNATION)
     }
 
     fn grpc(&self) -> TasksClient<axum::Router> {
@@ -926,4 +930,41 @@ async fn unknown_paths_and_methods_are_told_in_the_callers_protocol() {
         let status = tonic::Status::from_header_map(response.headers()).unwrap();
         assert_eq!(status.code(), Code::Unimplemented, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_caller_that_has_heard_of_a_later_incarnation_is_refused_in_both_protocols() {
+    let port = Port::agreeable();
+    let header = taskstore_api::INCARNATION_HEADER;
+    let stats = |known: &str| {
+        http::Request::get("/v1/namespaces/n/queues/q/stats")
+            .header(header, known)
+            .body(Body::empty())
+            .unwrap()
+    };
+    for (known, status, reason) in [
+        ("1", 200, Value::Null),
+        ("2", 200, Value::Null),
+        ("3", 421, "WRONG_INCARNATION".into()),
+        ("70000", 400, "INVALID_FIELD".into()),
+    ] {
+        let (code, headers, body) = port.send(stats(known)).await;
+        assert_eq!((code.as_u16(), &body["reason"]), (status, &reason), "{known}");
+        assert_eq!(headers[header], "2", "every answer says which one it is");
+    }
+    let asked = |known: &'static str| {
+        let mut request = tonic::Request::new(v1::QueueStatsRequest {
+            namespace: "n".into(),
+            queue: "q".into(),
+        });
+        request.metadata_mut().insert(header, known.parse().unwrap());
+        request
+    };
+    let answer = port.grpc().queue_stats(asked("2")).await.unwrap();
+    assert_eq!(answer.metadata().get(header).unwrap(), "2");
+    let refused = port.grpc().queue_stats(asked("3")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    let details = refused.get_error_details();
+    assert_eq!(details.error_info().unwrap().reason, "WRONG_INCARNATION");
+    assert_eq!(refused.metadata().get(header).unwrap(), "2");
 }

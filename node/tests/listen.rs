@@ -60,7 +60,7 @@ async fn port(security: Security, connections_max: usize) -> Port {
         through: Semaphore::new(0),
     });
     let metrics = Arc::new(Metrics::default());
-    let router = taskstore::server::router(Calls::new(gate.clone(), metrics.clone()));
+    let router = taskstore::server::router(Calls::new(gate.clone(), metrics.clone()), 1);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stop = CancellationToken::new();

@@ -2,17 +2,20 @@
 //!
 //! Every call takes effect once (a create by its id, a claim by its claim id, a settle by its lease
 //! token), and ids that the caller leaves empty are minted here, before the first attempt. So an attempt
-//! whose outcome is unknown is simply sent again, elsewhere if need be, until the deadline.
+//! whose outcome is unknown is simply sent again, elsewhere if need be, until the deadline. A client that has
+//! heard of a later incarnation of the store is served by no member of an earlier one.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::INCARNATION_HEADER;
 use crate::endpoints::{Endpoints, channels};
 use crate::error::{CallError, Verdict};
 use crate::tls::ConnectError;
@@ -38,6 +41,8 @@ pub struct TaskStoreClient {
 struct Members {
     clients: Vec<TasksClient<Channel>>,
     current: AtomicUsize,
+    /// The latest that any member has answered with; 0 before the first answer.
+    incarnation: AtomicU16,
 }
 
 impl TaskStoreClient {
@@ -49,6 +54,7 @@ impl TaskStoreClient {
         let members = Members {
             clients,
             current: AtomicUsize::new(0),
+            incarnation: AtomicU16::new(0),
         };
         Ok(TaskStoreClient {
             members: Arc::new(members),
@@ -183,12 +189,19 @@ impl TaskStoreClient {
             let member = self.members.current.load(Ordering::Relaxed) % self.members.clients.len();
             let left = deadline.saturating_duration_since(Instant::now());
             let mut request = Request::new(message.clone());
+            self.members.tell_incarnation(request.metadata_mut());
             request.set_timeout(left.min(ATTEMPT_TIMEOUT + wait));
             let answer = send(self.members.clients[member].clone(), request);
             // tonic's own clock starts only once the connection stands.
             let error = match tokio::time::timeout(left.min(ATTEMPT_TIMEOUT + wait), answer).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => CallError::from(status),
+                Ok(Ok(response)) => {
+                    self.members.hear_incarnation(response.metadata());
+                    return Ok(response.into_inner());
+                }
+                Ok(Err(status)) => {
+                    self.members.hear_incarnation(status.metadata());
+                    CallError::from(status)
+                }
                 Err(_) => CallError::silence(),
             };
             match error.verdict() {
@@ -212,6 +225,20 @@ impl TaskStoreClient {
 }
 
 impl Members {
+    /// A member of an earlier one than this refuses the call: it may not know that it was given up.
+    fn tell_incarnation(&self, metadata: &mut MetadataMap) {
+        let known = self.incarnation.load(Ordering::Relaxed);
+        if known > 0 {
+            metadata.insert(INCARNATION_HEADER, known.into());
+        }
+    }
+
+    fn hear_incarnation(&self, metadata: &MetadataMap) {
+        let said = metadata.get(INCARNATION_HEADER);
+        let said = said.and_then(|said| said.to_str().ok()?.parse().ok());
+        self.incarnation.fetch_max(said.unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// Goes on to the next member, unless another call has left this one already.
     fn leave(&self, member: usize) {
         let next = (member + 1) % self.clients.len();

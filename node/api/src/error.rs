@@ -54,7 +54,7 @@ impl CallError {
         match (self.code, self.reason.as_str()) {
             // The leader's own words: another member would only forward to it.
             (Code::DeadlineExceeded, "OUTCOME_UNKNOWN") => Verdict::Retry,
-            (Code::Unavailable, _) => Verdict::RetryElsewhere,
+            (Code::Unavailable, _) | (_, "WRONG_INCARNATION") => Verdict::RetryElsewhere,
             // Too much work in flight at this moment, and nothing was done.
             (Code::ResourceExhausted, "QUOTA") if self.retry_after.is_some() => Verdict::Retry,
             // No word of the store: the connection was lost on the way, or the member hangs.

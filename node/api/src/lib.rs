@@ -25,6 +25,10 @@ pub use endpoints::{Endpoints, Trust};
 pub use error::CallError;
 pub use worker::{Failure, Worker};
 
+/// On every answer of the client port: the incarnation of the member that gave it. On a request: the latest
+/// that the caller has heard of; a member of an earlier one refuses it with WRONG_INCARNATION.
+pub const INCARNATION_HEADER: &str = "taskstore-incarnation";
+
 /// The generated protocol, version 1.
 pub mod v1 {
     #![allow(missing_docs, clippy::all)]

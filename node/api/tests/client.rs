@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use taskstore_api::v1::tasks_server::{Tasks, TasksServer};
-use taskstore_api::{Endpoints, Failure, TaskStoreClient, Trust, Worker, v1};
+use taskstore_api::{
+    Endpoints, Failure, INCARNATION_HEADER, TaskStoreClient, Trust, Worker, v1,
+};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Request, Response, Status};
@@ -27,7 +29,12 @@ struct Member {
     answers: Arc<Mutex<VecDeque<Option<Status>>>>,
     /// Tasks for the first claim.
     tasks: Arc<Mutex<Vec<v1::ClaimedTask>>>,
+    /// What creates said of the latest incarnation that their callers know.
+    known: Arc<Mutex<Vec<Option<u16>>>>,
 }
+
+/// That every member of these tests is of.
+const INCARNATION: u16 = 2;
 
 fn refusal(code: Code, reason: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, "taskstore.dev", HashMap::new());
@@ -39,7 +46,12 @@ impl Member {
         let _ = self.seen.send(seen);
         match self.answers.lock().unwrap().pop_front().flatten() {
             Some(refusal) => Err(refusal),
-            None => Ok(Response::new(answer)),
+            None => {
+                let mut response = Response::new(answer);
+                let metadata = response.metadata_mut();
+                metadata.insert(INCARNATION_HEADER, INCARNATION.into());
+                Ok(response)
+            }
         }
     }
 }
@@ -53,6 +65,9 @@ fn not_asked<T>() -> Answer<T> {
 #[tonic::async_trait]
 impl Tasks for Member {
     async fn create(&self, request: Request<v1::CreateRequest>) -> Answer<v1::CreateResponse> {
+        let known = request.metadata().get(INCARNATION_HEADER);
+        let known = known.map(|known| known.to_str().unwrap().parse().unwrap());
+        self.known.lock().unwrap().push(known);
         let id = request.into_inner().task.unwrap_or_default().id;
         self.answer(
             Seen::Create(id.clone()),
@@ -122,6 +137,7 @@ impl Tasks for Member {
 
 struct Running {
     address: String,
+    known: Arc<Mutex<Vec<Option<u16>>>>,
     seen: mpsc::UnboundedReceiver<Seen>,
 }
 
@@ -131,13 +147,19 @@ async fn member(answers: Vec<Option<Status>>, tasks: Vec<v1::ClaimedTask>) -> Ru
         seen: sender,
         answers: Arc::new(Mutex::new(answers.into())),
         tasks: Arc::new(Mutex::new(tasks)),
+        known: Arc::default(),
     };
+    let known = member.known.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let server = tonic::transport::Server::builder().add_service(TasksServer::new(member));
     tokio::spawn(server.serve_with_incoming(incoming));
-    Running { address, seen }
+    Running {
+        address,
+        known,
+        seen,
+    }
 }
 
 fn client(addresses: &[&str]) -> TaskStoreClient {
@@ -182,6 +204,20 @@ async fn a_create_is_sent_again_under_the_same_id_until_a_member_takes_it() {
             Some(Seen::Create(created.id.clone()))
         );
     }
+}
+
+#[tokio::test]
+async fn a_client_says_which_incarnation_it_has_heard_of_and_leaves_a_member_of_an_earlier_one() {
+    let new = member(vec![None, Some(Status::unavailable("away"))], Vec::new()).await;
+    let refusal = refusal(Code::FailedPrecondition, "WRONG_INCARNATION");
+    let old = member(vec![Some(refusal)], Vec::new()).await;
+    let client = client(&[&new.address, &old.address]);
+    client.create(create()).await.unwrap();
+    client.create(create()).await.unwrap();
+    let told = |member: &Running| member.known.lock().unwrap().clone();
+    let latest = Some(INCARNATION);
+    assert_eq!(told(&new), [None, latest, latest]);
+    assert_eq!(told(&old), [latest]);
 }
 
 fn full(reason: &str) -> Status {

@@ -210,7 +210,7 @@ impl Listeners {
             )),
             tokio::spawn(listen::serve(
                 self.client,
-                server::router(calls),
+                server::router(calls, member.config.member.incarnation),
                 client,
                 serving.clone(),
             )),

@@ -33,6 +33,8 @@ pub enum Case {
     NoLeader,
     NotReady,
     OutcomeUnknown,
+    /// The caller has heard of a later incarnation than this member's.
+    WrongIncarnation,
     /// HTTP only: nothing is served under this path, or not with this method.
     PathNotFound,
     MethodNotAllowed,
@@ -59,6 +61,7 @@ impl Case {
             Case::NoLeader => (Unavailable, 503, "NO_LEADER", "no leader; nothing was done"),
             Case::NotReady => (Unavailable, 503, "NOT_READY", "not ready; nothing was done"),
             Case::OutcomeUnknown => (DeadlineExceeded, 504, "OUTCOME_UNKNOWN", "it may or may not have been done"),
+            Case::WrongIncarnation => (FailedPrecondition, 421, "WRONG_INCARNATION", "a member of an earlier incarnation; nothing was done"),
             Case::PathNotFound => (Unimplemented, 404, "PATH_NOT_FOUND", "nothing is served here"),
             Case::MethodNotAllowed => (Unimplemented, 405, "METHOD_NOT_ALLOWED", "not with this method"),
             Case::Internal => (Internal, 500, "INTERNAL", "a defect of the store"),
@@ -112,7 +115,7 @@ impl Problem {
             .fact("bound", bound)
     }
 
-    fn fact(mut self, name: &'static str, value: impl ToString) -> Problem {
+    pub fn fact(mut self, name: &'static str, value: impl ToString) -> Problem {
         self.facts.push((name, value.to_string()));
         self
     }

@@ -16,6 +16,7 @@ pub mod error;
 pub mod grpc;
 pub mod health;
 pub mod http;
+mod incarnation;
 pub mod json;
 pub mod listen;
 pub mod page_token;
@@ -39,8 +40,8 @@ use crate::limits::{CALL_MS_MAX, CLAIM_WAIT_MS_MAX};
 /// A request that takes longer is given up, whatever holds it: a body that never ends, a stuck service.
 const GIVE_UP: Duration = Duration::from_millis(CLAIM_WAIT_MS_MAX + 2 * CALL_MS_MAX);
 
-/// The client port: gRPC and JSON side by side.
-pub fn router(calls: Calls) -> axum::Router {
+/// The client port of a member of this incarnation: gRPC and JSON side by side.
+pub fn router(calls: Calls, incarnation: u16) -> axum::Router {
     let tasks = axum::Router::new()
         .route_service("/taskstore.v1.Tasks/{method}", grpc::service(calls.clone()))
         .layer(map_response(|response: Response| async {
@@ -58,7 +59,11 @@ pub fn router(calls: Calls) -> axum::Router {
             http::handle(&calls, request).await
         }
     };
-    tasks.fallback(json).layer(from_fn(give_up_late))
+    let fence = move |request, next| incarnation::fence(incarnation, request, next);
+    tasks
+        .fallback(json)
+        .layer(from_fn(give_up_late))
+        .layer(from_fn(fence))
 }
 
 async fn give_up_late(request: Request, next: Next) -> Response {
