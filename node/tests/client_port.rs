@@ -949,7 +949,11 @@ async fn a_caller_that_has_heard_of_a_later_incarnation_is_refused_in_both_proto
         ("70000", 400, "INVALID_FIELD".into()),
     ] {
         let (code, headers, body) = port.send(stats(known)).await;
-        assert_eq!((code.as_u16(), &body["reason"]), (status, &reason), "{known}");
+        assert_eq!(
+            (code.as_u16(), &body["reason"]),
+            (status, &reason),
+            "{known}"
+        );
         assert_eq!(headers[header], "2", "every answer says which one it is");
     }
     let asked = |known: &'static str| {
@@ -957,7 +961,9 @@ async fn a_caller_that_has_heard_of_a_later_incarnation_is_refused_in_both_proto
             namespace: "n".into(),
             queue: "q".into(),
         });
-        request.metadata_mut().insert(header, known.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert(header, known.parse().unwrap());
         request
     };
     let answer = port.grpc().queue_stats(asked("2")).await.unwrap();

@@ -123,7 +123,10 @@ fn the_furthest_survivor_is_of_the_highest_term_first() {
     world.run();
     let by_index = offer(&world).expect("it is offered");
     assert_eq!(by_index.source, Some(m(2)));
-    assert_ne!(by_index.nonce, by_term.nonce, "other log ends, another nonce");
+    assert_ne!(
+        by_index.nonce, by_term.nonce,
+        "other log ends, another nonce"
+    );
 }
 
 #[test]
@@ -133,7 +136,10 @@ fn a_cut_off_leader_is_a_survivor_like_any_other() {
     let nonce = offer(&world).and_then(|offer| offer.nonce);
     let (cluster, mut observed) = world.look().expect("there is a cluster");
     let report = observed.members.get_mut(&m(1)).expect("it answers");
-    let raft = report.report.as_mut().and_then(|report| report.raft.as_mut());
+    let raft = report
+        .report
+        .as_mut()
+        .and_then(|report| report.raft.as_mut());
     let raft = raft.expect("it runs");
     raft.leads = true;
     let silent = operator::observe::Peer {
@@ -142,7 +148,10 @@ fn a_cut_off_leader_is_a_survivor_like_any_other() {
     };
     raft.peers = BTreeMap::from([(m(2), silent), (m(3), silent)]);
     let planned = plan(&cluster, &observed, world.now);
-    assert_eq!(planned.progress.recovery.and_then(|offer| offer.nonce), nonce);
+    assert_eq!(
+        planned.progress.recovery.and_then(|offer| offer.nonce),
+        nonce
+    );
 }
 
 #[test]
@@ -192,9 +201,9 @@ fn survivors_are_asked_again_right_before_the_first_pod_goes() {
     let mut world = about_to_stop(3, &[m(1)]);
     let seen = world.look().expect("there is a cluster");
     let actions = world.think(&seen).actions;
-    let first = actions.iter().position(|action| {
-        matches!(action, Action::ConfirmLoss { survivors } if survivors.len() == 1)
-    });
+    let first = actions.iter().position(
+        |action| matches!(action, Action::ConfirmLoss { survivors } if survivors.len() == 1),
+    );
     let deleted = actions
         .iter()
         .position(|action| matches!(action, Action::DeletePod { .. }));
@@ -202,7 +211,10 @@ fn survivors_are_asked_again_right_before_the_first_pod_goes() {
     // What it decided on is over by then.
     set_log(&mut world, m(1), 3, 77);
     let done = world.pass(&seen, usize::MAX);
-    assert!(done.last().expect("it tried").contains("refused"), "{done:#?}");
+    assert!(
+        done.last().expect("it tried").contains("refused"),
+        "{done:#?}"
+    );
     assert_eq!(world.objects.pods.len(), 3);
 }
 
@@ -228,7 +240,10 @@ fn who_leads_the_lost_incarnation_is_not_believed_and_gets_no_pod_again() {
     let mut slept = stale;
     slept.1.pods.clear();
     let done = world.pass(&slept, usize::MAX);
-    assert!(done.iter().all(|line| !line.starts_with("create pod")), "{done:#?}");
+    assert!(
+        done.iter().all(|line| !line.starts_with("create pod")),
+        "{done:#?}"
+    );
     assert_eq!(world.objects.pods.len(), 3);
 }
 

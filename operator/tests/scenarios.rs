@@ -15,7 +15,9 @@ fn member(word: &str) -> MemberId {
     let later = word.strip_prefix('i').and_then(|word| word.split_once('m'));
     let (incarnation, number) = later.unwrap_or(("1", word.trim_start_matches('m')));
     MemberId::new(
-        incarnation.parse().expect("a later member is called i2m4, …"),
+        incarnation
+            .parse()
+            .expect("a later member is called i2m4, …"),
         number.parse().expect("a member is called m1, m2, …"),
     )
 }

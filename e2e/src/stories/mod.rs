@@ -20,6 +20,7 @@ mod load;
 mod made;
 mod operators;
 mod pods;
+mod recover;
 mod recreate;
 mod replace;
 mod rollout;
@@ -165,6 +166,12 @@ pub fn all() -> Vec<Entry> {
             "volume-lost-member-replaced",
             AnyCluster,
             replace::volume_lost
+        ),
+        story!(
+            Product,
+            "majority-lost-and-recovered",
+            LocalNodes,
+            recover::majority_lost
         ),
         story!(Product, "disk-full", LocalNodes, disk::full_on_one_member),
         story!(

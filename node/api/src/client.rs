@@ -236,7 +236,8 @@ impl Members {
     fn hear_incarnation(&self, metadata: &MetadataMap) {
         let said = metadata.get(INCARNATION_HEADER);
         let said = said.and_then(|said| said.to_str().ok()?.parse().ok());
-        self.incarnation.fetch_max(said.unwrap_or(0), Ordering::Relaxed);
+        self.incarnation
+            .fetch_max(said.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Goes on to the next member, unless another call has left this one already.

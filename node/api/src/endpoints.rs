@@ -10,8 +10,10 @@ use crate::tls::{ConnectError, Dialler, client_config, tcp};
 
 const WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// While a call is under way, silence after which the member is asked for a sign of life, and its time to
+/// give one: a member whose machine died says nothing, and its calls are to go on elsewhere soon.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// The client port of one store.
 #[derive(Debug, Clone)]
@@ -76,5 +78,5 @@ fn endpoint() -> Endpoint {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
+        .keep_alive_while_idle(false)
 }

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// How long one dial may take, TLS handshake included.
-pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Mutual TLS: whom we trust, and who we are. PEM texts as they stand in a Secret.
 #[derive(Clone)]

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use taskstore_api::v1::tasks_server::{Tasks, TasksServer};
-use taskstore_api::{
-    Endpoints, Failure, INCARNATION_HEADER, TaskStoreClient, Trust, Worker, v1,
-};
+use taskstore_api::{Endpoints, Failure, INCARNATION_HEADER, TaskStoreClient, Trust, Worker, v1};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Request, Response, Status};

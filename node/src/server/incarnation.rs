@@ -25,12 +25,17 @@ fn admit(incarnation: u16, headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(INCARNATION_HEADER) else {
         return Ok(());
     };
-    let known = value.to_str().ok().and_then(|text| text.parse::<u16>().ok());
+    let known = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse::<u16>().ok());
     match known {
         Some(known) if known <= incarnation => Ok(()),
         Some(known) => Err(Problem::new(
             Case::WrongIncarnation,
-            format!("this member is of incarnation {incarnation}, and the store has reached {known}"),
+            format!(
+                "this member is of incarnation {incarnation}, and the store has reached {known}"
+            ),
         )
         .fact("incarnation", incarnation)),
         None => Err(Problem::field(

@@ -99,7 +99,9 @@ fn stop(
 ) {
     let observed = draft.observed;
     let offer = draft.recorded.recovery.clone();
-    let survivors = offer.as_ref().map_or(Vec::new(), |known| known.survivors.clone());
+    let survivors = offer
+        .as_ref()
+        .map_or(Vec::new(), |known| known.survivors.clone());
     let nonce = offer.and_then(|known| known.nonce);
     let recovery = &draft.cluster.spec.recovery;
     let is_there = observed.volume_of(source).is_some_and(|volume| {

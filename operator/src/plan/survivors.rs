@@ -59,7 +59,11 @@ pub fn assess(draft: &Draft<'_>, identity: &Identity) -> Assessed {
     };
     let earlier = draft.recorded.recovery.as_ref();
     let since = earlier.map_or(Time(loss::begins(draft.now)), |known| known.since.clone());
-    if since.0.checked_add(OFFER_AFTER).is_ok_and(|due| due > draft.now) {
+    if since
+        .0
+        .checked_add(OFFER_AFTER)
+        .is_ok_and(|due| due > draft.now)
+    {
         return Assessed::Lost(RecoveryOffer {
             since,
             nonce: None,

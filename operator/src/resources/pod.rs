@@ -65,10 +65,7 @@ pub fn build(
     }
     metadata.labels = Some(labels);
     let mut annotations = BTreeMap::from([
-        (
-            annotation::TEMPLATE_HASH.into(),
-            hash(cluster),
-        ),
+        (annotation::TEMPLATE_HASH.into(), hash(cluster)),
         (
             annotation::RENDERER_REVISION.into(),
             RENDERER_REVISION.to_string(),

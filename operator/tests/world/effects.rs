@@ -164,7 +164,9 @@ impl World {
             Action::ConfirmLoss { survivors } => {
                 let reports = self.raft.reports(&self.objects, &self.disks);
                 for survivor in survivors {
-                    let report = reports.get(&survivor.id).and_then(|one| one.report.as_ref());
+                    let report = reports
+                        .get(&survivor.id)
+                        .and_then(|one| one.report.as_ref());
                     let raft = report.and_then(|report| report.raft.as_ref());
                     let reach = raft.and_then(|raft| raft.reach);
                     if reach.map(|reach| reach.last) != Some(survivor.last_log) {

@@ -51,10 +51,7 @@ pub fn serves(objects: &Observed, disks: &BTreeMap<String, Disk>, member: Member
         .and_then(|volume| disks.get(&volume.uid));
     objects.pod_of(member).is_some_and(is_up)
         && disk.is_some_and(|disk| {
-            disk.stamped
-                && disk.member == Some(member)
-                && disk.damage.is_none()
-                && !disk.is_off
+            disk.stamped && disk.member == Some(member) && disk.damage.is_none() && !disk.is_off
         })
 }
 
@@ -90,7 +87,12 @@ impl Raft {
             let older = |other: &Pod| other.member.incarnation() < pod.member.incarnation();
             let others = objects.pods.values().filter(|other| older(other));
             for other in others {
-                assert_eq!(other.life, Life::Deleting, "{} is not told to go", other.name);
+                assert_eq!(
+                    other.life,
+                    Life::Deleting,
+                    "{} is not told to go",
+                    other.name
+                );
                 assert_ne!(other.member, from, "the survivor itself is still there");
             }
             self.term += 1;
@@ -104,7 +106,10 @@ impl Raft {
                 is_committed: true,
                 ..Membership::default()
             };
-            (self.given.insert(pod.member), self.joined.insert(pod.member));
+            (
+                self.given.insert(pod.member),
+                self.joined.insert(pod.member),
+            );
             disk.member = Some(pod.member);
             disk.known = Some(config.clone());
             self.config = Some(config);

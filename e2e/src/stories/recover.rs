@@ -1,0 +1,257 @@
+//! Two of three nodes lose their power for good: the store says what is left, waits for its user's word, and
+//! goes on from the survivor.
+
+use super::Story;
+use super::load::Load;
+use super::made::small;
+use crate::install;
+use crate::local;
+use crate::store::{KUBECTL_LIMIT, READY_LIMIT, Store, acting_operator};
+use anyhow::{Context, Result, ensure};
+use crds::conditions::get;
+use crds::names::{MemberId, label};
+use crds::status::{MemberStatus, RecoveryOffer};
+use crds::{ConditionType, Reason, TaskStoreCluster};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::Api;
+use kube::runtime::wait::await_condition;
+use std::time::Instant;
+use taskstore_api::{TaskStoreClient, v1};
+
+/// The survivor leads, so what was acknowledged is on its disk whenever the others go.
+const HAND_OVERS_MAX: usize = 20;
+const HELD_NAMESPACE: &str = "held";
+const HELD_QUEUE: &str = "held";
+
+pub async fn majority_lost(story: Story) -> Result<()> {
+    let store = Store::open(&story.cluster, &story.namespace, "store").await?;
+    story.apply(&small(&store.name, 3)).await?;
+    store.ready(3, READY_LIMIT).await?;
+    let before = Load::start(&store, "before").await?;
+    before.goes_on(100).await?;
+    let (survivor, lost) = divide(&store).await?;
+    let ledger = before.finish().await?;
+    let client = store.client().await?.with_deadline(READY_LIMIT);
+    let held = hold(&client).await?;
+
+    let nodes = nodes(&lost)?;
+    let start = Instant::now();
+    for node in &nodes {
+        local::kill(node).await?;
+    }
+    let offer = offered(&store).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    story.figures.add("majority_lost_offer_seconds", seconds);
+    check_offer(&store, &offer, &survivor, &lost).await?;
+
+    let nonce = offer.nonce.context("an offer has a nonce")?;
+    acknowledge(&store, &nonce).await?;
+    let start = Instant::now();
+    accept(&store, &lost).await?;
+    create(&client, "after").await?;
+    let seconds = start.elapsed().as_secs_f64();
+    story.figures.add("majority_lost_writable_seconds", seconds);
+    store.ready(3, READY_LIMIT).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    story.figures.add("majority_lost_whole_seconds", seconds);
+
+    ledger.check(&client).await.context("after the recovery")?;
+    check_held(&client, &held).await?;
+    check_retired(&store, &lost).await?;
+
+    for node in &nodes {
+        local::start(node).await?;
+        let name = format!("node/{}", node.name);
+        let ready = ["wait", "--for=condition=Ready", &name, KUBECTL_LIMIT];
+        story.cluster.kubectl(&ready).await?;
+    }
+    for member in &lost {
+        let gone = |pod: Option<&Pod>| pod.is_none();
+        let gone = await_condition(store.pods_api(), &member.pod, gone);
+        tokio::time::timeout(READY_LIMIT, gone)
+            .await
+            .with_context(|| format!("the pod {} never ends", member.pod))??;
+    }
+    let healed = store.healed(3, READY_LIMIT).await?;
+    let status = healed.status.context("no status")?;
+    ensure!(
+        status
+            .members
+            .iter()
+            .all(|member| member.id.incarnation() == 2),
+        "members of the lost incarnation are back: {:?}",
+        status.members
+    );
+    check_retired(&store, &lost).await?;
+    let after = Load::start(&store, "after").await?;
+    after.goes_on(50).await?;
+    after.finish().await.map(drop)
+}
+
+/// The member on the acting operator's node leads then, and is to survive; the others are to go.
+async fn divide(store: &Store) -> Result<(MemberStatus, Vec<MemberStatus>)> {
+    let acting = acting_operator(&store.kube, None).await?;
+    let pods: Api<Pod> = Api::namespaced(store.kube.clone(), install::NAMESPACE);
+    let busy = pods.get(acting.pod()).await?.spec;
+    let busy = busy.and_then(|spec| spec.node_name);
+    for _ in 0..HAND_OVERS_MAX {
+        let cluster = store.healed(3, READY_LIMIT).await?;
+        let members = cluster.status.context("no status")?.members;
+        let (stays, goes): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|member| member.node == busy);
+        let [survivor] = stays.try_into().map_err(|stays: Vec<_>| {
+            anyhow::anyhow!("{} members run beside the operator", stays.len())
+        })?;
+        let leader = store.leader().await?;
+        if leader == survivor.pod {
+            return Ok((survivor, goes));
+        }
+        store.delete_pod(&leader).await?;
+    }
+    anyhow::bail!("the member beside the operator never leads")
+}
+
+fn nodes(lost: &[MemberStatus]) -> Result<Vec<&'static local::Node>> {
+    let names = lost.iter().map(|member| member.node.as_deref());
+    names
+        .map(|name| local::node(name.context("a member runs on a node")?))
+        .collect()
+}
+
+/// A task that is running when the majority goes.
+async fn hold(client: &TaskStoreClient) -> Result<v1::ClaimedTask> {
+    create(client, HELD_QUEUE).await?;
+    claim(client).await
+}
+
+/// One task; on return it is acknowledged.
+async fn create(client: &TaskStoreClient, queue: &str) -> Result<()> {
+    let task = v1::NewTask {
+        lease_ms: 3_600_000,
+        ..v1::NewTask::default()
+    };
+    let create = v1::CreateRequest {
+        namespace: HELD_NAMESPACE.to_owned(),
+        queue: queue.to_owned(),
+        task: Some(task),
+    };
+    client.create(create).await.context("create")?;
+    Ok(())
+}
+
+async fn claim(client: &TaskStoreClient) -> Result<v1::ClaimedTask> {
+    let claim = v1::ClaimRequest {
+        namespace: HELD_NAMESPACE.to_owned(),
+        queues: vec![HELD_QUEUE.to_owned()],
+        wait_ms: 30_000,
+        ..v1::ClaimRequest::default()
+    };
+    let tasks = client.claim(claim).await.context("claim")?.tasks;
+    tasks.into_iter().next().context("nothing was claimed")
+}
+
+async fn offered(store: &Store) -> Result<RecoveryOffer> {
+    let offer = |cluster: &TaskStoreCluster| {
+        let status = cluster.status.clone()?;
+        status.recovery.filter(|offer| offer.nonce.is_some())
+    };
+    let what = "a recovery is offered";
+    let found = store
+        .until(what, READY_LIMIT, |cluster| offer(cluster).is_some())
+        .await?;
+    offer(&found).context(what)
+}
+
+async fn check_offer(
+    store: &Store,
+    offer: &RecoveryOffer,
+    survivor: &MemberStatus,
+    lost: &[MemberStatus],
+) -> Result<()> {
+    let missing: Vec<MemberId> = lost.iter().map(|member| member.id).collect();
+    ensure!(
+        offer.source == Some(survivor.id) && offer.missing == missing,
+        "{} is left, and the offer says {offer:?}",
+        survivor.id
+    );
+    let status = store.get().await?.status.context("no status")?;
+    let quorate = get(&status.conditions, ConditionType::Quorate).context("no Quorate")?;
+    ensure!(
+        quorate.reason == Reason::QuorumLost.as_str() && quorate.message.contains("would lose"),
+        "Quorate says {quorate:?}"
+    );
+    Ok(())
+}
+
+/// The ends of the pods on nodes without power are not confirmed by anybody: it waits, and says for whom.
+async fn acknowledge(store: &Store, nonce: &str) -> Result<()> {
+    store
+        .patch(&format!(r#"{{"recovery": {{"acknowledge": "{nonce}"}}}}"#))
+        .await?;
+    let waits = |cluster: &TaskStoreCluster| {
+        let status = cluster.status.clone().unwrap_or_default();
+        let said = get(&status.conditions, ConditionType::Progressing);
+        said.is_some_and(|said| said.message.contains("spec.recovery.acceptUnconfirmed"))
+    };
+    let found = store
+        .until("it waits for the pods' ends", READY_LIMIT, waits)
+        .await?;
+    let identity = found.status.and_then(|status| status.identity);
+    ensure!(
+        identity.is_some_and(|identity| identity.incarnation == 1),
+        "it went on without its user's word"
+    );
+    Ok(())
+}
+
+async fn accept(store: &Store, lost: &[MemberStatus]) -> Result<()> {
+    let ids: Vec<String> = lost.iter().map(|member| member.id.to_string()).collect();
+    let ids = ids.join(", ");
+    store
+        .patch(&format!(
+            r#"{{"recovery": {{"acceptUnconfirmed": [{ids}]}}}}"#
+        ))
+        .await
+}
+
+/// The task that was running is to be had again, as if it had never been claimed, under a higher token.
+async fn check_held(client: &TaskStoreClient, held: &v1::ClaimedTask) -> Result<()> {
+    let again = claim(client).await?;
+    let task = again.task.clone().context("a claim without its task")?;
+    ensure!(
+        again.lease_token > held.lease_token && task.attempts == 1 && task.abandonments == 0,
+        "claimed again under {} after {}: {task:?}",
+        again.lease_token,
+        held.lease_token
+    );
+    let complete = |token: u64| v1::CompleteRequest {
+        lease: Some(v1::Lease {
+            namespace: HELD_NAMESPACE.to_owned(),
+            id: task.id.clone(),
+            lease_token: token,
+        }),
+        ..v1::CompleteRequest::default()
+    };
+    let late = client.complete(complete(held.lease_token)).await;
+    ensure!(
+        late.as_ref()
+            .is_err_and(taskstore_api::CallError::is_lease_lost),
+        "the token of the lost incarnation is still good: {late:?}"
+    );
+    client.complete(complete(again.lease_token)).await?;
+    Ok(())
+}
+
+async fn check_retired(store: &Store, lost: &[MemberStatus]) -> Result<()> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(store.kube.clone(), &store.namespace);
+    for member in lost {
+        let labels = claims.get(&member.pod).await?.metadata.labels;
+        let retired = labels.and_then(|mut labels| labels.remove(label::RETIRED));
+        ensure!(
+            retired.as_deref() == Some(label::TRUE),
+            "the volume of {} is not retired",
+            member.id
+        );
+    }
+    Ok(())
+}
