@@ -55,6 +55,9 @@ pub struct Config {
     pub log_budget_bytes: u64,
     /// Open read-only, report and serve nothing else.
     pub inspect: bool,
+    /// The member that the volume belongs to: it is given to this one, of a later incarnation, then reported as by
+    /// `inspect`.
+    pub rewrite_from: Option<u64>,
     /// Format a blank volume and initialize a cluster of one without being asked.
     pub standalone: bool,
 }
@@ -73,6 +76,7 @@ impl Config {
             raft: Timings::default(),
             log_budget_bytes: 1 << 30,
             inspect: false,
+            rewrite_from: None,
             standalone: false,
         }
     }
@@ -91,6 +95,17 @@ impl Config {
             || self.member.member_id & 0xffff_ffff == 0
         {
             return Err("member-id must be incarnation * 2^32 + n with n of at least 1".into());
+        }
+        if let Some(before) = self.rewrite_from {
+            if self.inspect {
+                return Err("inspect and rewrite-from exclude each other".into());
+            }
+            if !(1..incarnation).contains(&(before >> 32)) || before & 0xffff_ffff == 0 {
+                return Err(format!(
+                    "rewrite-from must be incarnation * 2^32 + n with an incarnation of at least 1 and below \
+                     {incarnation}, the incarnation of member-id, and n of at least 1"
+                ));
+            }
         }
         if self.raft.election_ms_min < 2 * self.raft.heartbeat_ms {
             return Err("election-ms-min must be at least twice heartbeat-ms".into());

@@ -81,6 +81,7 @@ async fn open_disk(member: &Arc<Member>, metrics: &Arc<Metrics>) -> Result<Disk,
         })),
     };
     let mut loaded = load(&home, &identity, options).await?;
+    finish_switch(&volume, &home).await?;
     if loaded.torn_frames > 0 {
         metrics.log_torn_frames.inc_by(loaded.torn_frames.into());
         tracing::warn!(
@@ -128,11 +129,7 @@ pub async fn load<D: log::disk::Disk>(
     let fatal = options.fatal.clone();
     let started = begin(home, read, decision, options).await?;
     let (base, clear) = (started.base, started.clear_installing);
-    let origin = match (base, image, base_of(&surveyed, base)) {
-        (Base::Image, Some(image), _) => Origin::Image(image),
-        (_, _, Some(snapshot)) => Origin::Snapshot(snapshot),
-        _ => Origin::Nothing,
-    };
+    let origin = origin_of(base, image, &surveyed);
     let (dir, image_dir) = (home.snapshots_directory(), home.image_directory());
     let store = blocking(move || {
         let snapshots = Snapshots::open(&dir, of_snapshots, surveyed)?;
@@ -157,6 +154,13 @@ pub async fn content(volume: &Arc<Volume>) -> Result<Content, StartError> {
     blocking(move || Ok(volume.content()?)).await
 }
 
+/// A rewrite of the identity that was cut off after its switch is brought to its end: the directory in use was
+/// found good.
+pub async fn finish_switch(volume: &Arc<Volume>, home: &Home) -> Result<(), StartError> {
+    let (volume, home) = (volume.clone(), home.clone());
+    blocking(move || Ok(volume.finish_switch(&home)?)).await
+}
+
 /// Takes the volume's lock. The container before this one may still be ending: its end is waited for.
 pub async fn open_volume(member: &Member) -> Result<Volume, StartError> {
     let mut said = false;
@@ -175,7 +179,7 @@ pub async fn open_volume(member: &Member) -> Result<Volume, StartError> {
 }
 
 /// Probes and signals are answered meanwhile.
-async fn blocking<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
 ) -> Result<T, StartError> {
     tokio::task::spawn_blocking(work)
@@ -183,7 +187,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(io::Error::other)?
 }
 
-fn of_read(doing: &str, error: io::Error) -> StartError {
+pub fn of_read(doing: &str, error: io::Error) -> StartError {
     match is_damage(&error) {
         true => StartError::Damaged(format!("{doing}: {error}")),
         false => error.into(),
@@ -218,8 +222,17 @@ pub fn base_of(surveyed: &[Surveyed], base: Base) -> Option<SnapshotHandle> {
     file.and_then(|file| file.good.clone())
 }
 
+/// What the state is loaded from.
+pub fn origin_of(base: Base, image: Option<Box<image::Opened>>, surveyed: &[Surveyed]) -> Origin {
+    match (base, image, base_of(surveyed, base)) {
+        (Base::Image, Some(image), _) => Origin::Image(image),
+        (_, _, Some(snapshot)) => Origin::Snapshot(snapshot),
+        _ => Origin::Nothing,
+    }
+}
+
 /// The image, loaded, if it is good.
-async fn open_image(
+pub async fn open_image(
     home: &Home,
     identity: &SnapshotIdentity,
 ) -> Result<Option<Box<image::Opened>>, StartError> {

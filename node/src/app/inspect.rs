@@ -10,7 +10,7 @@ use super::disk;
 use crate::member::running::membership_message;
 use crate::member::{Member, Phase};
 use crate::raft::inspect;
-use crate::storage::identity::Content;
+use crate::storage::identity::{Content, Volume};
 use crate::storage::log::disk::ReadOnlyDisk;
 use crate::storage::snapshot::Look;
 use crate::storage::start::{Decision, StartError, decide, facts_of, read_log};
@@ -18,7 +18,16 @@ use crate::storage::start::{Decision, StartError, decide, facts_of, read_log};
 /// Reads the volume and notes the report, or that the disk would be refused. An error is no word on the
 /// disk.
 pub async fn run(member: &Arc<Member>) -> anyhow::Result<()> {
-    let phase = match look(member).await {
+    let looked = async {
+        let volume = Arc::new(disk::open_volume(member).await?);
+        look(member, &volume).await
+    };
+    enter(member, looked.await)
+}
+
+/// Notes what a look at the volume came to.
+pub fn enter(member: &Member, looked: Result<Phase, StartError>) -> anyhow::Result<()> {
+    let phase = match looked {
         Ok(phase) => phase,
         Err(StartError::Damaged(reason)) => Phase::Damaged(reason),
         Err(StartError::Removed) => Phase::Removed,
@@ -28,9 +37,9 @@ pub async fn run(member: &Arc<Member>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn look(member: &Arc<Member>) -> Result<Phase, StartError> {
-    let volume = Arc::new(disk::open_volume(member).await?);
-    let home = match disk::content(&volume).await? {
+/// Reads the volume as that of the member the arguments name, and notes the report.
+pub async fn look(member: &Member, volume: &Arc<Volume>) -> Result<Phase, StartError> {
+    let home = match disk::content(volume).await? {
         Content::Stamped(home) => home,
         Content::Blank => return Ok(Phase::Blank),
     };

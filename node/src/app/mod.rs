@@ -9,10 +9,11 @@
 //! A disk that is refused keeps the process alive and talking to the operator, without Raft.
 
 #[cfg(test)]
-mod crashes;
+pub(crate) mod crashes;
 pub mod disk;
 mod inspect;
 pub mod ports;
+mod rewrite;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -99,9 +100,15 @@ async fn live(
     stop: &CancellationToken,
     serving: &CancellationToken,
 ) -> anyhow::Result<()> {
-    if member.config.inspect {
+    if member.config.inspect || member.config.rewrite_from.is_some() {
+        let offline = async {
+            match member.config.rewrite_from {
+                Some(before) => rewrite::run(member, before).await,
+                None => inspect::run(member).await,
+            }
+        };
         tokio::select! {
-            inspected = inspect::run(member) => inspected?,
+            done = offline => done?,
             () = stop.cancelled() => return Ok(()),
         }
         stop.cancelled().await;

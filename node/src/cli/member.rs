@@ -48,6 +48,7 @@ pub fn run(args: MemberArgs) -> anyhow::Result<ExitCode> {
     };
     config.log_budget_bytes = args.log_budget_bytes;
     config.inspect = args.inspect;
+    config.rewrite_from = args.rewrite_from;
     config.raft = Timings {
         heartbeat_ms: args.heartbeat_ms,
         election_ms_min: args.election_ms_min,

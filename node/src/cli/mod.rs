@@ -58,6 +58,11 @@ pub struct MemberArgs {
     /// Opens the volume read-only and reports what is on it; no vote, no serving.
     #[arg(long)]
     pub inspect: bool,
+    /// The id of the member that the volume belongs to, of an earlier incarnation: offline, the volume is given to the
+    /// member that the other arguments name, which becomes the only voter, and is then reported as by --inspect.
+    /// Everything in the log counts as committed. It may be repeated, also after it was cut off.
+    #[arg(long, value_name = "MEMBER_ID", conflicts_with = "inspect")]
+    pub rewrite_from: Option<u64>,
     /// Disk reserved for the log when the volume is formatted.
     #[arg(long, default_value_t = LOG_BUDGET_BYTES)]
     pub log_budget_bytes: u64,

@@ -151,6 +151,20 @@ pub fn remove_tree_if_there(step: Step, path: &Path) -> io::Result<()> {
     unless_missing(removed)
 }
 
+/// A directory loses everything in it and stays.
+pub fn empty_directory(step: Step, path: &Path) -> io::Result<()> {
+    take(step, Act::Remove(path), || {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false => fs::remove_file(entry.path())?,
+            }
+        }
+        Ok(())
+    })
+}
+
 fn unless_missing(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -9,7 +9,7 @@
 //! <volume>/store-1/image/   may be thrown away at any time
 //! ```
 //! While it is being made, the first directory is called `store-1.formatting`: a format that was cut off
-//! was never reported, and is made again.
+//! was never reported, and is made again. How another one takes its place: see `switch`.
 
 use std::fs;
 use std::io;
@@ -23,8 +23,11 @@ use super::files::{
     ChangedFile, create_directory, is_damage, remove_if_there, remove_tree_if_there, rename,
     replace, sync_directory,
 };
-use super::log::{Geometry, LogError, segment};
+use super::log::segment::{self, Space};
+use super::log::{Geometry, LogError};
 use super::step::Step;
+
+mod switch;
 
 const FIRST: &str = "store-1";
 const FORMATTING: &str = "store-1.formatting";
@@ -201,25 +204,15 @@ impl Volume {
     }
 
     pub fn content(&self) -> Result<Content, LogError> {
-        let current = match fs::read_to_string(self.root.join(CURRENT)) {
-            Ok(name) => name,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return match self.first_foreign_name()? {
-                    Some(name) => Err(LogError::damage(format!(
-                        "the volume holds {name} but no {CURRENT}"
-                    ))),
-                    None => Ok(Content::Blank),
-                };
-            }
-            Err(error) => return Err(of_read(CURRENT, error)),
+        let Some(name) = self.current()? else {
+            return match self.first_foreign_name()? {
+                Some(name) => Err(LogError::damage(format!(
+                    "the volume holds {name} but no {CURRENT}"
+                ))),
+                None => Ok(Content::Blank),
+            };
         };
-        let name = current.trim_end();
-        // What is no name of ours may be none for the file system either, whose error would tell nothing.
-        let is_ours = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_ours) {
-            return Err(LogError::damage(format!("{CURRENT} names {name:?}")));
-        }
-        let directory = self.root.join(name);
+        let directory = self.root.join(&name);
         if !directory.try_exists()? {
             if name == FIRST && self.root.join(FORMATTING).try_exists()? {
                 return Ok(Content::Blank);
@@ -232,6 +225,21 @@ impl Volume {
         sync_directory(Step::VolumeSync, &self.root)?;
         home.sync_names()?;
         Ok(Content::Stamped(home))
+    }
+
+    /// The directory in use, by name. `None`: there is no file that says so.
+    fn current(&self) -> Result<Option<String>, LogError> {
+        let current = match fs::read_to_string(self.root.join(CURRENT)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            current => current.map_err(|error| of_read(CURRENT, error))?,
+        };
+        let name = current.trim_end();
+        // What is no name of ours may be none for the file system either, whose error would tell nothing.
+        let is_ours = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_ours) {
+            return Err(LogError::damage(format!("{CURRENT} names {name:?}")));
+        }
+        Ok(Some(name.to_owned()))
     }
 
     /// Something that neither a format that was cut off nor the file system left.
@@ -258,27 +266,40 @@ impl Volume {
         // First: without the directory that is being made, it would name one that is missing.
         remove_if_there(Step::UnusedCurrentRemove, &self.root.join(CURRENT))?;
         sync_directory(Step::UnusedCurrentSync, &self.root)?;
-        remove_tree_if_there(Step::UnfinishedRemove, &making)?;
-        segment::format(&making.join("log"), log)?;
-        create_directory(Step::SnapshotsDirectory, &making.join("snapshots"))?;
         let stamp = Stamp {
             identity,
             log,
             is_initialized: false,
             is_removed: false,
         };
-        replace(Step::StampWrite, &making, STAMP, &stamp.encode())?;
-        let (current, home) = (format!("{FIRST}\n"), self.root.join(FIRST));
-        replace(
-            Step::CurrentReplace,
-            &self.root,
-            CURRENT,
-            current.as_bytes(),
-        )?;
-        rename(Step::HomeRename, &making, &home)?;
-        sync_directory(Step::HomeSync, &self.root)?;
+        make(&making, &stamp, Space::All)?;
+        self.use_directory(FIRST)?;
+        let home = self.root.join(FIRST);
+        self.name_directory(&making, &home)?;
         Home::open(home)
     }
+
+    fn use_directory(&self, name: &str) -> io::Result<()> {
+        let line = format!("{name}\n");
+        replace(Step::CurrentReplace, &self.root, CURRENT, line.as_bytes())
+    }
+
+    fn name_directory(&self, making: &Path, home: &Path) -> io::Result<()> {
+        rename(Step::HomeRename, making, home)?;
+        sync_directory(Step::HomeSync, &self.root)
+    }
+}
+
+/// A stamped directory with an empty log, in place of what is there. Everything is on the disk on return.
+fn make(making: &Path, stamp: &Stamp, space: Space) -> io::Result<()> {
+    remove_unfinished(making)?;
+    segment::format(&making.join("log"), stamp.log, space)?;
+    create_directory(Step::SnapshotsDirectory, &making.join("snapshots"))?;
+    replace(Step::StampWrite, making, STAMP, &stamp.encode())
+}
+
+fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    remove_tree_if_there(Step::UnfinishedRemove, directory)
 }
 
 /// Of a failed read, with the file's name.

@@ -8,6 +8,7 @@ pub mod log;
 pub mod log_store;
 pub mod machine;
 pub mod on_panic;
+pub mod rewrite;
 pub mod room;
 pub mod snapshot;
 pub mod start;

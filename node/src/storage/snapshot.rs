@@ -40,7 +40,7 @@ const CUT_TEMPORARY: &str = "cut.tmp";
 /// Disk space held back for the next snapshot.
 const BALLAST: &str = "ballast";
 const BALLAST_PERCENT: u64 = 125;
-const INSTALLING: &str = "installing";
+pub(in crate::storage) const INSTALLING: &str = "installing";
 const RECEIVING: &str = "receive-";
 const SNAPSHOTS_KEPT: usize = 2;
 
@@ -148,6 +148,10 @@ impl SnapshotHandle {
 
     pub fn position(&self) -> Position {
         self.header.position
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Up to `length` bytes from `offset`, fewer at the end only.

@@ -271,17 +271,14 @@ pub async fn begin<D: Disk>(
     decision: Decision,
     options: StartOptions<D>,
 ) -> Result<Started<D>, StartError> {
-    let (base, install) = match decision {
-        Decision::Damaged(reason) => return Err(StartError::Damaged(reason)),
-        Decision::Removed => return Err(StartError::Removed),
-        Decision::Start { base, install } => (base, install),
+    let frames = match (&decision, &read) {
+        (Decision::Start { .. }, Ok(recovered)) => recovered.frames,
+        _ => 0,
     };
-    let recovered = read.map_err(StartError::Damaged)?;
-    let (torn_frames, range) = (recovered.torn_frames, recovered.range);
-    if recovered.frames > 0 {
+    if frames > 0 {
         home.mark_initialized()?;
     }
-    let first_frame = (recovered.frames == 0).then(|| {
+    let first_frame = (frames == 0).then(|| {
         let home = home.clone();
         Box::new(move || home.mark_initialized()) as FirstFrameHook
     });
@@ -291,7 +288,24 @@ pub async fn begin<D: Disk>(
         wrote: options.wrote,
         fatal: options.fatal,
     };
-    let mut log = LogStore::start(recovered, options.log, hooks)?;
+    begin_log(read, decision, options.log, hooks).await
+}
+
+/// Does what was decided of the log, and leaves the rest of the volume alone.
+pub async fn begin_log<D: Disk>(
+    read: LogRead<D>,
+    decision: Decision,
+    options: LogOptions,
+    hooks: LogHooks,
+) -> Result<Started<D>, StartError> {
+    let (base, install) = match decision {
+        Decision::Damaged(reason) => return Err(StartError::Damaged(reason)),
+        Decision::Removed => return Err(StartError::Removed),
+        Decision::Start { base, install } => (base, install),
+    };
+    let recovered = read.map_err(StartError::Damaged)?;
+    let (torn_frames, range) = (recovered.torn_frames, recovered.range);
+    let mut log = LogStore::start(recovered, options, hooks)?;
     if let Install::Finish(id) = install {
         if range.last < Some(id) {
             // What is left of the older log was not in the snapshot's history.

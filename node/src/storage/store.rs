@@ -16,7 +16,7 @@ mod held;
 mod keep;
 mod payloads;
 
-use self::held::Held;
+pub(in crate::storage) use self::held::Held;
 pub use self::keep::Kept;
 use super::codec;
 use super::image::batch::Rebuild;

@@ -23,6 +23,7 @@ pub mod load;
 mod members;
 pub mod queue;
 pub mod read;
+mod rewrite;
 pub mod row;
 pub mod rows;
 mod seqs;

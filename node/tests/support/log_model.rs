@@ -128,7 +128,7 @@ impl Driver {
         disk: FaultDisk,
         options: LogOptions,
     ) -> Driver {
-        segment::format(directory, geometry).unwrap();
+        segment::format(directory, geometry, segment::Space::All).unwrap();
         Driver::open(directory, geometry, disk, options, Model::default())
     }
 

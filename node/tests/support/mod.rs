@@ -24,7 +24,7 @@ pub fn panics() -> FatalHook {
 }
 
 pub fn format(directory: &Path) {
-    segment::format(directory, SMALL).unwrap();
+    segment::format(directory, SMALL, segment::Space::All).unwrap();
 }
 
 pub fn open(directory: &Path) -> LogStore {

@@ -16,7 +16,7 @@ use crate::storage::store::Store;
 use crate::storage::types::{Entry, EntryBytes, LogId, MemberName, Membership};
 use crate::task::command::{self, Claimed, Command, Create, Lease, NewTask, Outcome, Settle};
 use crate::task::hash::of_payload;
-use crate::task::state::Bounds;
+use crate::task::state::{At, Bounds};
 use crate::task::tests::{World, claim_of, complete, fail, id, name, task};
 
 pub const ENTRIES: u64 = 160;
@@ -124,6 +124,23 @@ impl History {
             Some(last) if self.is_agreed(last) => self.hashes[last.index as usize],
             Some(_) => self.hashes[SECOND_TERM as usize - 1],
         }
+    }
+
+    /// Of the state that a later incarnation begins with behind this entry, all before it applied.
+    pub fn hash_rewritten(&self, last: LogId, member_id: u64) -> u128 {
+        let mut world = World::new();
+        world.state.note_members([MEMBER]);
+        let at = |incarnation, index| At { index, incarnation };
+        for entry in &self.entries[..=last.index as usize] {
+            if let (EntryPayload::Normal(bytes), true) = (&entry.payload, entry.log_id <= last) {
+                let commands = postcard::from_bytes(&bytes.0).unwrap();
+                let at = at(1, entry.log_id.index);
+                world.state.apply(at, commands, &mut Vec::new()).unwrap();
+            }
+        }
+        let incarnation = (member_id >> 32) as u16;
+        world.state.rewrite(at(incarnation, last.index), member_id);
+        world.state.hash()
     }
 
     /// What the leader of term 1 wrote and could not commit.

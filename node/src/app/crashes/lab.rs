@@ -45,7 +45,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn count(&mut self, recorded: &Recorded) {
+    pub fn count(&mut self, recorded: &Recorded) {
         self.crashes += recorded.moments.len();
         for moment in &recorded.moments {
             if let Some(step) = moment.step {
@@ -80,7 +80,7 @@ impl Started {
 
 pub struct Lab<'a> {
     pub rig: &'a Rig,
-    name: &'static str,
+    pub name: &'static str,
     volume: TempDir,
     pub promises: Arc<Mutex<Promises>>,
     watched: Option<(Arc<Recorder>, Watching)>,

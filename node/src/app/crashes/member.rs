@@ -51,14 +51,25 @@ impl Rig {
     }
 
     fn config(&self, root: &Path) -> Config {
+        self.config_of(root, MEMBER)
+    }
+
+    /// Of this member, on the same volume.
+    pub fn config_of(&self, root: &Path, member_id: u64) -> Config {
+        let incarnation = (member_id >> 32) as u16;
         let member = MemberIdentity {
             cluster_id: "c".into(),
-            incarnation: 1,
-            member_id: MEMBER,
+            incarnation,
+            member_id,
             volume_uid: "v".into(),
-            name: "m-1".into(),
+            name: format!("m-{incarnation}"),
         };
         Config::new(root.into(), member, root.join("tls"))
+    }
+
+    /// Without Raft; what the process would tell of it.
+    pub fn member(&self, config: Config) -> Arc<Member> {
+        Arc::new(Member::new(config, self.tls.clone()))
     }
 
     /// As the operator orders it, with a small log. What was there before.
@@ -74,8 +85,8 @@ impl Rig {
     }
 
     /// An error: the member refuses its disk. `None`: it was removed.
-    async fn open(&self, root: &Path) -> Result<Option<Box<Disk>>, String> {
-        let member = Arc::new(Member::new(self.config(root), self.tls.clone()));
+    async fn open(&self, config: Config) -> Result<Option<Box<Disk>>, String> {
+        let member = self.member(config);
         match disk::open(&member, &self.metrics).await {
             Ok(Opened::Ready(disk)) => Ok(Some(disk)),
             Ok(Opened::Idle(Phase::Removed)) => Ok(None),
@@ -90,7 +101,16 @@ impl Rig {
         root: &Path,
         promises: Arc<Mutex<Promises>>,
     ) -> Result<Option<Driver>, String> {
-        let Some(disk) = self.open(root).await? else {
+        self.try_start_as(self.config(root), promises).await
+    }
+
+    /// The same, as another member.
+    pub async fn try_start_as(
+        &self,
+        config: Config,
+        promises: Arc<Mutex<Promises>>,
+    ) -> Result<Option<Driver>, String> {
+        let Some(disk) = self.open(config).await? else {
             return Ok(None);
         };
         // As the service does first.

@@ -8,13 +8,14 @@
 //! `CRASH_SCENARIO=load` runs one scenario. `CRASH_WITHOUT_SYNC=CutSync` leaves out the fsyncs of one step, to see
 //! whether anything misses them.
 
-mod history;
-mod lab;
-mod member;
-mod promises;
+pub mod history;
+pub mod lab;
+pub mod member;
+pub mod promises;
 mod recorder;
+pub mod rewrites;
 mod scenarios;
-mod volume;
+pub mod volume;
 
 use crate::storage::step::Step;
 

@@ -7,6 +7,7 @@ use super::history::SECOND_TERM;
 use super::lab::{Lab, Report, scratch};
 use super::member::{GEOMETRY, Rig};
 use super::promises::{Life, Promises};
+use super::rewrites::{rewrite, rewrite_of_an_image, rewrite_on_a_full_disk};
 use super::volume::{Image, Tree};
 use crate::storage::snapshot::list;
 use crate::storage::step::Step;
@@ -43,6 +44,9 @@ pub async fn run_all() -> Report {
         full_log,
         removal,
         image,
+        rewrite,
+        rewrite_of_an_image,
+        rewrite_on_a_full_disk,
     );
     report
 }

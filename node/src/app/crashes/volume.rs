@@ -410,7 +410,8 @@ impl Tree {
         ModelDisk::of(root, Image::Lost).at(End::Kill).tree
     }
 
-    fn id(&self) -> LeftId {
+    /// The same for the same names and bytes.
+    pub fn id(&self) -> LeftId {
         let mut hasher = blake3::Hasher::new();
         for (path, blob) in &self.0 {
             hasher.update(path.as_os_str().as_encoded_bytes());

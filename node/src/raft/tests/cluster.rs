@@ -190,7 +190,7 @@ impl<S: Above> ClusterOf<S> {
 
     async fn prepare(&mut self, n: u64) {
         let dir = tempfile::tempdir().unwrap();
-        segment::format(&dir.path().join("log"), LOG).unwrap();
+        segment::format(&dir.path().join("log"), LOG, segment::Space::All).unwrap();
         self.authority
             .member(id(n))
             .unwrap()

@@ -39,15 +39,30 @@ fn mark_path_of(directory: &Path) -> PathBuf {
     directory.join("synced")
 }
 
+/// Which part of a log's space is reserved when its files are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    All,
+    /// The first segment's. The others are as long as they should be, and `reserve` is still to come.
+    FirstSegment,
+}
+
 /// Makes the files of an empty log and reserves their space. Everything is on the disk on return.
-pub fn format(directory: &Path, geometry: Geometry) -> io::Result<()> {
+pub fn format(directory: &Path, geometry: Geometry, space: Space) -> io::Result<()> {
     geometry.check()?;
     create_directory(Step::LogDirectory, directory)?;
     let segment_bytes = geometry.segment_bytes;
+    let mut waits = false;
     for slot in 0..geometry.segments {
         let file = ChangedFile::create_new(Step::SegmentCreate, &path_of(directory, slot))?;
+        if waits {
+            file.resize(Step::SegmentResize, segment_bytes.into())?;
+            file.sync(Step::SegmentResizeSync)?;
+            continue;
+        }
         let reserved = file.reserve(Step::SegmentReserve, segment_bytes.into());
         let is_unsupported = reserved.as_ref().is_err_and(is_unsupported);
+        waits = space == Space::FirstSegment && !is_unsupported;
         // The first file is written now; one that cannot be reserved in another way, too.
         if slot == 0 || is_unsupported {
             zero_file(
@@ -63,6 +78,21 @@ pub fn format(directory: &Path, geometry: Geometry) -> io::Result<()> {
     mark.write_at(Step::MarkFill, &[0; MARK_BYTES as usize], 0)?;
     mark.sync(Step::MarkSync)?;
     sync_directory(Step::LogNamesSync, directory)
+}
+
+/// Reserves what `format` has left to later. A log that is in use keeps what it holds.
+pub fn reserve(directory: &Path, geometry: Geometry) -> io::Result<()> {
+    for slot in 0..geometry.segments {
+        let path = path_of(directory, slot);
+        let file = ChangedFile::open_or_create(Step::LaterOpen, &path)?;
+        match file.reserve(Step::LaterReserve, geometry.segment_bytes.into()) {
+            // Then `format` has written it.
+            Err(error) if is_unsupported(&error) => return Ok(()),
+            reserved => reserved?,
+        }
+        file.sync(Step::LaterSync)?;
+    }
+    Ok(())
 }
 
 fn is_unsupported(error: &io::Error) -> bool {

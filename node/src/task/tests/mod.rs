@@ -21,6 +21,7 @@ mod members;
 mod model;
 mod properties;
 mod reads;
+mod rewrites;
 mod rows;
 mod settles;
 mod table;

@@ -8,7 +8,7 @@ use super::*;
 
 /// One step of a history; tokens are named by which claim gave them, counted back from the newest.
 #[derive(Debug, Clone)]
-enum Play {
+pub enum Play {
     Create {
         queue: u8,
         ids: Vec<(u8, u8, u8)>,
@@ -37,7 +37,7 @@ enum Play {
     Reload,
 }
 
-fn play() -> impl Strategy<Value = Play> {
+pub fn play() -> impl Strategy<Value = Play> {
     let tasks = prop::collection::vec((0..12u8, 0..3u8, 0..4u8), 1..4);
     prop_oneof![
         3 => (0..2u8, tasks).prop_map(|(queue, ids)| Play::Create { queue, ids }),
@@ -53,6 +53,21 @@ fn play() -> impl Strategy<Value = Play> {
             .prop_map(|(lease_ms, wall_ms)| Play::Pass { lease_ms, wall_ms }),
         1 => Just(Play::Reload),
     ]
+}
+
+/// Applies each play in an entry of its own; settles aim at the claim before.
+pub fn go_on(world: &mut World, plays: &[Play], last_claim: &mut u64) {
+    for play in plays {
+        if let Play::Pass { lease_ms, wall_ms } = play {
+            world.lease_time_ms += lease_ms;
+            world.wall_time_ms += wall_ms;
+        }
+        let command = command(play, *last_claim, world.wall_time_ms);
+        let outcomes = world.apply(vec![command]);
+        if matches!(&outcomes[..], [Outcome::Claimed(claimed)] if !claimed.is_empty()) {
+            *last_claim = world.index;
+        }
+    }
 }
 
 fn command(play: &Play, index: u64, wall: u64) -> Command {
