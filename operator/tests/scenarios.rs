@@ -128,6 +128,11 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
                 cluster.spec.replacement.max_per_hour = max;
             });
         }
+        ["drains", "replace"] => {
+            world.edit(|cluster| {
+                cluster.spec.replacement.on_drain = crds::cluster::OnDrain::Replace;
+            });
+        }
         // When the operator wants to be woken by time alone.
         ["wake"] => {
             let seen = world.look().expect("there is a cluster");

@@ -208,6 +208,12 @@ pub fn all() -> Vec<Entry> {
         story!(Product, "all-nodes-drained", AnyNodes, drains::all_nodes),
         story!(
             Product,
+            "drained-member-replaced",
+            AnyNodes,
+            drains::replaced
+        ),
+        story!(
+            Product,
             "node-with-two-voters-drained",
             AnyNodes,
             drains::two_voters_on_a_node

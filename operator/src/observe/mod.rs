@@ -287,6 +287,13 @@ impl Observed {
         self.pods.values().find(|pod| pod.member == member)
     }
 
+    /// Its pod was evicted, or has ended, and the scheduler finds no node for the next one.
+    pub fn is_without_node(&self, member: MemberId) -> bool {
+        self.pod_of(member).is_some_and(|pod| {
+            pod.node.is_none() && matches!(pod.trouble, Some(Trouble::Unschedulable(_)))
+        })
+    }
+
     /// Pods that carry the voter label: those that the budget counts.
     pub fn pods_counted(&self) -> usize {
         self.pods.values().filter(|pod| pod.is_voter).count()

@@ -376,11 +376,7 @@ fn drain(status: &TaskStoreClusterStatus, observed: &Observed) -> Option<String>
             .iter()
             .filter(|member| member.role == Role::Voter)
     };
-    let waiting = voters().find(|member| {
-        observed.pod_of(member.id).is_some_and(|pod| {
-            pod.node.is_none() && matches!(pod.trouble, Some(Trouble::Unschedulable(_)))
-        })
-    })?;
+    let waiting = voters().find(|member| observed.is_without_node(member.id))?;
     let node = waiting.node.as_ref()?;
     let there = voters().find(|member| {
         member.id != waiting.id
