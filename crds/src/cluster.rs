@@ -158,8 +158,8 @@ impl Default for TaskStoreClusterSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Size of each volume. Default 10Gi; at least twice `logBudget` and 512Mi. May only grow: volumes made from
-    /// then on have the new size.
+    /// Size of each volume. Default 10Gi; at least twice `logBudget` and 512Mi. May only grow: volumes grow under
+    /// their running members where the storage class allows it; where it does not, a condition says what to do.
     #[serde(default = "default_size")]
     pub size: Quantity,
 

@@ -71,7 +71,7 @@ async fn pass(
         }
         held.facts.clone()
     });
-    let observed = observe(
+    let mut observed = observe(
         &ctx.client,
         caches,
         cluster,
@@ -85,6 +85,7 @@ async fn pass(
         held.facts
             .client_secret
             .clone_from(&observed.credentials.client_secret);
+        observed.refused_growth.clone_from(&held.refused_growth);
     });
 
     let plan = plan(cluster, &observed, now);

@@ -13,6 +13,7 @@ mod demo;
 mod disk;
 mod drains;
 mod figures;
+mod grow;
 mod harness;
 mod hibernation;
 mod history;
@@ -174,6 +175,7 @@ pub fn all() -> Vec<Entry> {
             recover::majority_lost
         ),
         story!(Product, "disk-full", LocalNodes, disk::full_on_one_member),
+        story!(Product, "volumes-grow", LocalNodes, grow::volumes_grow),
         story!(
             Product,
             "operator-killed-in-bootstrap",

@@ -36,6 +36,8 @@ pub struct Observed {
     pub budget: Option<Budget>,
     pub credentials: Credentials,
     pub members: BTreeMap<MemberId, Member>,
+    /// Volumes that the API server lately refused to make larger. Losing it costs another refusal.
+    pub refused_growth: BTreeMap<MemberId, RefusedGrowth>,
     /// Image of a spec that names none.
     pub default_image: String,
 }
@@ -92,6 +94,18 @@ pub struct Volume {
     pub state: VolumeState,
     pub owner: Owner,
     pub life: Life,
+    pub requested_bytes: u64,
+    /// Absent until it is bound.
+    pub capacity_bytes: Option<u64>,
+}
+
+/// A size that a volume cannot have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedGrowth {
+    pub bytes: u64,
+    /// The API server's words.
+    pub words: String,
+    pub at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

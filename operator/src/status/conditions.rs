@@ -265,7 +265,10 @@ fn degraded(
     for waiting in &plan.waiting {
         if matches!(
             waiting,
-            Waiting::VolumeLost { .. } | Waiting::VolumeRetired { .. } | Waiting::Damaged { .. }
+            Waiting::VolumeLost { .. }
+                | Waiting::VolumeRetired { .. }
+                | Waiting::Damaged { .. }
+                | Waiting::GrowthRefused { .. }
         ) {
             return said(State::True, waiting.reason(), waiting.words());
         }
