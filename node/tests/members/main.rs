@@ -4,4 +4,6 @@ mod admin;
 mod crashes;
 mod damage;
 mod harness;
+mod recovery;
+mod small_disk;
 mod tasks;
