@@ -10,6 +10,7 @@ use taskstore_api::{TaskStoreClient, v1};
 use tokio::task::JoinHandle;
 use tonic::Code;
 
+use crate::admin::change_at;
 use crate::harness::{Cluster, PATIENCE};
 use crate::tasks::{claim_one, create};
 
@@ -87,17 +88,6 @@ async fn is_all_there(client: &TaskStoreClient, all: &[Acknowledged]) {
     completed.await;
 }
 
-async fn change(cluster: &Cluster, leader: usize, change: Change) -> v1::Membership {
-    let raft = cluster.status(leader).await.raft.unwrap();
-    let request = v1::ChangeMembershipRequest {
-        change: Some(change),
-        expected_membership: raft.membership.unwrap().log_id,
-        expected_term: raft.term,
-    };
-    let changed = cluster.admin(leader).await.change_membership(request).await;
-    changed.unwrap().into_inner().membership.unwrap()
-}
-
 /// The cluster of one grows to three; the indexes of the new members.
 async fn grow(cluster: &mut Cluster, first: usize) -> Vec<usize> {
     let reserve = v1::ReserveMembersRequest {
@@ -118,13 +108,13 @@ async fn grow(cluster: &mut Cluster, first: usize) -> Vec<usize> {
     let learners = Change::AddLearners(v1::AddLearners {
         members: members.collect(),
     });
-    change(cluster, first, learners).await;
+    change_at(cluster, first, learners).await;
     for index in &added {
         cluster.until(*index, |status| status.ready).await;
     }
     let voters = vec![number, ids[0], ids[1]];
     let voters = Change::SetVoters(v1::SetVoters { voters });
-    let grown = change(cluster, first, voters).await;
+    let grown = change_at(cluster, first, voters).await;
     assert_eq!(grown.voters, [number, ids[0], ids[1]]);
     added
 }
@@ -177,11 +167,11 @@ async fn a_lost_majority_under_load_loses_nothing_that_was_acknowledged() {
     println!("acknowledged: {created} created, {completed} completed");
     assert!(created > 100 && completed > 10);
 
-    let alone = cluster.status(survivor).await.raft.unwrap();
-    println!(
-        "the survivor: leader {} term {} last {}.{}",
-        alone.leader_id, alone.term, alone.last_log_term, alone.last_log_index
-    );
+    let is_alone = |status: &v1::MemberStatus| {
+        let raft = status.raft.as_ref();
+        raft.is_some_and(|raft| raft.leader_id == 0)
+    };
+    let alone = cluster.until(survivor, is_alone).await.raft.unwrap();
     cluster.kill(survivor);
     let (before, after) = (cluster.members[survivor].id, NEW + 7);
     cluster.rewrite(survivor, before, after);
