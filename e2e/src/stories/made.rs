@@ -30,13 +30,8 @@ spec:
 
 /// A Ready cluster of this size under load.
 pub async fn loaded(story: &Story, replicas: u32) -> Result<(Store, Load)> {
-    loaded_on(story, replicas, "").await
-}
-
-/// The same on volumes of a class; none is the default class.
-pub async fn loaded_on(story: &Story, replicas: u32, class: &str) -> Result<(Store, Load)> {
     let store = Store::open(&story.cluster, &story.namespace, "store").await?;
-    story.apply(&on_class(&store.name, replicas, class)).await?;
+    story.apply(&small(&store.name, replicas)).await?;
     store.ready(i32::try_from(replicas)?, READY_LIMIT).await?;
     let load = Load::start(&store, "load").await?;
     load.goes_on(100).await?;
