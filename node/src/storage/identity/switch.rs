@@ -43,6 +43,7 @@ impl Volume {
             log,
             is_initialized: true,
             is_removed: false,
+            is_fenced: false,
         };
         make(&making, &stamp, Space::FirstSegment)?;
         Home::open(making)
