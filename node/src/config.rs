@@ -53,6 +53,8 @@ pub struct Config {
     pub raft: Timings,
     /// Disk reserved for the log, in bytes.
     pub log_budget_bytes: u64,
+    /// Holds a folder for each set of credentials that a backup may name.
+    pub backup_credentials_dir: Option<PathBuf>,
     /// Open read-only, report and serve nothing else.
     pub inspect: bool,
     /// Format a blank volume and initialize a cluster of one without being asked.
@@ -72,6 +74,7 @@ impl Config {
             ports: Ports::default(),
             raft: Timings::default(),
             log_budget_bytes: 1 << 30,
+            backup_credentials_dir: None,
             inspect: false,
             standalone: false,
         }

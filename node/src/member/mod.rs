@@ -1,5 +1,6 @@
 //! The member as the operator sees it: its phase, its identity, and, once Raft runs, its part in it.
 
+pub mod backups;
 pub mod changes;
 pub mod running;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 use taskstore_api::v1;
 use tokio::sync::{Notify, watch};
 
+use self::backups::Backups;
 use self::running::Running;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -51,6 +53,7 @@ pub enum Readiness {
 pub struct Member {
     pub config: Config,
     pub tls: Arc<TlsStore>,
+    pub backups: Backups,
     phase: watch::Sender<Phase>,
     own: watch::Sender<Facts>,
     readiness: watch::Sender<Readiness>,
@@ -71,6 +74,7 @@ impl Member {
         Member {
             config,
             tls,
+            backups: Backups::default(),
             phase: watch::channel(Phase::Recovering).0,
             own: watch::channel(own).0,
             readiness: watch::channel(Readiness::NotReady("starting".into())).0,

@@ -1,0 +1,9 @@
+//! What a backup must survive, and what it must refuse.
+
+mod cut;
+mod damage;
+mod faults;
+mod golden;
+mod rig;
+mod rights;
+mod whole;
