@@ -122,17 +122,25 @@ impl Bucket {
         }
     }
 
-    /// One that is not there is deleted.
     pub async fn delete(&self, path: &Path) -> Result<(), Error> {
-        let location = self.within(path);
-        let deleted = self.store.delete(&location);
-        match self
-            .asked(Access::Delete, &self.name_of(path), deleted)
-            .await
-        {
-            Err(Error::Missing { .. }) => Ok(()),
-            deleted => deleted,
+        self.delete_all(vec![path.clone()]).await
+    }
+
+    /// Many in one request where the store can; what is not there is deleted.
+    pub async fn delete_all(&self, paths: Vec<Path>) -> Result<(), Error> {
+        let names: Vec<String> = paths.iter().map(|path| self.name_of(path)).collect();
+        let locations: Vec<_> = paths.iter().map(|path| Ok(self.within(path))).collect();
+        let mut deleted = self
+            .store
+            .delete_stream(futures::stream::iter(locations).boxed());
+        for name in names {
+            let next = async { deleted.next().await.transpose() };
+            match self.asked(Access::Delete, &name, next).await {
+                Ok(_) | Err(Error::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
     }
 
     /// The names of the folders right below this one, in order.

@@ -12,10 +12,9 @@ use super::retention::{Held, Keep, expendable};
 /// Nothing of this name is there on return. It need not be good, or finished.
 pub async fn delete(bucket: &Bucket, lineage: &Lineage, name: &BackupName) -> Result<(), Error> {
     bucket.delete(&lineage.manifest(name)).await?;
-    for found in bucket.objects(&lineage.backup(name)).await? {
-        bucket.delete(&found.path).await?;
-    }
-    Ok(())
+    let found = bucket.objects(&lineage.backup(name)).await?;
+    let paths = found.into_iter().map(|found| found.path).collect();
+    bucket.delete_all(paths).await
 }
 
 /// Deletes what a lineage need not keep, oldest first, and answers the names.

@@ -107,14 +107,11 @@ impl Error {
     /// An error of the store, with the object's full name.
     pub fn of_store(access: Access, object: String, error: &object_store::Error) -> Error {
         use object_store::Error as Store;
-        let reason = shortened(&error.to_string());
+        let reason = root_cause(error);
         match error {
             Store::NotFound { .. } if matches!(access, Access::Write | Access::Create) => {
-                Error::Unavailable {
-                    access,
-                    object,
-                    reason: format!("the bucket or folder is not there: {reason}"),
-                }
+                let reason = format!("names a bucket or folder that is not there: {reason}");
+                Error::invalid("url", reason)
             }
             Store::NotFound { .. } => Error::Missing { object },
             Store::AlreadyExists { .. } => Error::Taken { object, reason },
@@ -155,10 +152,49 @@ fn is_refused_by_folder(error: &object_store::Error) -> bool {
     false
 }
 
+/// The error at the bottom says why; those above it say what was asked, which we know. Of an answer in XML
+/// the code and the message count: the rest repeats the request, signature and all.
+fn root_cause(error: &object_store::Error) -> String {
+    let mut root: &(dyn StdError + 'static) = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    let text = root.to_string();
+    match (element(&text, "Code"), element(&text, "Message")) {
+        (Some(code), Some(message)) => shortened(&format!("{code}: {message}")),
+        (Some(code), None) => shortened(code),
+        _ => shortened(&text),
+    }
+}
+
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once(&format!("</{name}>"))?.0)
+}
+
 fn shortened(reason: &str) -> String {
     let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(REASON_CHARS_MAX) {
         Some((at, _)) => format!("{} …", &line[..at]),
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_short_line_and_repeats_no_request() {
+        let answer = "403 Forbidden: <?xml?>\n<Error><Code>SignatureDoesNotMatch</Code>\
+                      <Message>The signatures\ndiffer.</Message><StringToSign>AWS4</StringToSign></Error>";
+        let error = object_store::Error::PermissionDenied {
+            path: "a".into(),
+            source: answer.into(),
+        };
+        let shown = Error::of_store(Access::Write, "s3://b/a".into(), &error).to_string();
+        let expected = "no right to write s3://b/a: SignatureDoesNotMatch: The signatures differ.";
+        assert_eq!(shown, expected);
+        assert!(shortened(&"word ".repeat(1_000)).len() <= REASON_CHARS_MAX + " …".len());
     }
 }

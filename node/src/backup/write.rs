@@ -190,11 +190,11 @@ async fn finish(bucket: &Bucket, manifest: Manifest) -> Result<Manifest, Error> 
 
 /// Parts that no manifest will ever name. They go with the backup at the latest.
 async fn drop_parts(bucket: &Bucket, manifest: &Manifest) {
-    for part in &manifest.parts {
-        let path = manifest.lineage.part(&manifest.name, &part.name);
-        if let Err(error) = bucket.delete(&path).await {
-            tracing::warn!(%error, "parts of a second attempt stay until the backup is deleted");
-            return;
-        }
+    let paths = manifest
+        .parts
+        .iter()
+        .map(|part| manifest.lineage.part(&manifest.name, &part.name));
+    if let Err(error) = bucket.delete_all(paths.collect()).await {
+        tracing::warn!(%error, "parts of a second attempt stay until the backup is deleted");
     }
 }
