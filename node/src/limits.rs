@@ -167,3 +167,9 @@ pub const BACKUP_MANIFESTS_IN_FLIGHT: usize = 4;
 /// may be deleted: nobody can still be writing it.
 pub const BACKUP_MS_MAX: u64 = 24 * 3600 * 1000;
 pub const BACKUP_UNFINISHED_AGE_MS_MIN: u64 = 7 * BACKUP_MS_MAX;
+/// Entries of one segment of a shipped log, in bytes, and bytes of one segment: the last entry may pass the
+/// first bound.
+pub const BACKUP_SEGMENT_BYTES: usize = 4 << 20;
+pub const BACKUP_SEGMENT_BYTES_MAX: usize = BACKUP_SEGMENT_BYTES + ENTRY_BYTES_MAX + (64 << 10);
+/// Segments of one lineage: half a year of one every five seconds. Their names are 8 bytes of memory each.
+pub const BACKUP_SEGMENTS_LISTED_MAX: usize = 3_200_000;

@@ -168,30 +168,38 @@ impl Bucket {
         }
     }
 
-    /// Everything in this folder, at any depth.
+    /// Everything in this folder, at any depth; a part of it when that is far more than is ever written.
     pub async fn objects(&self, below: &Path) -> Result<Vec<Found>, Error> {
+        self.list(below, BACKUPS_LISTED_MAX, Some).await
+    }
+
+    /// What `keep` makes of the objects in this folder, up to so many.
+    pub async fn list<T>(
+        &self,
+        below: &Path,
+        objects_max: usize,
+        keep: impl Fn(Found) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         let object = self.name_of(below);
         let location = self.within(below);
+        let found = |meta: ObjectMeta| {
+            let parts = meta.location.prefix_match(&self.prefix)?;
+            let modified_ms = u64::try_from(meta.last_modified.timestamp_millis());
+            keep(Found {
+                path: Path::from_iter(parts),
+                modified_ms: modified_ms.unwrap_or_default(),
+            })
+        };
         let list = self
             .store
             .list(Some(&location))
-            .take(BACKUPS_LISTED_MAX)
-            .try_collect::<Vec<ObjectMeta>>();
-        let listed = match self.asked(Access::List, &object, list).await {
-            Err(Error::Missing { .. }) => return Ok(Vec::new()),
-            listed => listed?,
-        };
-        Ok(listed
-            .into_iter()
-            .filter_map(|meta| {
-                let parts = meta.location.prefix_match(&self.prefix)?;
-                Some(Found {
-                    path: Path::from_iter(parts),
-                    modified_ms: u64::try_from(meta.last_modified.timestamp_millis())
-                        .unwrap_or_default(),
-                })
-            })
-            .collect())
+            .take(objects_max)
+            .try_filter_map(|meta| std::future::ready(Ok(found(meta))))
+            .try_collect();
+        match self.asked(Access::List, &object, list).await {
+            Err(Error::Missing { .. }) => Ok(Vec::new()),
+            listed => listed,
+        }
     }
 
     fn within(&self, path: &Path) -> Path {

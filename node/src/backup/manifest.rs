@@ -28,6 +28,8 @@ pub struct Manifest {
     pub created_by: Creator,
     /// Of the last log entry in it.
     pub log_id: LogId,
+    /// The store's own clock at that entry: what came later by it is in the log behind.
+    pub wall_time_ms: u64,
     /// The configuration in force at that entry.
     pub membership: Membership,
     /// What a member must know to load it.
@@ -219,6 +221,7 @@ impl Manifest {
         let of_header = Described::of(&checked.header).map_err(|error| error.to_string())?;
         let of_manifest = Described {
             log_id: self.log_id,
+            wall_time_ms: self.wall_time_ms,
             membership: self.membership.clone(),
             feature_level: self.feature_level,
             state_hash: self.snapshot.state_hash.clone(),
@@ -243,6 +246,7 @@ impl Manifest {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Described {
     pub log_id: LogId,
+    pub wall_time_ms: u64,
     pub membership: Membership,
     pub feature_level: u32,
     pub state_hash: String,
@@ -259,6 +263,7 @@ impl Described {
                 term: header.position.term,
                 index: header.position.index,
             },
+            wall_time_ms: header.meta.wall_time_ms,
             membership: Membership {
                 log_id: view.log_id.map(|(term, index)| LogId { term, index }),
                 members: members.map(|(id, name)| Member { id, name }).collect(),

@@ -23,6 +23,7 @@ pub mod error;
 mod http;
 pub mod layout;
 pub mod list;
+pub mod log;
 pub mod manifest;
 mod pace;
 pub mod parts;

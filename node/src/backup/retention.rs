@@ -53,6 +53,14 @@ pub fn expendable(held: &[Held], keep: &Keep, now_ms: u64) -> Vec<BackupName> {
     names
 }
 
+/// Of the log's segments, by their first indexes in order, those that end before the oldest backup does: no
+/// restore needs them. One that a later one does not bound stays.
+pub fn expendable_segments(first_indexes: &[u64], oldest_backup_index: u64) -> &[u64] {
+    let next = first_indexes.iter().skip(1);
+    let needless = next.take_while(|next| **next <= oldest_backup_index + 1);
+    &first_indexes[..needless.count()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +121,28 @@ mod tests {
             ..Keep::default()
         };
         assert_eq!(expendable(&[ahead], &keep, NOW_MS), []);
+    }
+
+    #[test]
+    fn segments_go_once_the_oldest_backup_has_all_that_is_in_them() {
+        let segments = [1, 21, 41, 61];
+        let rows = [
+            (0, 0),
+            (19, 0),
+            (20, 1),
+            (39, 1),
+            (40, 2),
+            (60, 3),
+            (61, 3),
+            (500, 3),
+        ];
+        for (oldest, count) in rows {
+            assert_eq!(
+                expendable_segments(&segments, oldest),
+                &segments[..count],
+                "{oldest}"
+            );
+        }
+        assert_eq!(expendable_segments(&[], 9), &[] as &[u64]);
     }
 }

@@ -150,6 +150,7 @@ fn describe(
         created_at_ms: order.created_at_ms,
         created_by: order.created_by.clone(),
         log_id: described.log_id,
+        wall_time_ms: described.wall_time_ms,
         membership: described.membership,
         feature_level: described.feature_level,
         snapshot: Snapshot {

@@ -3,23 +3,29 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::rig::{bucket_over, cut, lineage, name, objects, order};
+use super::rig::{bucket_over, cut, lineage, log, name, objects, order};
+use crate::backup::bucket::Bucket;
 use crate::backup::download::download;
 use crate::backup::error::Error;
+use crate::backup::log::replay::{Upto, replay};
+use crate::backup::log::ship::{End, Step, step};
+use crate::backup::manifest::Manifest;
 use crate::backup::progress::Noted;
 use crate::backup::verify::verify;
 use crate::backup::write::{Order, write};
+use crate::storage::snapshot::Position;
 use crate::task::tests::START_MS;
 
 const TRIALS_MIN: usize = 500;
-const FLIPS: usize = 110;
-const CUTS: usize = 45;
+const FLIPS: usize = 50;
+const CUTS: usize = 20;
 
 /// One thing that is done to one object.
 struct Harm {
@@ -63,6 +69,32 @@ fn harms(rng: &mut fastrand::Rng, object: &Path, others: &BTreeMap<Path, Bytes>)
     harms
 }
 
+/// A log that goes on behind the newest backup, and how far.
+async fn ship_all(bucket: &Bucket, backup: Position) -> Position {
+    let log = log(backup.index + 40);
+    log.first.store(backup.index + 1, Ordering::Relaxed);
+    // The backup was cut in the log's first term.
+    let mut end = End::of_backup(Position { term: 1, ..backup }, START_MS);
+    loop {
+        match step(bucket, &lineage(), &end, &log).await.expect("shipped") {
+            Step::Shipped(next) => end = next,
+            Step::Idle => return end.last,
+            Step::Gap => panic!("nothing is gone"),
+        }
+    }
+}
+
+async fn read_log(bucket: &Bucket, manifest: &Manifest, upto: Position) -> Result<(), Error> {
+    let after = Position {
+        term: 1,
+        index: manifest.log_id.index,
+    };
+    let upto = Upto::Index(upto.index);
+    replay(bucket, &lineage(), after, upto, |_| Ok(()))
+        .await
+        .map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_damage_to_a_backup_is_silent_and_each_is_named() {
     let seed = std::env::var("BACKUP_DAMAGE_SEED").ok();
@@ -86,10 +118,11 @@ async fn no_damage_to_a_backup_is_silent_and_each_is_named() {
         let written = write(&bucket, &cut.handle, &asked, &Noted::default()).await;
         written.expect("written");
     }
+    let behind = ship_all(&bucket, newest.handle.position()).await;
     let all = objects(&store).await;
     let of_newest: Vec<&Path> = all
         .keys()
-        .filter(|path| path.as_ref().contains("/b-3/"))
+        .filter(|path| path.as_ref().contains("/b-3/") || path.as_ref().contains("/log/"))
         .collect();
     let dir = tempfile::tempdir().expect("a folder");
     let (mut trials, mut silent, mut unnamed) = (0, 0, Vec::new());
@@ -110,9 +143,14 @@ async fn no_damage_to_a_backup_is_silent_and_each_is_named() {
                     let read = download(&bucket, &lineage(), &at, &to, &noted).await;
                     let left = std::fs::read_dir(dir.path()).expect("a folder").count();
                     assert_eq!(left, usize::from(read.is_ok()), "a file is left behind");
+                    let _ = std::fs::remove_file(&to);
                     read.map(|(manifest, _)| manifest)
                 }
                 _ => verify(&bucket, &lineage(), &at, &noted).await,
+            };
+            let read = match read {
+                Ok(manifest) => read_log(&bucket, &manifest, behind).await,
+                Err(error) => Err(error),
             };
             trials += 1;
             match read {

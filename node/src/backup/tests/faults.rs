@@ -15,7 +15,7 @@ const RUNS: usize = 120;
 const ORDERS_MAX: usize = 60;
 
 /// One request in six meets one of the fates that its kind can meet.
-fn unreliable(memory: &Arc<InMemory>, seed: u64) -> Arc<Fated> {
+pub fn unreliable(memory: &Arc<InMemory>, seed: u64) -> Arc<Fated> {
     let rng = Mutex::new(fastrand::Rng::with_seed(seed));
     Fated::new(memory.clone(), move |access, _| {
         let mut rng = rng.lock().expect("no panic under it");

@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use object_store::memory::InMemory;
 
-use super::rig::{bucket_over, cut, lineage, name, order};
+use super::rig::{bucket_over, cut, lineage, log, name, order};
 use crate::backup::error::Error;
+use crate::backup::log::segment::{Head, decode, encode};
 use crate::backup::manifest::{Manifest, ManifestRef};
 use crate::backup::progress::Noted;
 use crate::backup::write::{Order, write};
+use crate::storage::snapshot::Position;
+use crate::storage::store::position;
+use crate::task::tests::START_MS;
 
 const GOLDEN: &str = include_str!("manifest.json");
+const SEGMENT: &str = include_str!("segment.hex");
 
 #[tokio::test]
 async fn a_manifest_keeps_its_golden_text() {
@@ -62,5 +67,38 @@ fn no_byte_of_a_manifest_can_change_unseen() {
             assert!(read(&bad).is_err(), "bit {bit} of byte {at}");
         }
         assert!(read(&GOLDEN.as_bytes()[..at]).is_err(), "cut at {at}");
+    }
+}
+
+#[test]
+fn a_segment_keeps_its_golden_bytes_and_no_byte_can_change_unseen() {
+    let mut log = log(9);
+    log.entries.truncate(2);
+    let head = Head {
+        identity: lineage().identity(),
+        previous: Some([7; 32]),
+        after: Position { term: 0, index: 0 },
+        last: position(log.entries[1].log_id),
+        entries: 2,
+        wall_time_ms: START_MS,
+    };
+    let encoded = encode(&head, &log.entries);
+    let hex: String = encoded
+        .bytes
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert!(hex == SEGMENT.trim(), "the segment now is:\n{hex}");
+    let read = |bytes: Vec<u8>| decode(&bytes.into(), "s", &lineage(), 1);
+    let whole = read(encoded.bytes.to_vec()).expect("good");
+    assert_eq!(
+        (whole.head, whole.entries, whole.hash),
+        (head, log.entries, encoded.hash)
+    );
+    for at in 0..encoded.bytes.len() {
+        let mut bad = encoded.bytes.to_vec();
+        bad[at] ^= 1;
+        assert!(read(bad).is_err(), "byte {at}");
+        assert!(read(encoded.bytes[..at].to_vec()).is_err(), "cut at {at}");
     }
 }

@@ -4,6 +4,7 @@ mod cut;
 mod damage;
 mod faults;
 mod golden;
+mod log;
 mod rig;
 mod rights;
 mod whole;
