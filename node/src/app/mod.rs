@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::disk::Opened;
@@ -136,11 +137,13 @@ async fn live(
         member.watch_own(),
         metrics.clone(),
     ));
+    let shipped = watch::Sender::new(None);
     let snapshots = Snapshots::start(
         consensus.clone(),
         opened.store.clone(),
         log.clone(),
         metrics.clone(),
+        shipped.subscribe(),
     );
     let own = member.watch_own();
     let peer_server = engine::serve_peers(
@@ -159,6 +162,8 @@ async fn live(
         home: opened.home.clone(),
         peers,
         snapshots,
+        log: log.clone(),
+        shipped,
     });
     member.set_running(running.clone());
     client_door.open(service);
@@ -196,6 +201,7 @@ async fn live(
     catch_up.abort();
     high_water.abort();
     keep_image.abort();
+    member.shipping.stop();
     if member.phase() != Phase::Removed {
         member.enter(Phase::Stopping);
         hand_over(&running).await;

@@ -13,7 +13,7 @@ use crate::raft::transport::tls::sha256_hex;
 use crate::raft::view::MembershipView;
 use crate::storage::codec::{CodecError, get_stored_membership};
 use crate::storage::snapshot::format::FORMAT as SNAPSHOT_FORMAT;
-use crate::storage::snapshot::{Checked, Header};
+use crate::storage::snapshot::{Checked, Header, Position};
 
 pub const FORMAT: u32 = 1;
 
@@ -56,6 +56,12 @@ pub struct Creator {
 pub struct LogId {
     pub term: u64,
     pub index: u64,
+}
+
+impl From<LogId> for Position {
+    fn from(LogId { term, index }: LogId) -> Position {
+        Position { term, index }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ use crate::backup::delete::{delete, prune};
 use crate::backup::download::download;
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::list::{backups, lineages};
+use crate::backup::log::replay::{Upto, replay};
 use crate::backup::progress::Noted;
 use crate::backup::retention::Keep;
 use crate::backup::verify::{read_manifest, verify};
@@ -52,15 +53,23 @@ pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
             let (lineage, name) = meant(&bucket, &args.at, &name).await?;
             output.inspected(&read_manifest(&bucket, &lineage, &name).await?);
         }
-        Action::Verify { name } => {
+        Action::Verify { name, with_log } => {
             let (lineage, name) = meant(&bucket, &args.at, &name).await?;
-            output.verified(&verify(&bucket, &lineage, &name, &Noted::default()).await?);
+            let manifest = verify(&bucket, &lineage, &name, &Noted::default()).await?;
+            let reached = match with_log {
+                true => {
+                    let after = manifest.log_id.into();
+                    Some(replay(&bucket, &lineage, after, Upto::Latest, |_| Ok(())).await?)
+                }
+                false => None,
+            };
+            output.verified(&manifest, reached);
         }
         Action::Export { name, file } => {
             let (lineage, name) = meant(&bucket, &args.at, &name).await?;
             let noted = Noted::default();
             let (manifest, _) = download(&bucket, &lineage, &name, &file, &noted).await?;
-            output.verified(&manifest);
+            output.verified(&manifest, None);
         }
         Action::Delete { name } => {
             let (lineage, name) = meant(&bucket, &args.at, &name).await?;

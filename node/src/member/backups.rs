@@ -54,6 +54,11 @@ pub enum Report {
 }
 
 impl Backups {
+    /// Waits for its turn. None: never, which does not happen.
+    pub async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().acquire_owned().await.ok()
+    }
+
     /// None: another one is under way.
     pub fn start(&self, running: Arc<Running>, ordered: Ordered) -> Option<UnderWay> {
         let permit = self.0.clone().try_acquire_owned().ok()?;

@@ -3,6 +3,7 @@
 pub mod backups;
 pub mod changes;
 pub mod running;
+pub mod shipping;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use self::backups::Backups;
 use self::running::Running;
+use self::shipping::Shipping;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::process;
@@ -54,6 +56,7 @@ pub struct Member {
     pub config: Config,
     pub tls: Arc<TlsStore>,
     pub backups: Backups,
+    pub shipping: Shipping,
     phase: watch::Sender<Phase>,
     own: watch::Sender<Facts>,
     readiness: watch::Sender<Readiness>,
@@ -75,6 +78,7 @@ impl Member {
             config,
             tls,
             backups: Backups::default(),
+            shipping: Shipping::default(),
             phase: watch::channel(Phase::Recovering).0,
             own: watch::channel(own).0,
             readiness: watch::channel(Readiness::NotReady("starting".into())).0,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use taskstore_api::v1;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::raft::consensus::{Consensus, NoSuccessor, RaftMetrics, Role};
@@ -13,6 +14,7 @@ use crate::service::Service;
 use crate::service::request::Error;
 use crate::service::snapshots::Snapshots;
 use crate::storage::identity::Home;
+use crate::storage::log_store::LogStore;
 use crate::storage::store::Store;
 use crate::task::command::{Command, Outcome, ReserveMembers};
 
@@ -45,6 +47,9 @@ pub struct Running {
     pub home: Home,
     pub peers: Arc<Peers>,
     pub snapshots: Snapshots,
+    pub log: LogStore,
+    /// While this member ships its log: up to which index it has. The log is purged behind it.
+    pub shipped: watch::Sender<Option<u64>>,
 }
 
 impl Running {

@@ -36,6 +36,7 @@ pub struct AdminService {
 impl Admin for AdminService {
     type WatchStatusStream = Pin<Box<dyn Stream<Item = Result<v1::MemberStatus, Status>> + Send>>;
     type BackupStream = admin_backup::BackupStream;
+    type ShipLogStream = admin_backup::ShipLogStream;
 
     async fn watch_status(
         &self,
@@ -225,6 +226,15 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::CheckDestinationResponse>, Status> {
         let answer = admin_backup::check(&self.member, request.into_inner()).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn ship_log(
+        &self,
+        request: Request<v1::ShipLogRequest>,
+    ) -> Result<Response<Self::ShipLogStream>, Status> {
+        let running = self.running()?;
+        let stream = admin_backup::ship_log(&self.member, running, request.into_inner())?;
+        Ok(Response::new(stream))
     }
 
     async fn prune_backups(

@@ -22,6 +22,7 @@ use crate::limits::BACKUPS_LISTED_MAX;
 use crate::member::Member;
 use crate::member::backups::{Ordered, Report, UnderWay, now_ms};
 use crate::member::running::Running;
+use crate::member::shipping::Shipped;
 
 pub type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::BackupProgress, Status>> + Send>>;
 
@@ -54,6 +55,44 @@ async fn report(mut under_way: UnderWay) -> (Result<v1::BackupProgress, Status>,
         Ok(Report::Progress(progress)) => (Ok(progress_message(progress)), Some(under_way)),
         Ok(Report::Done(manifest)) => (Ok(done_message(&manifest)), None),
         Err(error) => (Err(status(error)), None),
+    }
+}
+
+pub type ShipLogStream = Pin<Box<dyn Stream<Item = Result<v1::LogShipped, Status>> + Send>>;
+
+/// Ends at once when there is nothing to ship any more.
+pub fn ship_log(
+    member: &Member,
+    running: Arc<Running>,
+    request: v1::ShipLogRequest,
+) -> Result<ShipLogStream, Status> {
+    let to = match request.destination {
+        Some(asked) => Some(destination(member, Some(asked))?),
+        None => None,
+    };
+    let Some(shipped) = member.shipping.order(running, &member.backups, to) else {
+        return Ok(Box::pin(futures::stream::empty()));
+    };
+    // Ends with the job: it was told to stop, or another one took its place.
+    let stream = futures::stream::unfold((shipped, true), |(mut shipped, is_first)| async move {
+        if !is_first {
+            shipped.changed().await.ok()?;
+        }
+        let message = shipped_message(&shipped.borrow_and_update());
+        Some((Ok(message), (shipped, false)))
+    });
+    Ok(Box::pin(stream))
+}
+
+fn shipped_message(shipped: &Shipped) -> v1::LogShipped {
+    v1::LogShipped {
+        shipped_to: shipped.last.map(|at| v1::LogId {
+            term: at.term,
+            index: at.index,
+        }),
+        wall_time_ms: shipped.wall_time_ms,
+        chains_started: shipped.chains_started,
+        problem: shipped.problem.clone(),
     }
 }
 

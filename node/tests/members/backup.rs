@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use taskstore_api::v1;
 use tonic::{Code, Status};
 
-use crate::harness::{CLUSTER, Cluster};
+use crate::harness::{CLUSTER, Cluster, PATIENCE};
 use crate::tasks::create;
 
 fn request(url: &str, name: &str) -> v1::BackupRequest {
@@ -206,4 +206,73 @@ async fn an_order_that_cannot_be_is_refused_with_the_field_and_a_dropped_one_mak
         listed.contains("b-slow  unfinished") || !listed.contains("b-slow"),
         "{listed}"
     );
+}
+
+/// Listens until the bucket has this entry.
+async fn shipped_to(cluster: &Cluster, index: usize, url: &str, entry: u64) -> v1::LogShipped {
+    let order = v1::ShipLogRequest {
+        destination: request(url, "").destination,
+    };
+    let stream = cluster.admin(index).await.ship_log(order).await;
+    let mut stream = stream.unwrap().into_inner();
+    let listen = async {
+        loop {
+            let shipped = stream.message().await.unwrap().expect("shipping goes on");
+            if shipped.shipped_to.is_some_and(|to| to.index >= entry) {
+                return shipped;
+            }
+        }
+    };
+    match tokio::time::timeout(PATIENCE, listen).await {
+        Ok(shipped) => shipped,
+        Err(_) => panic!("entry {entry} never came\n{}", cluster.last_words()),
+    }
+}
+
+async fn applied_index(cluster: &Cluster, index: usize) -> u64 {
+    cluster.status(index).await.raft.unwrap().applied_index
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_follows_a_backup_whoever_ships_it_and_goes_on_when_nobody_listens() {
+    let mut cluster = Cluster::serving(3).await;
+    let bucket = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", bucket.path().display());
+    let client = cluster.client(&[0, 1, 2]);
+    let create_some = async |from: u64| {
+        for n in from..from + 20 {
+            client.create(create(&format!("t-{n}"))).await.unwrap();
+        }
+    };
+    create_some(0).await;
+    // No backup is there: the first shipper makes one for the chain to start behind.
+    let leader = cluster.leader().await;
+    let (one, two) = ((leader + 1) % 3, (leader + 2) % 3);
+    let first = shipped_to(&cluster, one, &url, applied_index(&cluster, leader).await).await;
+    assert_eq!((first.chains_started, first.problem.as_str()), (1, ""));
+    // Nobody listens any more, and a second member ships beside the first.
+    create_some(20).await;
+    let both = shipped_to(&cluster, two, &url, applied_index(&cluster, leader).await).await;
+    assert_eq!(both.chains_started, 0);
+    assert!(both.wall_time_ms > first.wall_time_ms);
+    // One dies, the other goes on.
+    cluster.kill(one);
+    create_some(40).await;
+    let last = applied_index(&cluster, leader).await;
+    shipped_to(&cluster, two, &url, last).await;
+
+    let listed = text(&taskstore(&url, &["list", "--json"]));
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let backup = listed[0]["name"].as_str().unwrap().to_owned();
+    assert!(backup.starts_with("chain-"), "{listed}");
+    let verified = taskstore(&url, &["verify", &backup, "--with-log", "--json"]);
+    let verified: serde_json::Value = serde_json::from_str(&text(&verified)).unwrap();
+    assert!(
+        verified["log"]["index"].as_u64() >= Some(last),
+        "{verified}"
+    );
+
+    let stop = v1::ShipLogRequest::default();
+    let ended = cluster.admin(two).await.ship_log(stop).await.unwrap();
+    assert_eq!(ended.into_inner().message().await.unwrap(), None);
 }

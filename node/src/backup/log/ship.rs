@@ -16,12 +16,12 @@ use crate::storage::types::{Entry, wall_time_ms_of};
 /// Where committed entries come from.
 pub trait Source {
     /// Those from this index on, up to about so many bytes (one is always given). Empty: there are none yet.
-    /// They may start later than asked for: what was before is gone.
+    /// None: the one with this index is gone.
     fn committed(
         &self,
         from: u64,
         bytes_max: usize,
-    ) -> impl Future<Output = io::Result<Vec<Entry>>> + Send;
+    ) -> impl Future<Output = io::Result<Option<Vec<Entry>>>> + Send;
 }
 
 /// How far the log in the bucket goes.
@@ -88,13 +88,12 @@ pub async fn step(
     source: &impl Source,
 ) -> Result<Step, Error> {
     let from = end.last.index + 1;
-    let entries = source.committed(from, BACKUP_SEGMENT_BYTES).await?;
-    let Some((first, last)) = entries.first().zip(entries.last()) else {
+    let Some(entries) = source.committed(from, BACKUP_SEGMENT_BYTES).await? else {
+        return Ok(Step::Gap);
+    };
+    let Some(last) = entries.last() else {
         return Ok(Step::Idle);
     };
-    if first.log_id.index != from {
-        return Ok(Step::Gap);
-    }
     let head = Head {
         identity: lineage.identity(),
         previous: end.hash,

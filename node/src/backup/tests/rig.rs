@@ -388,13 +388,15 @@ pub fn log(entries: u64) -> Log {
 }
 
 impl Source for Log {
-    async fn committed(&self, from: u64, bytes_max: usize) -> std::io::Result<Vec<Entry>> {
-        let from = from.max(self.first.load(Ordering::Relaxed));
+    async fn committed(&self, from: u64, bytes_max: usize) -> std::io::Result<Option<Vec<Entry>>> {
+        if from < self.first.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let committed = self.committed.load(Ordering::Relaxed);
         // A small segment, whatever a real one may hold.
         let entries_max = 7.min(bytes_max / 300);
         let entries = self.entries.iter();
         let wanted = entries.filter(|entry| (from..=committed).contains(&entry.log_id.index));
-        Ok(wanted.take(entries_max).cloned().collect())
+        Ok(Some(wanted.take(entries_max).cloned().collect()))
     }
 }

@@ -64,7 +64,12 @@ pub enum Action {
     /// Shows a backup's manifest.
     Inspect { name: String },
     /// Reads a whole backup and proves it.
-    Verify { name: String },
+    Verify {
+        name: String,
+        /// Reads the log that was shipped behind it too, to its end.
+        #[arg(long)]
+        with_log: bool,
+    },
     /// Brings a backup to this disk as one snapshot file, proven.
     Export { name: String, file: PathBuf },
     /// Deletes a backup.

@@ -6,6 +6,7 @@ use taskstore_api::v1;
 
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::list::{Listed, State};
+use crate::backup::log::replay::Reached;
 use crate::backup::manifest::Manifest;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl Output {
         print_json(&json);
     }
 
-    pub fn verified(self, manifest: &Manifest) {
+    pub fn verified(self, manifest: &Manifest, log: Option<Reached>) {
         match self {
             Output::Json => print_json(&json!({
                 "verified": true,
@@ -62,15 +63,30 @@ impl Output {
                 "state_hash": manifest.snapshot.state_hash,
                 "parts": manifest.parts.len(),
                 "bytes": manifest.snapshot.bytes,
+                "log": log.map(|log| json!({
+                    "segments": log.segments,
+                    "index": log.last.index,
+                    "wall_time_ms": log.wall_time_ms,
+                })),
             })),
-            Output::Text => println!(
-                "{} is good: {} parts, {} bytes, {} tasks, state {}",
-                manifest.name,
-                manifest.parts.len(),
-                manifest.snapshot.bytes,
-                manifest.counts.tasks,
-                manifest.snapshot.state_hash
-            ),
+            Output::Text => {
+                println!(
+                    "{} is good: {} parts, {} bytes, {} tasks, state {}",
+                    manifest.name,
+                    manifest.parts.len(),
+                    manifest.snapshot.bytes,
+                    manifest.counts.tasks,
+                    manifest.snapshot.state_hash
+                );
+                if let Some(log) = log {
+                    println!(
+                        "the log behind it is good: {} segments up to index {}, {}",
+                        log.segments,
+                        log.last.index,
+                        time(log.wall_time_ms.max(manifest.wall_time_ms))
+                    );
+                }
+            }
         }
     }
 
