@@ -10,7 +10,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::rig::{bucket_over, cut, lineage, log, name, objects, order};
+use super::entries::log;
+use super::rig::{bucket_over, cut, lineage, name, objects, order};
 use crate::backup::bucket::Bucket;
 use crate::backup::download::download;
 use crate::backup::error::Error;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use object_store::memory::InMemory;
 
-use super::rig::{bucket_over, cut, lineage, log, name, order};
+use super::entries::log;
+use super::rig::{bucket_over, cut, lineage, name, order};
 use crate::backup::error::Error;
 use crate::backup::log::segment::{Head, decode, encode};
 use crate::backup::manifest::{Manifest, ManifestRef};

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use object_store::memory::InMemory;
 
+use super::entries::{Log, log, time_at};
 use super::faults::unreliable;
-use super::rig::{Log, bucket_over, cut, lineage, log, name, objects, order, time_at};
+use super::rig::{bucket_over, cut, lineage, name, objects, order};
 use crate::backup::bucket::Bucket;
 use crate::backup::delete::prune;
 use crate::backup::error::Error;

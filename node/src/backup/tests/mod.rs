@@ -2,6 +2,7 @@
 
 mod cut;
 mod damage;
+mod entries;
 mod faults;
 mod golden;
 mod log;
