@@ -162,6 +162,14 @@ impl Member {
         }
         if let Some(running) = self.running() {
             running.set_gauges(metrics);
+            let (applied_index, wall_time_ms) = running.applied();
+            let shipped = self.shipping.shipped();
+            let last = shipped.as_ref().and_then(|shipped| shipped.last);
+            gauges
+                .log_shipped_index
+                .set(last.map_or(0, |last| last.index));
+            let unshipped_ms = shipped.map(|is| is.unshipped_ms(applied_index, wall_time_ms));
+            gauges.log_unshipped_ms.set(unshipped_ms.unwrap_or(0));
         }
     }
 

@@ -117,6 +117,13 @@ impl Running {
         }
     }
 
+    /// Index of the last applied entry, and the store's clock.
+    pub fn applied(&self) -> (u64, u64) {
+        let applied = self.state.progress().borrow().applied;
+        let wall_time_ms = self.state.read(|state| state.tables().meta.wall_time_ms);
+        (applied.map_or(0, |applied| applied.index), wall_time_ms)
+    }
+
     /// Brings the gauges up to date; called when they are read.
     pub fn set_gauges(&self, metrics: &Metrics) {
         let gauges = &metrics.gauges;

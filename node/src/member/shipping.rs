@@ -42,6 +42,17 @@ pub struct Shipped {
     pub problem: String,
 }
 
+impl Shipped {
+    /// By the store's clock, what is applied and not in the bucket: nothing, or what came since the last entry
+    /// there.
+    pub fn unshipped_ms(&self, applied_index: u64, wall_time_ms: u64) -> u64 {
+        match self.last.is_some_and(|last| last.index >= applied_index) {
+            true => 0,
+            false => wall_time_ms.saturating_sub(self.wall_time_ms),
+        }
+    }
+}
+
 /// At most one job of a member.
 #[derive(Default)]
 pub struct Shipping(Mutex<Option<Job>>);
@@ -88,6 +99,12 @@ impl Shipping {
             _work: work,
         });
         Some(shipped)
+    }
+
+    /// How far it is; none while nothing is to be shipped.
+    pub fn shipped(&self) -> Option<Shipped> {
+        let job = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        job.as_ref().map(|job| job.shipped.borrow().clone())
     }
 
     pub fn stop(&self) {

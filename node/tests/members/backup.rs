@@ -259,7 +259,14 @@ async fn the_log_follows_a_backup_whoever_ships_it_and_goes_on_when_nobody_liste
     cluster.kill(one);
     create_some(40).await;
     let last = applied_index(&cluster, leader).await;
-    shipped_to(&cluster, two, &url, last).await;
+    let told = shipped_to(&cluster, two, &url, last).await;
+    let index = told.shipped_to.map_or(0, |to| to.index);
+    cluster
+        .until_metric(two, &format!("taskstore_log_shipped_index {index}"))
+        .await;
+    cluster
+        .until_metric(two, "taskstore_log_unshipped_milliseconds 0")
+        .await;
 
     let listed = text(&taskstore(&url, &["list", "--json"]));
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
