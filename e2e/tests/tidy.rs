@@ -41,7 +41,7 @@ const SEES_OPENRAFT: &[&str] = &[
 ];
 /// Imports inside the node run from left to right only.
 const NODE_LAYERS: &[&str] = &[
-    "cli", "app", "jobs", "server", "member", "service", "raft", "storage", "task",
+    "cli", "app", "jobs", "server", "member", "service", "backup", "raft", "storage", "task",
 ];
 /// Promises instead of code.
 const STUBS: &[&str] = &["todo!(", "unimplemented!(", "#[ignore"];

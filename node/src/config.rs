@@ -53,6 +53,8 @@ pub struct Config {
     pub raft: Timings,
     /// Disk reserved for the log, in bytes.
     pub log_budget_bytes: u64,
+    /// Holds a folder for each set of credentials that a backup may name.
+    pub backup_credentials_dir: Option<PathBuf>,
     /// Open read-only, report and serve nothing else.
     pub inspect: bool,
     /// The member that the volume belongs to: it is given to this one, of a later incarnation, then reported as by
@@ -75,6 +77,7 @@ impl Config {
             ports: Ports::default(),
             raft: Timings::default(),
             log_budget_bytes: 1 << 30,
+            backup_credentials_dir: None,
             inspect: false,
             rewrite_from: None,
             standalone: false,

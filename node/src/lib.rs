@@ -13,7 +13,7 @@
 //! The log is the truth, memory decides, the image remembers: it is written behind and may be thrown away at
 //! any time. Neither image nor snapshot ever holds an entry that the local log could still lose.
 //!
-//! Imports run one way: `cli ▶ app ▶ jobs ▶ server ▶ member ▶ service ▶ raft ▶ storage ▶ task`.
+//! Imports run one way: `cli ▶ app ▶ jobs ▶ server ▶ member ▶ service ▶ backup ▶ raft ▶ storage ▶ task`.
 //!
 //! Invariants:
 //! - I1 nothing is acknowledged before it is fsynced on a quorum.
@@ -30,6 +30,7 @@
 //! - I10 reads are linearizable unless the caller asks otherwise.
 
 pub mod app;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod jobs;

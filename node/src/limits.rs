@@ -143,3 +143,33 @@ pub const IMAGE_DIRTY_BYTES_MAX: u64 = 256 << 20;
 pub const IMAGE_REBUILD_ROWS: usize = 2_000;
 /// Free bytes of the volume below which the image waits; a batch needs twice its payloads beside them.
 pub const IMAGE_FREE_BYTES_MIN: u64 = 32 << 20;
+
+/// Bytes of one part of a backup, and parts of one backup that are in memory at a time, on their way to the
+/// bucket or back.
+pub const BACKUP_PART_BYTES: u64 = 4 << 20;
+pub const BACKUP_PARTS_IN_FLIGHT: usize = 4;
+/// Parts of one backup: far more than the largest state needs.
+pub const BACKUP_PARTS_MAX: usize = 16_384;
+/// Bytes of one manifest.
+pub const BACKUP_MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// Longest name of a backup, in characters: the name of a Kubernetes object.
+pub const BACKUP_NAME_CHARS_MAX: usize = 253;
+/// Longest URL of a destination, in characters, and bytes of its certificates.
+pub const BACKUP_URL_CHARS_MAX: usize = 1_024;
+pub const BACKUP_CA_BYTES_MAX: usize = 256 << 10;
+/// Bytes of one file of credentials.
+pub const BACKUP_CREDENTIAL_BYTES_MAX: u64 = 64 << 10;
+/// Names that one listing of a bucket may give.
+pub const BACKUPS_LISTED_MAX: usize = 100_000;
+/// Manifests of a listing that are read at a time.
+pub const BACKUP_MANIFESTS_IN_FLIGHT: usize = 4;
+/// Longest that one backup may take, in milliseconds (a day), and the age at which what never got a manifest
+/// may be deleted: nobody can still be writing it.
+pub const BACKUP_MS_MAX: u64 = 24 * 3600 * 1000;
+pub const BACKUP_UNFINISHED_AGE_MS_MIN: u64 = 7 * BACKUP_MS_MAX;
+/// Entries of one segment of a shipped log, in bytes, and bytes of one segment: the last entry may pass the
+/// first bound.
+pub const BACKUP_SEGMENT_BYTES: usize = 4 << 20;
+pub const BACKUP_SEGMENT_BYTES_MAX: usize = BACKUP_SEGMENT_BYTES + ENTRY_BYTES_MAX + (64 << 10);
+/// Segments of one lineage: half a year of one every five seconds. Their names are 8 bytes of memory each.
+pub const BACKUP_SEGMENTS_LISTED_MAX: usize = 3_200_000;

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Member(args) => cli::member::run(args),
         Command::Dev(args) => cli::member::run_dev(args),
         Command::Task(args) => cli::member::block_on(cli::task::run(args)),
+        Command::Backup(args) => cli::member::block_on(cli::backup::run(args)),
         Command::Bench(args) => cli::member::block_on(cli::bench::run(args)),
     };
     done.unwrap_or_else(|error| {

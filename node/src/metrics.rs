@@ -109,6 +109,8 @@ gauges! {
     snapshot_index: "raft_snapshot_index", "Index of the newest snapshot";
     log_bytes: "log_bytes", "Bytes of the log on disk, reserved segments included";
     log_live_bytes: "log_live_bytes", "Bytes of the log since the last purge";
+    log_shipped_index: "log_shipped_index", "Index of the last entry that this member has shipped to a bucket; 0 while it ships none";
+    log_unshipped_ms: "log_unshipped_milliseconds", "What a disaster would lose now, by the store's clock, while this member ships its log; everything until the bucket has answered";
     image_lag_entries: "image_lag_entries", "Entries applied that the image does not hold yet; all of them while it is rebuilt";
     image_dirty_bytes: "image_dirty_bytes", "Bytes held in memory for the next batch of the image";
     resident_bytes: "resident_bytes", "Memory of the process, the image's cache included";

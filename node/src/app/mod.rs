@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::disk::Opened;
@@ -146,11 +147,13 @@ async fn live(
         member.watch_own(),
         metrics.clone(),
     ));
+    let shipped = watch::Sender::new(None);
     let snapshots = Snapshots::start(
         consensus.clone(),
         opened.store.clone(),
         log.clone(),
         metrics.clone(),
+        shipped.subscribe(),
     );
     let own = member.watch_own();
     let peer_server = engine::serve_peers(
@@ -173,6 +176,7 @@ async fn live(
         log: log.clone(),
         peers,
         snapshots,
+        shipped,
     });
     member.set_running(running.clone());
     client_door.open(service, member.watch_fenced());
@@ -212,6 +216,7 @@ async fn live(
     high_water.abort();
     keep_out.abort();
     keep_image.abort();
+    member.shipping.stop();
     if member.phase() != Phase::Removed {
         member.enter(Phase::Stopping);
         hand_over(&running).await;

@@ -47,6 +47,7 @@ pub fn run(args: MemberArgs) -> anyhow::Result<ExitCode> {
         health: args.listen.health_port,
     };
     config.log_budget_bytes = args.log_budget_bytes;
+    config.backup_credentials_dir = args.backup_credentials_dir;
     config.inspect = args.inspect;
     config.rewrite_from = args.rewrite_from;
     config.raft = Timings {

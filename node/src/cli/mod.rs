@@ -1,5 +1,6 @@
 //! The command line of `taskstore`. `member` is the contract with the operator: its arguments are stable.
 
+pub mod backup;
 pub mod bench;
 pub mod member;
 pub mod task;
@@ -28,6 +29,8 @@ pub enum Command {
     Dev(DevArgs),
     /// Creates, claims, settles and shows tasks.
     Task(task::TaskArgs),
+    /// Lists, inspects, verifies, exports and deletes backups in object storage, and orders them.
+    Backup(backup::BackupArgs),
     /// Measures a store of three members on this machine, or an existing one.
     Bench(bench::BenchArgs),
 }
@@ -74,6 +77,10 @@ pub struct MemberArgs {
     pub election_ms_min: u64,
     #[arg(long, default_value_t = Timings::default().election_ms_max)]
     pub election_ms_max: u64,
+    /// Holds a folder for each set of credentials that backups may use, with a file for each value. Read for
+    /// each backup.
+    #[arg(long)]
+    pub backup_credentials_dir: Option<PathBuf>,
     #[command(flatten)]
     pub listen: Listen,
 }

@@ -1,7 +1,9 @@
 //! The member as the operator sees it: its phase, its identity, and, once Raft runs, its part in it.
 
+pub mod backups;
 pub mod changes;
 pub mod running;
+pub mod shipping;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,7 +12,9 @@ use std::time::Duration;
 use taskstore_api::v1;
 use tokio::sync::{Notify, watch};
 
+use self::backups::Backups;
 use self::running::Running;
+use self::shipping::Shipping;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::process;
@@ -52,6 +56,8 @@ pub enum Readiness {
 pub struct Member {
     pub config: Config,
     pub tls: Arc<TlsStore>,
+    pub backups: Backups,
+    pub shipping: Shipping,
     phase: watch::Sender<Phase>,
     own: watch::Sender<Facts>,
     /// A latch, see `Readiness`.
@@ -75,6 +81,8 @@ impl Member {
         Member {
             config,
             tls,
+            backups: Backups::default(),
+            shipping: Shipping::default(),
             phase: watch::channel(Phase::Recovering).0,
             own: watch::channel(own).0,
             has_caught_up: AtomicBool::new(false),
@@ -195,6 +203,14 @@ impl Member {
         }
         if let Some(running) = self.running() {
             running.set_gauges(metrics);
+            let (applied_index, wall_time_ms) = running.applied();
+            let shipped = self.shipping.shipped();
+            let last = shipped.as_ref().and_then(|shipped| shipped.last);
+            gauges
+                .log_shipped_index
+                .set(last.map_or(0, |last| last.index));
+            let unshipped_ms = shipped.map(|is| is.unshipped_ms(applied_index, wall_time_ms));
+            gauges.log_unshipped_ms.set(unshipped_ms.unwrap_or(0));
         }
     }
 

@@ -50,6 +50,8 @@ pub struct Running {
     pub snapshots: Snapshots,
     /// The leader, as long as this member follows one and hears it.
     pub heard_leader: watch::Receiver<Option<u64>>,
+    /// While this member ships its log: up to which index it has. The log is purged behind it.
+    pub shipped: watch::Sender<Option<u64>>,
 }
 
 impl Running {
@@ -115,6 +117,13 @@ impl Running {
             true => Ok(successor),
             false => Err(HandOverError::NotInTime(successor)),
         }
+    }
+
+    /// Index of the last applied entry, and the store's clock.
+    pub fn applied(&self) -> (u64, u64) {
+        let applied = self.state.progress().borrow().applied;
+        let wall_time_ms = self.state.read(|state| state.tables().meta.wall_time_ms);
+        (applied.map_or(0, |applied| applied.index), wall_time_ms)
     }
 
     /// Brings the gauges up to date; called when they are read.

@@ -13,6 +13,7 @@ use taskstore_api::v1;
 use taskstore_api::v1::admin_server::Admin;
 use tonic::{Request, Response, Status};
 
+use super::admin_backup;
 use crate::member::Member;
 use crate::member::changes::Changes;
 use crate::member::running::{HandOverError, Running, membership_message};
@@ -34,6 +35,8 @@ pub struct AdminService {
 #[tonic::async_trait]
 impl Admin for AdminService {
     type WatchStatusStream = Pin<Box<dyn Stream<Item = Result<v1::MemberStatus, Status>> + Send>>;
+    type BackupStream = admin_backup::BackupStream;
+    type ShipLogStream = admin_backup::ShipLogStream;
 
     async fn watch_status(
         &self,
@@ -217,6 +220,40 @@ impl Admin for AdminService {
             bytes: snapshot.bytes,
             state_hash: format!("{:032x}", snapshot.header.state_hash),
         }))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let running = self.running()?;
+        let stream = admin_backup::backup(&self.member, running, request.into_inner())?;
+        Ok(Response::new(stream))
+    }
+
+    async fn check_destination(
+        &self,
+        request: Request<v1::CheckDestinationRequest>,
+    ) -> Result<Response<v1::CheckDestinationResponse>, Status> {
+        let answer = admin_backup::check(&self.member, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn ship_log(
+        &self,
+        request: Request<v1::ShipLogRequest>,
+    ) -> Result<Response<Self::ShipLogStream>, Status> {
+        let running = self.running()?;
+        let stream = admin_backup::ship_log(&self.member, running, request.into_inner())?;
+        Ok(Response::new(stream))
+    }
+
+    async fn prune_backups(
+        &self,
+        request: Request<v1::PruneBackupsRequest>,
+    ) -> Result<Response<v1::PruneBackupsResponse>, Status> {
+        let answer = admin_backup::prune(&self.member, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 }
 

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod admin;
+mod admin_backup;
 pub mod admin_tls;
 pub mod answer;
 pub mod calls;

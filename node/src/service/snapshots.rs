@@ -3,13 +3,13 @@
 //!
 //! A snapshot is due when the log behind the newest one exceeds max(256 MiB, half the state), and at most a
 //! quarter of the log's budget. Purge stays behind the older of the two kept snapshots, and behind
-//! followers that lag while half of the budget is free; a log that is nearly full is purged behind the
-//! newest one.
+//! followers that lag and what this member has shipped to a bucket while half of the budget is free; a log
+//! that is nearly full is purged behind the newest one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
@@ -42,6 +42,7 @@ impl Snapshots {
         store: Arc<Store>,
         log: LogStore,
         metrics: Arc<Metrics>,
+        shipped: watch::Receiver<Option<u64>>,
     ) -> Snapshots {
         let (orders, incoming) = mpsc::channel(1);
         tokio::spawn(
@@ -50,6 +51,7 @@ impl Snapshots {
                 store,
                 log,
                 metrics,
+                shipped,
                 retry_after: RETRY_AFTER_MIN,
                 not_before: Instant::now(),
             }
@@ -75,6 +77,8 @@ struct Job {
     store: Arc<Store>,
     log: LogStore,
     metrics: Arc<Metrics>,
+    /// None: nothing is shipped.
+    shipped: watch::Receiver<Option<u64>>,
     retry_after: Duration,
     not_before: Instant,
 }
@@ -162,7 +166,9 @@ impl Job {
             .iter()
             .map(|position| position.index)
             .collect();
-        if let Some(upto) = purge_upto(&kept, disk, self.consensus.slowest_follower()) {
+        let waiting = [self.consensus.slowest_follower(), *self.shipped.borrow()];
+        let slowest = waiting.into_iter().flatten().min();
+        if let Some(upto) = purge_upto(&kept, disk, slowest) {
             self.consensus.purge(upto).await;
         }
     }
@@ -174,15 +180,15 @@ fn due(behind_bytes: u64, state_bytes: u64, usable_bytes: u64) -> bool {
     behind_bytes > threshold
 }
 
-/// Up to which index the log may go, given those of the good snapshots, newest first. Followers that lag
-/// hold it back until half of the log is used: then they get a snapshot.
-fn purge_upto(kept: &[u64], disk: LogDisk, slowest_follower: Option<u64>) -> Option<u64> {
+/// Up to which index the log may go, given those of the good snapshots, newest first. Whoever still reads it
+/// holds it back until half of the log is used: then a follower gets a snapshot, and a bucket a new chain.
+fn purge_upto(kept: &[u64], disk: LogDisk, slowest_reader: Option<u64>) -> Option<u64> {
     let behind = match disk.is_high() {
         true => kept.first(),
         false => kept.get(1),
     };
     let has_room = disk.used_bytes < disk.usable_bytes / 2;
-    let held_back = slowest_follower.filter(|_| has_room).unwrap_or(u64::MAX);
+    let held_back = slowest_reader.filter(|_| has_room).unwrap_or(u64::MAX);
     behind.map(|index| held_back.min(*index))
 }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+mod audit;
 pub mod format;
 mod read;
 mod receive;
@@ -23,8 +24,9 @@ mod receive;
 mod tests;
 mod write;
 
+pub use audit::audit;
 pub use format::{Header, Position, SnapshotIdentity};
-pub use read::{Loaded, Places, load, peek, verify};
+pub use read::{Checked, Loaded, Places, load, peek, verify};
 pub use receive::SnapshotReceiver;
 pub use write::{Frozen, PayloadSource};
 

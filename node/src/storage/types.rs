@@ -60,3 +60,14 @@ pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub type Membership = openraft::Membership<u64, MemberName>;
+
+/// The leader's clock in an entry of commands; Raft's own entries have none.
+pub fn wall_time_ms_of(entry: &Entry) -> std::io::Result<Option<u64>> {
+    let openraft::EntryPayload::Normal(bytes) = &entry.payload else {
+        return Ok(None);
+    };
+    let clocks = crate::task::command::Entry::clocks(&bytes.0);
+    let (_, wall_time_ms) = clocks
+        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()))?;
+    Ok(Some(wall_time_ms))
+}

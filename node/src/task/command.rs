@@ -33,6 +33,13 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Lease time and wall time of an encoded entry; its commands are not looked at.
+    pub fn clocks(encoded: &[u8]) -> Result<(u64, u64), postcard::Error> {
+        postcard::take_from_bytes(encoded).map(|(clocks, _)| clocks)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// Moves what is due: expired leases, `not_before`, back-offs, old finished rows.

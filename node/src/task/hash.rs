@@ -3,6 +3,45 @@
 
 use serde::Serialize;
 
+use super::id::Name;
+use super::queue::QueueRow;
+use super::row::TaskRow;
+use super::tables::Meta;
+
+/// The hash of a state whose rows come one by one, without keeping them.
+#[derive(Debug, Default)]
+pub struct RowsHash {
+    sum: u128,
+    scratch: Vec<u8>,
+}
+
+impl RowsHash {
+    pub fn meta(&mut self, meta: &Meta) {
+        self.add(Table::Meta, meta);
+    }
+
+    pub fn namespace(&mut self, id: u32, name: &Name) {
+        self.add(Table::Namespace, &(id, name));
+    }
+
+    pub fn queue(&mut self, row: &QueueRow) {
+        self.add(Table::Queue, row);
+    }
+
+    pub fn task(&mut self, row: &TaskRow) {
+        self.add(Table::Task, row);
+    }
+
+    /// What `State::hash` says of a state with these rows.
+    pub fn sum(&self) -> u128 {
+        self.sum
+    }
+
+    fn add<T: Serialize + ?Sized>(&mut self, table: Table, row: &T) {
+        self.sum = self.sum.wrapping_add(of(table, row, &mut self.scratch));
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) enum Table {
     Meta = 1,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::hash;
+use super::hash::RowsHash;
 use super::id::Name;
 use super::queue::QueueRow;
 use super::rows::TaskRows;
@@ -66,26 +66,26 @@ impl Tables {
     /// Hash of everything here. Task rows are summed as they change; queues, names and the rest are
     /// added now, so it costs the number of queues.
     pub fn hash(&self) -> u128 {
-        let mut scratch = Vec::new();
-        let mut sum =
-            self.tasks_hash
-                .wrapping_add(hash::of(hash::Table::Meta, &self.meta, &mut scratch));
-        for named in self.namespaces.iter() {
-            sum = sum.wrapping_add(hash::of(hash::Table::Namespace, &named, &mut scratch));
+        let mut rows = RowsHash::default();
+        rows.meta(&self.meta);
+        for (id, name) in self.namespaces.iter() {
+            rows.namespace(*id, name);
         }
         for queue in self.queues.values() {
-            sum = sum.wrapping_add(hash::of(hash::Table::Queue, &**queue, &mut scratch));
+            rows.queue(queue);
         }
-        sum
+        self.tasks_hash.wrapping_add(rows.sum())
     }
 
     /// The same from scratch, trusting no hash kept.
     pub fn rehash(&self) -> u128 {
-        let mut scratch = Vec::new();
-        let mut sum = 0u128;
+        let mut rows = RowsHash::default();
         for row in self.tasks.values() {
-            sum = sum.wrapping_add(hash::of(hash::Table::Task, &**row, &mut scratch));
+            rows.task(row);
         }
-        self.hash().wrapping_sub(self.tasks_hash).wrapping_add(sum)
+        let of_tasks = rows.sum();
+        self.hash()
+            .wrapping_sub(self.tasks_hash)
+            .wrapping_add(of_tasks)
     }
 }

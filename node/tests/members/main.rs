@@ -2,6 +2,7 @@
 
 mod admin;
 mod asked;
+mod backup;
 mod crashes;
 mod damage;
 mod fence;

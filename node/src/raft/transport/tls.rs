@@ -219,13 +219,13 @@ pub fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
 }
 
 /// The hash that the TLS library already holds, so that SHA-256 needs no crate of its own.
-fn sha256_hex(der: &[u8]) -> String {
+pub fn sha256_hex(bytes: &[u8]) -> String {
     let suite = ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
     let hash = suite
         .tls13()
         .expect("a TLS 1.3 suite")
         .common
         .hash_provider
-        .hash(der);
+        .hash(bytes);
     hash.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -13,6 +13,7 @@ use super::format::{
 };
 use super::{SnapshotHandle, bad};
 use crate::task::load::Loader;
+use crate::task::row::TaskRow;
 use crate::task::state::{Bounds, FEATURE_LEVEL_KNOWN, State};
 
 /// Reads from the start, whatever other readers of the same open file do.
@@ -42,7 +43,7 @@ pub struct Checked {
 
 /// That the file is whole and as it was written; its rows are not decoded.
 pub fn verify(file: &File) -> io::Result<Checked> {
-    let mut blocks = Blocks::begin(file)?;
+    let mut blocks = Blocks::begin(FileAt::new(file))?;
     while blocks.next()? {}
     let id = blocks.end(None)?;
     Ok(Checked {
@@ -53,7 +54,7 @@ pub fn verify(file: &File) -> io::Result<Checked> {
 
 /// Header and id of a file whose rest is taken on trust.
 pub fn peek(file: &File) -> io::Result<Checked> {
-    let header = Blocks::begin(file)?.header;
+    let header = Blocks::begin(FileAt::new(file))?.header;
     let mut last_hash = [0; HASH_BYTES];
     let end = file.metadata()?.len();
     file.read_exact_at(&mut last_hash, end.saturating_sub(HASH_BYTES as u64))?;
@@ -95,7 +96,7 @@ impl Places {
 
 /// Takes seconds for millions of rows: not for an async thread.
 pub fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Loaded> {
-    let mut blocks = Blocks::begin(&handle.file)?;
+    let mut blocks = Blocks::begin(FileAt::new(&handle.file))?;
     let level = blocks.header.meta.feature_level;
     if level > FEATURE_LEVEL_KNOWN {
         return Err(bad(format!(
@@ -120,39 +121,39 @@ pub fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Loaded> {
             rest = after;
         }
     }
-    let header = &blocks.header;
-    let found = (
-        counts.namespaces,
-        counts.queues,
-        counts.tasks,
-        counts.payload_bytes,
-    );
-    if found
-        != (
-            header.namespaces,
-            header.queues,
-            header.tasks,
-            header.payload_bytes,
-        )
-    {
-        return Err(bad(format!(
-            "the counts are {found:?} and not those of the header"
-        )));
-    }
+    counts.check(&blocks.header)?;
     let state = loader
-        .finish(header.state_hash)
+        .finish(blocks.header.state_hash)
         .map_err(|unfit| bad(unfit.to_string()))?;
     blocks.end(Some(counts.records))?;
     Ok(Loaded { state, places })
 }
 
 #[derive(Default)]
-struct Counts {
-    records: u64,
-    namespaces: u64,
-    queues: u64,
-    tasks: u64,
-    payload_bytes: u64,
+pub(super) struct Counts {
+    pub(super) records: u64,
+    pub(super) namespaces: u64,
+    pub(super) queues: u64,
+    pub(super) tasks: u64,
+    pub(super) payload_bytes: u64,
+}
+
+impl Counts {
+    pub(super) fn check(&self, header: &Header) -> io::Result<()> {
+        let found = (self.namespaces, self.queues, self.tasks, self.payload_bytes);
+        let written = (
+            header.namespaces,
+            header.queues,
+            header.tasks,
+            header.payload_bytes,
+        );
+        if found == written {
+            return Ok(());
+        }
+        Err(bad(format!(
+            "the counts are {found:?} and not those of the header"
+        )))
+    }
 }
 
 /// The number and size of the payload, if the record has one.
@@ -173,15 +174,8 @@ fn load_record(
         }
         Record::Task { row, payload } => {
             counts.tasks += 1;
-            let (seq, payload_bytes, finished) = (
-                row.seq,
-                row.payload_bytes as usize,
-                row.finished_ms().is_some(),
-            );
-            if payload.as_ref().map(|payload| payload.len()) != (!finished).then_some(payload_bytes)
-            {
-                return Err(bad(format!("the payload of task {seq} is not the row's")));
-            }
+            check_payload(&row, payload)?;
+            let seq = row.seq;
             if let Some(payload) = payload {
                 counts.payload_bytes += payload.len() as u64;
                 found = Some((seq, payload.len() as u64));
@@ -193,19 +187,34 @@ fn load_record(
     Ok(found)
 }
 
-struct Blocks<'a> {
-    input: BufReader<FileAt<'a>>,
-    header: Header,
-    block: Vec<u8>,
+/// A task has a payload until it is finished, of the length that its row says.
+pub(super) fn check_payload(row: &TaskRow, payload: Option<&[u8]>) -> io::Result<()> {
+    let expected = match row.finished_ms() {
+        Some(_) => None,
+        None => Some(row.payload_bytes as usize),
+    };
+    if payload.map(<[u8]>::len) == expected {
+        return Ok(());
+    }
+    Err(bad(format!(
+        "the payload of task {} is not the row's",
+        row.seq
+    )))
+}
+
+pub(super) struct Blocks<R> {
+    input: BufReader<R>,
+    pub(super) header: Header,
+    pub(super) block: Vec<u8>,
     /// Where in the file the block's records stand.
     block_at: u64,
     chain: [u8; HASH_BYTES],
     blocks: u64,
 }
 
-impl Blocks<'_> {
-    fn begin(file: &File) -> io::Result<Blocks<'_>> {
-        let mut input = BufReader::with_capacity(BLOCK_BYTES, FileAt::new(file));
+impl<R: Read> Blocks<R> {
+    pub(super) fn begin(input: R) -> io::Result<Blocks<R>> {
+        let mut input = BufReader::with_capacity(BLOCK_BYTES, input);
         let mut start = vec![0; 16];
         input.read_exact(&mut start)?;
         let (magic, numbers) = start.split_at(8);
@@ -236,7 +245,7 @@ impl Blocks<'_> {
     }
 
     /// The next block is in `block`; false at the end mark.
-    fn next(&mut self) -> io::Result<bool> {
+    pub(super) fn next(&mut self) -> io::Result<bool> {
         let mut length = [0; 4];
         self.input.read_exact(&mut length)?;
         let length = u32::from_le_bytes(length) as usize;
@@ -259,7 +268,7 @@ impl Blocks<'_> {
     }
 
     /// After the end mark: counts and the last hash, and nothing behind it.
-    fn end(&mut self, records: Option<u64>) -> io::Result<String> {
+    pub(super) fn end(&mut self, records: Option<u64>) -> io::Result<String> {
         let mut counts = [0; 16];
         self.input.read_exact(&mut counts)?;
         self.chain = chained(&self.chain, &counts);

@@ -1,0 +1,142 @@
+//! Reads what follows a backup, entry by entry, up to an index, a moment or the end, and believes nothing: the
+//! chain must start at the backup's last entry and go on without a gap, each segment naming the one before.
+
+use futures::TryStreamExt;
+use futures::stream::{self, Stream};
+
+use super::segment::Segment;
+use super::ship::{End, first_indexes, path, read};
+use crate::backup::bucket::Bucket;
+use crate::backup::error::Error;
+use crate::backup::layout::Lineage;
+use crate::storage::snapshot::Position;
+use crate::storage::store::position;
+use crate::storage::types::{Entry, wall_time_ms_of};
+
+/// How far to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upto {
+    /// As far as the log in the bucket goes.
+    Latest,
+    /// This entry is the last one. It is an error when the log ends before.
+    Index(u64),
+    /// What was proposed up to this moment, by the clocks of the leaders.
+    WallTimeMs(u64),
+}
+
+/// How far a replay came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    pub last: Position,
+    pub segments: u64,
+    /// 0: no entry had a time.
+    pub wall_time_ms: u64,
+}
+
+/// Hands every entry behind the backup's last one to `each`, in order, in the memory of one segment. The
+/// error names the object that is wrong or missing.
+pub async fn replay(
+    bucket: &Bucket,
+    lineage: &Lineage,
+    after: Position,
+    upto: Upto,
+    mut each: impl FnMut(Entry) -> Result<(), Error>,
+) -> Result<Reached, Error> {
+    let mut reached = Reached {
+        last: after,
+        segments: 0,
+        wall_time_ms: 0,
+    };
+    match upto {
+        Upto::Index(index) if index < after.index => {
+            let bound = format!("must be at least {}, where the backup ends", after.index);
+            return Err(Error::invalid("index", bound));
+        }
+        Upto::Index(index) if index == after.index => return Ok(reached),
+        _ => {}
+    }
+    let mut chain = std::pin::pin!(chain(bucket, lineage, after).await?);
+    while let Some(segment) = chain.try_next().await? {
+        reached.segments += 1;
+        let first_index = segment.head.first_index();
+        let ours = |at: Position| match at.index == after.index && at != after {
+            true => Err(Error::damaged(
+                bucket.name_of(&path(lineage, first_index)),
+                "it holds another history than the backup",
+            )),
+            false => Ok(()),
+        };
+        ours(segment.head.after)?;
+        for entry in segment.entries {
+            let at = position(entry.log_id);
+            if at.index <= after.index {
+                ours(at)?;
+                continue;
+            }
+            let wall_time_ms = wall_time_ms_of(&entry)?.unwrap_or(reached.wall_time_ms);
+            let is_beyond = match upto {
+                Upto::Latest | Upto::Index(_) => false,
+                Upto::WallTimeMs(moment_ms) => wall_time_ms > moment_ms,
+            };
+            if is_beyond {
+                return Ok(reached);
+            }
+            each(entry)?;
+            reached.last = at;
+            reached.wall_time_ms = reached.wall_time_ms.max(wall_time_ms);
+            // What lies behind is nobody's business: it may be damaged or missing.
+            if upto == Upto::Index(at.index) {
+                return Ok(reached);
+            }
+        }
+    }
+    match upto {
+        Upto::Index(_) => Err(Error::Missing {
+            object: bucket.name_of(&path(lineage, reached.last.index + 1)),
+        }),
+        Upto::Latest | Upto::WallTimeMs(_) => Ok(reached),
+    }
+}
+
+/// The segments from the one that goes on from `after`, each checked against the one before.
+async fn chain<'a>(
+    bucket: &'a Bucket,
+    lineage: &'a Lineage,
+    after: Position,
+) -> Result<impl Stream<Item = Result<Segment, Error>> + 'a, Error> {
+    let listed = first_indexes(bucket, lineage).await?;
+    let next = after.index + 1;
+    let first = listed.iter().rev().find(|first| **first <= next);
+    let begin = first.copied().unwrap_or(next);
+    let newest = listed.last().copied();
+    Ok(stream::try_unfold(
+        (begin, None::<End>),
+        move |(first_index, before)| async move {
+            let segment = match read(bucket, lineage, first_index).await {
+                // The list may be older than the bucket, so it does not say where the log ends: a name that
+                // is not there does. With later ones listed, it is a hole.
+                Err(Error::Missing { object }) => {
+                    return match newest.is_some_and(|newest| newest > first_index) {
+                        true => Err(Error::Missing { object }),
+                        false => Ok(None),
+                    };
+                }
+                segment => segment?,
+            };
+            if before.is_some_and(|before| !follows(&segment, &before)) {
+                return Err(Error::damaged(
+                    bucket.name_of(&path(lineage, first_index)),
+                    "it does not go on from the segment before",
+                ));
+            }
+            let end = End::of_segment(&segment);
+            Ok(Some((segment, (end.last.index + 1, Some(end)))))
+        },
+    ))
+}
+
+/// It goes on from the segment before, or starts a chain at that very entry.
+fn follows(segment: &Segment, before: &End) -> bool {
+    let is_named = segment.head.previous.is_none_or(|hash| before.is(&hash));
+    is_named && segment.head.after == before.last
+}
