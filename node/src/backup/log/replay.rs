@@ -1,9 +1,6 @@
 //! Reads what follows a backup, entry by entry, up to an index, a moment or the end, and believes nothing: the
 //! chain must start at the backup's last entry and go on without a gap, each segment naming the one before.
 
-use futures::TryStreamExt;
-use futures::stream::{self, Stream};
-
 use super::segment::Segment;
 use super::ship::{End, first_indexes, path, read};
 use crate::backup::bucket::Bucket;
@@ -55,8 +52,8 @@ pub async fn replay(
         Upto::Index(index) if index == after.index => return Ok(reached),
         _ => {}
     }
-    let mut chain = std::pin::pin!(chain(bucket, lineage, after).await?);
-    while let Some(segment) = chain.try_next().await? {
+    let mut walk = Walk::begin(bucket, lineage, after).await?;
+    while let Some(segment) = walk.step().await? {
         reached.segments += 1;
         let first_index = segment.head.first_index();
         let ours = |at: Position| match at.index == after.index && at != after {
@@ -71,6 +68,8 @@ pub async fn replay(
             let at = position(entry.log_id);
             if at.index <= after.index {
                 ours(at)?;
+            }
+            if at.index <= reached.last.index {
                 continue;
             }
             let wall_time_ms = wall_time_ms_of(&entry)?.unwrap_or(reached.wall_time_ms);
@@ -98,41 +97,86 @@ pub async fn replay(
     }
 }
 
-/// The segments from the one that goes on from `after`, each checked against the one before.
-async fn chain<'a>(
+/// The segments from the one that goes on from a backup, each checked against the one before.
+struct Walk<'a> {
     bucket: &'a Bucket,
     lineage: &'a Lineage,
-    after: Position,
-) -> Result<impl Stream<Item = Result<Segment, Error>> + 'a, Error> {
-    let listed = first_indexes(bucket, lineage).await?;
-    let next = after.index + 1;
-    let first = listed.iter().rev().find(|first| **first <= next);
-    let begin = first.copied().unwrap_or(next);
-    let newest = listed.last().copied();
-    Ok(stream::try_unfold(
-        (begin, None::<End>),
-        move |(first_index, before)| async move {
-            let segment = match read(bucket, lineage, first_index).await {
-                // The list may be older than the bucket, so it does not say where the log ends: a name that
-                // is not there does. With later ones listed, it is a hole.
-                Err(Error::Missing { object }) => {
-                    return match newest.is_some_and(|newest| newest > first_index) {
-                        true => Err(Error::Missing { object }),
-                        false => Ok(None),
-                    };
+    /// May be older than the bucket: a name that is not there says where the log ends.
+    listed: Vec<u64>,
+    visited: Vec<u64>,
+    next_index: u64,
+    before: Option<End>,
+}
+
+impl<'a> Walk<'a> {
+    async fn begin(
+        bucket: &'a Bucket,
+        lineage: &'a Lineage,
+        after: Position,
+    ) -> Result<Walk<'a>, Error> {
+        let listed = first_indexes(bucket, lineage).await?;
+        let next = after.index + 1;
+        let first = listed.iter().rev().find(|first| **first <= next);
+        Ok(Walk {
+            bucket,
+            lineage,
+            next_index: first.copied().unwrap_or(next),
+            listed,
+            visited: Vec::new(),
+            before: None,
+        })
+    }
+
+    async fn step(&mut self) -> Result<Option<Segment>, Error> {
+        let segment = match read(self.bucket, self.lineage, self.next_index).await {
+            Err(Error::Missing { object }) => match self.beside().await? {
+                Some(segment) => segment,
+                // With later ones listed, it is a hole.
+                None if self.listed.last() > Some(&self.next_index) => {
+                    return Err(Error::Missing { object });
                 }
-                segment => segment?,
-            };
-            if before.is_some_and(|before| !follows(&segment, &before)) {
-                return Err(Error::damaged(
-                    bucket.name_of(&path(lineage, first_index)),
-                    "it does not go on from the segment before",
-                ));
+                None => return Ok(None),
+            },
+            segment => {
+                let segment = segment?;
+                if self
+                    .before
+                    .is_some_and(|before| !follows(&segment, &before))
+                {
+                    let object = path(self.lineage, self.next_index);
+                    return Err(Error::damaged(
+                        self.bucket.name_of(&object),
+                        "it does not go on from the segment before",
+                    ));
+                }
+                segment
             }
-            let end = End::of_segment(&segment);
-            Ok(Some((segment, (end.last.index + 1, Some(end)))))
-        },
-    ))
+        };
+        self.visited.push(segment.head.first_index());
+        self.next_index = segment.head.last.index + 1;
+        self.before = Some(End::of_segment(&segment));
+        Ok(Some(segment))
+    }
+
+    /// Two members that started a chain each, at the same time, leave segments side by side. Where one of the
+    /// chains ends, the other goes on: by the segment that holds the last entry and more.
+    async fn beside(&self) -> Result<Option<Segment>, Error> {
+        let (Some(before), Some(begin)) = (self.before, self.visited.first()) else {
+            return Ok(None);
+        };
+        let is_beside = |first: &&u64| {
+            (*begin..self.next_index).contains(*first) && self.visited.binary_search(first).is_err()
+        };
+        for first_index in self.listed.iter().rev().filter(is_beside) {
+            let segment = read(self.bucket, self.lineage, *first_index).await?;
+            let mut entries = segment.entries.iter();
+            let holds = entries.any(|entry| position(entry.log_id) == before.last);
+            if holds && segment.head.last.index > before.last.index {
+                return Ok(Some(segment));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// It goes on from the segment before, or starts a chain at that very entry.
