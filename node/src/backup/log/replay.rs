@@ -1,6 +1,8 @@
 //! Reads what follows a backup, entry by entry, up to an index, a moment or the end, and believes nothing: the
 //! chain must start at the backup's last entry and go on without a gap, each segment naming the one before.
 
+use std::collections::BTreeSet;
+
 use super::segment::Segment;
 use super::ship::{End, first_indexes, path, read};
 use crate::backup::bucket::Bucket;
@@ -9,6 +11,9 @@ use crate::backup::layout::Lineage;
 use crate::storage::snapshot::Position;
 use crate::storage::store::position;
 use crate::storage::types::{Entry, wall_time_ms_of};
+
+/// Segments of other chains that are looked at for the one that is named.
+const BESIDE_MAX: usize = 8;
 
 /// How far to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +108,8 @@ struct Walk<'a> {
     lineage: &'a Lineage,
     /// May be older than the bucket: a name that is not there says where the log ends.
     listed: Vec<u64>,
-    visited: Vec<u64>,
+    visited: BTreeSet<u64>,
+    begin: u64,
     next_index: u64,
     before: Option<End>,
 }
@@ -117,12 +123,14 @@ impl<'a> Walk<'a> {
         let listed = first_indexes(bucket, lineage).await?;
         let next = after.index + 1;
         let first = listed.iter().rev().find(|first| **first <= next);
+        let begin = first.copied().unwrap_or(next);
         Ok(Walk {
             bucket,
             lineage,
-            next_index: first.copied().unwrap_or(next),
             listed,
-            visited: Vec::new(),
+            visited: BTreeSet::new(),
+            begin,
+            next_index: begin,
             before: None,
         })
     }
@@ -139,10 +147,7 @@ impl<'a> Walk<'a> {
             },
             segment => {
                 let segment = segment?;
-                if self
-                    .before
-                    .is_some_and(|before| !follows(&segment, &before))
-                {
+                if !self.goes_on(&segment).await {
                     let object = path(self.lineage, self.next_index);
                     return Err(Error::damaged(
                         self.bucket.name_of(&object),
@@ -152,7 +157,7 @@ impl<'a> Walk<'a> {
                 segment
             }
         };
-        self.visited.push(segment.head.first_index());
+        self.visited.insert(segment.head.first_index());
         self.next_index = segment.head.last.index + 1;
         self.before = Some(End::of_segment(&segment));
         Ok(Some(segment))
@@ -161,14 +166,11 @@ impl<'a> Walk<'a> {
     /// Two members that started a chain each, at the same time, leave segments side by side. Where one of the
     /// chains ends, the other goes on: by the segment that holds the last entry and more.
     async fn beside(&self) -> Result<Option<Segment>, Error> {
-        let (Some(before), Some(begin)) = (self.before, self.visited.first()) else {
+        let Some(before) = self.before else {
             return Ok(None);
         };
-        let is_beside = |first: &&u64| {
-            (*begin..self.next_index).contains(*first) && self.visited.binary_search(first).is_err()
-        };
-        for first_index in self.listed.iter().rev().filter(is_beside) {
-            let segment = read(self.bucket, self.lineage, *first_index).await?;
+        for first_index in self.unvisited(self.begin) {
+            let segment = read(self.bucket, self.lineage, first_index).await?;
             let mut entries = segment.entries.iter();
             let holds = entries.any(|entry| position(entry.log_id) == before.last);
             if holds && segment.head.last.index > before.last.index {
@@ -177,10 +179,34 @@ impl<'a> Walk<'a> {
         }
         Ok(None)
     }
-}
 
-/// It goes on from the segment before, or starts a chain at that very entry.
-fn follows(segment: &Segment, before: &End) -> bool {
-    let is_named = segment.head.previous.is_none_or(|hash| before.is(&hash));
-    is_named && segment.head.after == before.last
+    /// It names the segment before by its hash, or starts a chain at that very entry, or goes on from another
+    /// member's segment that ends in that very entry.
+    async fn goes_on(&self, segment: &Segment) -> bool {
+        let Some(before) = self.before else {
+            return true;
+        };
+        if segment.head.after != before.last {
+            return false;
+        }
+        let Some(previous) = segment.head.previous.filter(|hash| !before.is(hash)) else {
+            return true;
+        };
+        for first_index in self.unvisited(0).take(BESIDE_MAX) {
+            let other = read(self.bucket, self.lineage, first_index).await;
+            let other = other.map(|other| End::of_segment(&other));
+            if other.is_ok_and(|other| other.last == before.last && other.is(&previous)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// From the newest before the next one down.
+    fn unvisited(&self, from: u64) -> impl Iterator<Item = u64> {
+        let before = self.listed.iter().rev().copied();
+        before.filter(move |first| {
+            (from..self.next_index).contains(first) && !self.visited.contains(first)
+        })
+    }
 }

@@ -186,6 +186,32 @@ async fn two_chains_side_by_side_are_read_as_one_whichever_ends_first() {
     }
 }
 
+#[tokio::test]
+async fn two_chains_that_meet_at_one_entry_go_on_as_one() {
+    let bucket = bucket_over(Arc::new(InMemory::new()));
+    let log = log(60);
+    log.committed.store(26, Ordering::Relaxed);
+    let backup = |index| End::of_backup(at(&log, index), time_at(index));
+    let (one, two) = (
+        ship(&bucket, &log, backup(20)).await,
+        ship(&bucket, &log, backup(24)).await,
+    );
+    assert_eq!(one.last, two.last);
+    log.committed.store(60, Ordering::Relaxed);
+    let ended = ship(&bucket, &log, one).await;
+    assert_eq!(
+        ship(&bucket, &log, two).await,
+        ended,
+        "the second goes on behind the first's"
+    );
+    for from in [20, 24, 26, 40] {
+        let (entries, _) = read(&bucket, at(&log, from), Upto::Latest)
+            .await
+            .expect("good");
+        assert_eq!(entries, log.entries[from as usize..]);
+    }
+}
+
 /// Two members that know nothing of each other, on a store that fails now and then.
 #[tokio::test]
 async fn two_shippers_on_a_failing_store_build_one_chain() {
