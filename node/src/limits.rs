@@ -144,10 +144,11 @@ pub const IMAGE_REBUILD_ROWS: usize = 2_000;
 /// Free bytes of the volume below which the image waits; a batch needs twice its payloads beside them.
 pub const IMAGE_FREE_BYTES_MIN: u64 = 32 << 20;
 
-/// Bytes of one part of a backup, and parts of one backup that are in memory at a time, on their way to the
-/// bucket or back.
+/// Bytes of one part of a backup, parts on their way to the bucket at a time, and parts read ahead of the one
+/// that is looked at.
 pub const BACKUP_PART_BYTES: u64 = 4 << 20;
 pub const BACKUP_PARTS_IN_FLIGHT: usize = 4;
+pub const BACKUP_PARTS_READ_AHEAD: usize = 2;
 /// Parts of one backup: far more than the largest state needs.
 pub const BACKUP_PARTS_MAX: usize = 16_384;
 /// Bytes of one manifest.

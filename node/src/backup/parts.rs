@@ -13,7 +13,7 @@ use super::error::{Access, Error};
 use super::manifest::{Manifest, Part};
 use super::pace::Pace;
 use super::progress::{Noted, Phase};
-use crate::limits::BACKUP_PARTS_IN_FLIGHT;
+use crate::limits::BACKUP_PARTS_READ_AHEAD;
 use crate::raft::transport::tls::sha256_hex;
 use crate::storage::snapshot::{Checked, audit};
 
@@ -41,7 +41,7 @@ pub async fn prove<W: Write + Send + 'static>(
     });
     let mut fetched = futures::stream::iter(0..manifest.parts.len())
         .map(|number| fetch(bucket, manifest, &manifest.parts[number], pace))
-        .buffered(BACKUP_PARTS_IN_FLIGHT);
+        .buffered(BACKUP_PARTS_READ_AHEAD);
     while let Some(part) = fetched.try_next().await? {
         noted.add(part.len() as u64);
         if sender.send(part).await.is_err() {

@@ -164,7 +164,7 @@ impl Shipper {
         let bucket = self.to.0.connect(&self.to.1).await?;
         let mut at = match end(&bucket, &lineage).await? {
             Some(end) => end,
-            None => self.start_chain(&bucket, &lineage).await?,
+            None => self.start_chain(&bucket, &lineage, None).await?,
         };
         let mut progress = self.running.state.progress();
         loop {
@@ -184,7 +184,7 @@ impl Shipper {
                     }
                 }
                 Step::Idle => {}
-                Step::Gap => at = self.start_chain(&bucket, &lineage).await?,
+                Step::Gap => at = self.start_chain(&bucket, &lineage, Some(at)).await?,
             }
         }
     }
@@ -205,7 +205,12 @@ impl Shipper {
     }
 
     /// Behind the newest backup that this member's log goes on from, or behind a new one.
-    async fn start_chain(&self, bucket: &Bucket, lineage: &Lineage) -> Result<End, Error> {
+    async fn start_chain(
+        &self,
+        bucket: &Bucket,
+        lineage: &Lineage,
+        ended: Option<End>,
+    ) -> Result<End, Error> {
         let newest = backups(bucket, lineage).await?.into_iter().rev();
         let newest = newest
             .filter_map(|listed| match listed.state {
@@ -233,6 +238,12 @@ impl Shipper {
             bytes_per_second_max: None,
         };
         let manifest = write(bucket, &snapshot, &order, &Noted::default()).await?;
+        // Another member may have started one while the backup was written: two side by side serve nobody.
+        if let Some(found) = end(bucket, lineage).await?
+            && ended.is_none_or(|ended| found.last > ended.last)
+        {
+            return Ok(found);
+        }
         tracing::warn!(name = %manifest.name, "the shipped log starts a new chain");
         self.shipped
             .send_modify(|shipped| shipped.chains_started += 1);

@@ -1,8 +1,7 @@
 //! Reads what follows a backup, entry by entry, up to an index, a moment or the end, and believes nothing: the
 //! chain must start at the backup's last entry and go on without a gap, each segment naming the one before.
 
-use futures::TryStreamExt;
-use futures::stream::{self, Stream};
+use std::collections::BTreeSet;
 
 use super::segment::Segment;
 use super::ship::{End, first_indexes, path, read};
@@ -12,6 +11,9 @@ use crate::backup::layout::Lineage;
 use crate::storage::snapshot::Position;
 use crate::storage::store::position;
 use crate::storage::types::{Entry, wall_time_ms_of};
+
+/// Segments of other chains that are looked at for the one that is named.
+const BESIDE_MAX: usize = 8;
 
 /// How far to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +57,8 @@ pub async fn replay(
         Upto::Index(index) if index == after.index => return Ok(reached),
         _ => {}
     }
-    let mut chain = std::pin::pin!(chain(bucket, lineage, after).await?);
-    while let Some(segment) = chain.try_next().await? {
+    let mut walk = Walk::begin(bucket, lineage, after).await?;
+    while let Some(segment) = walk.step().await? {
         reached.segments += 1;
         let first_index = segment.head.first_index();
         let ours = |at: Position| match at.index == after.index && at != after {
@@ -71,6 +73,8 @@ pub async fn replay(
             let at = position(entry.log_id);
             if at.index <= after.index {
                 ours(at)?;
+            }
+            if at.index <= reached.last.index {
                 continue;
             }
             let wall_time_ms = wall_time_ms_of(&entry)?.unwrap_or(reached.wall_time_ms);
@@ -98,45 +102,111 @@ pub async fn replay(
     }
 }
 
-/// The segments from the one that goes on from `after`, each checked against the one before.
-async fn chain<'a>(
+/// The segments from the one that goes on from a backup, each checked against the one before.
+struct Walk<'a> {
     bucket: &'a Bucket,
     lineage: &'a Lineage,
-    after: Position,
-) -> Result<impl Stream<Item = Result<Segment, Error>> + 'a, Error> {
-    let listed = first_indexes(bucket, lineage).await?;
-    let next = after.index + 1;
-    let first = listed.iter().rev().find(|first| **first <= next);
-    let begin = first.copied().unwrap_or(next);
-    let newest = listed.last().copied();
-    Ok(stream::try_unfold(
-        (begin, None::<End>),
-        move |(first_index, before)| async move {
-            let segment = match read(bucket, lineage, first_index).await {
-                // The list may be older than the bucket, so it does not say where the log ends: a name that
-                // is not there does. With later ones listed, it is a hole.
-                Err(Error::Missing { object }) => {
-                    return match newest.is_some_and(|newest| newest > first_index) {
-                        true => Err(Error::Missing { object }),
-                        false => Ok(None),
-                    };
-                }
-                segment => segment?,
-            };
-            if before.is_some_and(|before| !follows(&segment, &before)) {
-                return Err(Error::damaged(
-                    bucket.name_of(&path(lineage, first_index)),
-                    "it does not go on from the segment before",
-                ));
-            }
-            let end = End::of_segment(&segment);
-            Ok(Some((segment, (end.last.index + 1, Some(end)))))
-        },
-    ))
+    /// May be older than the bucket: a name that is not there says where the log ends.
+    listed: Vec<u64>,
+    visited: BTreeSet<u64>,
+    begin: u64,
+    next_index: u64,
+    before: Option<End>,
 }
 
-/// It goes on from the segment before, or starts a chain at that very entry.
-fn follows(segment: &Segment, before: &End) -> bool {
-    let is_named = segment.head.previous.is_none_or(|hash| before.is(&hash));
-    is_named && segment.head.after == before.last
+impl<'a> Walk<'a> {
+    async fn begin(
+        bucket: &'a Bucket,
+        lineage: &'a Lineage,
+        after: Position,
+    ) -> Result<Walk<'a>, Error> {
+        let listed = first_indexes(bucket, lineage).await?;
+        let next = after.index + 1;
+        let first = listed.iter().rev().find(|first| **first <= next);
+        let begin = first.copied().unwrap_or(next);
+        Ok(Walk {
+            bucket,
+            lineage,
+            listed,
+            visited: BTreeSet::new(),
+            begin,
+            next_index: begin,
+            before: None,
+        })
+    }
+
+    async fn step(&mut self) -> Result<Option<Segment>, Error> {
+        let segment = match read(self.bucket, self.lineage, self.next_index).await {
+            Err(Error::Missing { object }) => match self.beside().await? {
+                Some(segment) => segment,
+                // With later ones listed, it is a hole.
+                None if self.listed.last() > Some(&self.next_index) => {
+                    return Err(Error::Missing { object });
+                }
+                None => return Ok(None),
+            },
+            segment => {
+                let segment = segment?;
+                if !self.goes_on(&segment).await {
+                    let object = path(self.lineage, self.next_index);
+                    return Err(Error::damaged(
+                        self.bucket.name_of(&object),
+                        "it does not go on from the segment before",
+                    ));
+                }
+                segment
+            }
+        };
+        self.visited.insert(segment.head.first_index());
+        self.next_index = segment.head.last.index + 1;
+        self.before = Some(End::of_segment(&segment));
+        Ok(Some(segment))
+    }
+
+    /// Two members that started a chain each, at the same time, leave segments side by side. Where one of the
+    /// chains ends, the other goes on: by the segment that holds the last entry and more.
+    async fn beside(&self) -> Result<Option<Segment>, Error> {
+        let Some(before) = self.before else {
+            return Ok(None);
+        };
+        for first_index in self.unvisited(self.begin) {
+            let segment = read(self.bucket, self.lineage, first_index).await?;
+            let mut entries = segment.entries.iter();
+            let holds = entries.any(|entry| position(entry.log_id) == before.last);
+            if holds && segment.head.last.index > before.last.index {
+                return Ok(Some(segment));
+            }
+        }
+        Ok(None)
+    }
+
+    /// It names the segment before by its hash, or starts a chain at that very entry, or goes on from another
+    /// member's segment that ends in that very entry.
+    async fn goes_on(&self, segment: &Segment) -> bool {
+        let Some(before) = self.before else {
+            return true;
+        };
+        if segment.head.after != before.last {
+            return false;
+        }
+        let Some(previous) = segment.head.previous.filter(|hash| !before.is(hash)) else {
+            return true;
+        };
+        for first_index in self.unvisited(0).take(BESIDE_MAX) {
+            let other = read(self.bucket, self.lineage, first_index).await;
+            let other = other.map(|other| End::of_segment(&other));
+            if other.is_ok_and(|other| other.last == before.last && other.is(&previous)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// From the newest before the next one down.
+    fn unvisited(&self, from: u64) -> impl Iterator<Item = u64> {
+        let before = self.listed.iter().rev().copied();
+        before.filter(move |first| {
+            (from..self.next_index).contains(first) && !self.visited.contains(first)
+        })
+    }
 }

@@ -104,8 +104,9 @@ pub async fn step(
     };
     let encoded = encode(&head, &entries);
     if let Some(other) = create(bucket, lineage, from, &encoded).await? {
-        // Another member was here: its segment counts, if it goes on from where this one would have.
-        return match (other.head.previous, other.head.after) == (end.hash, end.last) {
+        // Another member was here: its segment counts, if it goes on from where this one would have. It may
+        // name another segment that ends there: then two chains have met.
+        return match other.head.after == end.last {
             true => Ok(Step::Shipped(End::of_segment(&other))),
             false => Err(Error::damaged(
                 bucket.name_of(&path(lineage, from)),

@@ -151,6 +151,67 @@ async fn where_the_log_has_a_hole_a_new_chain_starts_behind_a_backup() {
     }
 }
 
+#[tokio::test]
+async fn two_chains_side_by_side_are_read_as_one_whichever_ends_first() {
+    let log = log(60);
+    for survivor in [0, 1] {
+        let bucket = bucket_over(Arc::new(InMemory::new()));
+        let mut ends = [(20, 20), (24, 24)]
+            .map(|(at_index, time)| End::of_backup(at(&log, at_index), time_at(time)));
+        for round in 0..5 {
+            for (which, end) in ends.iter_mut().enumerate() {
+                // After two rounds only one is left.
+                if round >= 2 && which != survivor {
+                    continue;
+                }
+                match step(&bucket, &lineage(), end, &log).await.expect("shipped") {
+                    Step::Shipped(next) => *end = next,
+                    Step::Idle => {}
+                    Step::Gap => panic!("nothing is gone"),
+                }
+            }
+        }
+        let last = ends[survivor].last.index;
+        assert!(last > 50);
+        for backup in [20, 24] {
+            let (entries, _) = read(&bucket, at(&log, backup), Upto::Index(last))
+                .await
+                .expect("good");
+            assert_eq!(
+                entries,
+                log.entries[backup as usize..last as usize],
+                "{backup}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_chains_that_meet_at_one_entry_go_on_as_one() {
+    let bucket = bucket_over(Arc::new(InMemory::new()));
+    let log = log(60);
+    log.committed.store(26, Ordering::Relaxed);
+    let backup = |index| End::of_backup(at(&log, index), time_at(index));
+    let (one, two) = (
+        ship(&bucket, &log, backup(20)).await,
+        ship(&bucket, &log, backup(24)).await,
+    );
+    assert_eq!(one.last, two.last);
+    log.committed.store(60, Ordering::Relaxed);
+    let ended = ship(&bucket, &log, one).await;
+    assert_eq!(
+        ship(&bucket, &log, two).await,
+        ended,
+        "the second goes on behind the first's"
+    );
+    for from in [20, 24, 26, 40] {
+        let (entries, _) = read(&bucket, at(&log, from), Upto::Latest)
+            .await
+            .expect("good");
+        assert_eq!(entries, log.entries[from as usize..]);
+    }
+}
+
 /// Two members that know nothing of each other, on a store that fails now and then.
 #[tokio::test]
 async fn two_shippers_on_a_failing_store_build_one_chain() {
