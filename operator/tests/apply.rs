@@ -133,6 +133,7 @@ fn pods(cluster: &TaskStoreCluster, is_m2_counted: bool) -> Value {
         let identity = resources::pod::Identity {
             cluster_id: "c",
             member: MemberId::new(1, number),
+            volume: "v",
             volume_uid: "v",
         };
         let is_voter = number != 2 || is_m2_counted;

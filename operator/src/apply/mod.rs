@@ -274,6 +274,12 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             replaces,
             ..
         } => pods::set_image(scope, *member, image, version, replaces.as_deref()).await,
+        Action::SetAppImages {
+            member,
+            images,
+            version,
+            replaces,
+        } => pods::set_app_images(scope, *member, images, version, replaces).await,
         Action::RenewPod {
             member,
             uid,
