@@ -255,7 +255,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
     let pick = |dice: &mut Dice, from: &[MemberId]| {
         (!from.is_empty()).then(|| from[dice.below(from.len())])
     };
-    match dice.below(15) {
+    match dice.below(17) {
         0 => {
             let size = [1, 3, 5, 7][dice.below(4)];
             if world.cluster.is_some() {
@@ -315,9 +315,39 @@ fn trouble(world: &mut World, dice: &mut Dice) {
                 world.edit(|cluster| set_cpu(cluster, cpus));
             }
         }
+        14 => lose_majority(world, dice),
+        15 => acknowledge(world),
         _ => {
             world.replace_operator();
         }
+    }
+}
+
+/// Whatever its users have left is enough for them.
+fn lose_majority(world: &mut World, dice: &mut Dice) {
+    if !all_are_up(world) {
+        return;
+    }
+    let config = world.raft.config.as_ref().expect("all of them are up");
+    let mut voters: Vec<MemberId> = config.voters.iter().copied().collect();
+    let lost = voters.len() / 2 + 1;
+    for _ in 0..lost {
+        let member = voters.swap_remove(dice.below(voters.len()));
+        world.lose_volume(member);
+    }
+}
+
+/// A user who is quick to acknowledge, and accepts whatever is not confirmed.
+fn acknowledge(world: &mut World) {
+    let status = world
+        .cluster
+        .as_ref()
+        .and_then(|known| known.status.clone());
+    let offer = status.and_then(|status| status.recovery);
+    if offer.is_some_and(|offer| offer.nonce.is_some()) {
+        let all = world.objects.pods.values().map(|pod| pod.member).collect();
+        world.edit(|cluster| cluster.spec.recovery.accept_unconfirmed = all);
+        world.acknowledge();
     }
 }
 
@@ -419,8 +449,8 @@ impl Caches {
     }
 }
 
-/// Answers how many replacements began.
-fn random_run(seed: u64) -> usize {
+/// Answers how many replacements began, and how many incarnations there were.
+fn random_run(seed: u64) -> (usize, usize) {
     let mut dice = Dice(fastrand::Rng::with_seed(seed));
     let mut world = started(3);
     world.edit(|cluster| {
@@ -482,7 +512,9 @@ fn random_run(seed: u64) -> usize {
     for _ in 0..10 {
         world.tick(660);
         world.run();
+        acknowledge(&mut world);
     }
+    world.run();
     let wanted = world
         .cluster
         .as_ref()
@@ -535,7 +567,8 @@ fn random_run(seed: u64) -> usize {
         before,
         "seed {seed}: at rest"
     );
-    world.replacements.len()
+    let incarnation = config.voters.first().map_or(1, |voter| voter.incarnation());
+    (world.replacements.len(), usize::from(incarnation))
 }
 
 #[test]
@@ -548,16 +581,19 @@ fn random_trouble_and_a_second_operator_end_in_the_wanted_size_at_rest() {
         .ok()
         .and_then(|count| count.parse().ok())
         .unwrap_or(200);
-    let mut replaced = 0;
+    let (mut replaced, mut recovered) = (0, 0);
     for seed in 0..seeds {
         let outcome = std::panic::catch_unwind(|| random_run(seed));
-        replaced += outcome.unwrap_or_else(|panic| {
+        let (replacements, incarnations) = outcome.unwrap_or_else(|panic| {
             eprintln!(
                 "SEED={seed} cargo test -p taskstore-operator --test convergence -- --nocapture"
             );
             std::panic::resume_unwind(panic)
         });
+        replaced += replacements;
+        recovered += incarnations - 1;
     }
+    eprintln!("{replaced} were replaced, {recovered} majorities lost");
     assert!(replaced as u64 > seeds / 4, "only {replaced} were replaced");
-    eprintln!("{replaced}");
+    assert!(recovered as u64 > seeds / 8, "only {recovered} recoveries");
 }

@@ -88,7 +88,7 @@ pub async fn majority_lost(story: Story) -> Result<()> {
     after.finish().await.map(drop)
 }
 
-/// The member on the acting operator's node leads then, and is to survive; the others are to go.
+/// The leader is to survive, and the others are to go; not one of these on the acting operator's node.
 async fn divide(store: &Store) -> Result<(MemberStatus, Vec<MemberStatus>)> {
     let acting = acting_operator(&store.kube, None).await?;
     let pods: Api<Pod> = Api::namespaced(store.kube.clone(), install::NAMESPACE);
@@ -97,18 +97,16 @@ async fn divide(store: &Store) -> Result<(MemberStatus, Vec<MemberStatus>)> {
     for _ in 0..HAND_OVERS_MAX {
         let cluster = store.healed(3, READY_LIMIT).await?;
         let members = cluster.status.context("no status")?.members;
-        let (stays, goes): (Vec<_>, Vec<_>) =
-            members.into_iter().partition(|member| member.node == busy);
-        let [survivor] = stays.try_into().map_err(|stays: Vec<_>| {
-            anyhow::anyhow!("{} members run beside the operator", stays.len())
-        })?;
         let leader = store.leader().await?;
-        if leader == survivor.pod {
+        let (stays, goes): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|member| member.pod == leader);
+        if goes.iter().all(|member| member.node != busy) {
+            let survivor = stays.into_iter().next().context("the leader is a member")?;
             return Ok((survivor, goes));
         }
         store.delete_pod(&leader).await?;
     }
-    anyhow::bail!("the member beside the operator never leads")
+    anyhow::bail!("no leader leaves the operator's node alone")
 }
 
 fn nodes(lost: &[MemberStatus]) -> Result<Vec<&'static local::Node>> {

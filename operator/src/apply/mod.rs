@@ -27,7 +27,7 @@ use crate::error::{Error, kubernetes};
 use crate::events;
 use crate::observe::{Budget, Life, Observed, Pod as SeenPod, VolumeState, objects as seen};
 use crate::plan::Action;
-use crate::plan::action::{Cost, Recheck};
+use crate::plan::action::Cost;
 use crate::resources::{cluster_name, namespace};
 
 /// What the actions of one pass share.
@@ -162,7 +162,7 @@ async fn recheck_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Resul
 }
 
 /// Two incarnations must not run side by side without the user's word for it.
-async fn recheck_pods(scope: &Scope<'_>, incarnation: u16) -> Result<(), Error> {
+async fn recheck_pods(scope: &Scope<'_>, from: MemberId, to: MemberId) -> Result<(), Error> {
     let doing = "pods listed again";
     let ours = ListParams::default().labels(&format!("{}={}", label::CLUSTER, scope.name()));
     let found = scope
@@ -175,7 +175,9 @@ async fn recheck_pods(scope: &Scope<'_>, incarnation: u16) -> Result<(), Error> 
         .items
         .iter()
         .filter_map(|pod| seen::pod(pod, ""))
-        .any(|pod| pod.member.incarnation() < incarnation && !accepted.contains(&pod.member));
+        .map(|pod| pod.member)
+        .filter(|member| member.incarnation() < to.incarnation())
+        .any(|member| member == from || !accepted.contains(&member));
     match is_left {
         false => Ok(()),
         true => Err(Error::Stale { doing }),
@@ -188,9 +190,9 @@ async fn perform(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
     } = action
     {
         recheck_volume(scope, *member, volume_uid).await?;
-        if action.recheck() == Recheck::Pods {
-            recheck_pods(scope, member.incarnation()).await?;
-        }
+    }
+    if let Some((from, to)) = action.succession() {
+        recheck_pods(scope, from, to).await?;
     }
     match action {
         Action::SetVoters { voters, .. } => {

@@ -206,16 +206,14 @@ pub enum Recheck {
     /// The cluster object as above, and the disruption budget with the pods that it counts: closed for
     /// certain. What a cache shows closed may have been opened since.
     Quorum,
-    /// The volume must be there with the same UID and not be retired.
+    /// The cluster object as above, and the volume: there with the same UID, not retired. A pod that is made
+    /// late may be one of many that vote together once more.
     Volume,
-    /// The volume as above, and the cluster object; and no pod of an earlier incarnation is left but those
-    /// that the user has accepted.
-    Pods,
 }
 
 impl Recheck {
     pub fn of_cluster(self) -> bool {
-        matches!(self, Self::Cluster | Self::Quorum | Self::Pods)
+        self != Self::Nothing
     }
 }
 
@@ -313,11 +311,8 @@ impl Action {
 
     pub fn recheck(&self) -> Recheck {
         match self {
-            Self::CreatePod {
-                start: Start::Rewrite { .. },
-                ..
-            } => Recheck::Pods,
             Self::CreatePod { .. } => Recheck::Volume,
+            Self::HandVolume { .. } => Recheck::Cluster,
             Self::RetireVolume { .. }
             | Self::DeleteVolume { .. }
             | Self::DeleteCertificate { .. }
@@ -330,7 +325,6 @@ impl Action {
                 why: PodEnd::Retired | PodEnd::Hibernated | PodEnd::MajorityLost,
                 ..
             }
-            | Self::HandVolume { .. }
             | Self::SetAppImages { .. }
             | Self::SetImage {
                 cost: Cost::Nothing,
@@ -344,6 +338,20 @@ impl Action {
                 Recheck::Quorum
             }
             _ => Recheck::Nothing,
+        }
+    }
+
+    /// With what a survivor's volume is taken over: the member that had it, and who gets it. No pod of an earlier
+    /// incarnation may be left then, but those that the user has accepted; they are listed uncached.
+    pub fn succession(&self) -> Option<(MemberId, MemberId)> {
+        match self {
+            Self::HandVolume { from, to, .. } => Some((*from, *to)),
+            Self::CreatePod {
+                member,
+                start: Start::Rewrite { from },
+                ..
+            } => Some((*from, *member)),
+            _ => None,
         }
     }
 

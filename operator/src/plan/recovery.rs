@@ -38,14 +38,16 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) -> bool {
 
 /// Says what is left, and begins when the user has acknowledged exactly that.
 fn offer(draft: &mut Draft<'_>, identity: &Identity) -> bool {
-    match assess(draft, identity) {
-        Assessed::Quorate => draft.plan.progress.recovery = None,
-        Assessed::Unheard => {}
-        Assessed::Lost(offer) => draft.plan.progress.recovery = Some(offer),
-    }
-    let Some(offer) = draft.plan.progress.recovery.clone() else {
-        return false;
+    let offer = match assess(draft, identity) {
+        Assessed::Quorate => {
+            draft.plan.progress.recovery = None;
+            return false;
+        }
+        // What was said of them stays until they, or a leader, say otherwise.
+        Assessed::Unheard => return false,
+        Assessed::Lost(offer) => offer,
     };
+    draft.plan.progress.recovery = Some(offer.clone());
     let (Some(nonce), Some(source)) = (offer.nonce, offer.source) else {
         wake_for_offer(draft, &offer.since);
         return false;
@@ -121,40 +123,45 @@ fn stop(
     if survivors.iter().all(|survivor| runs(survivor.id)) {
         match assess(draft, identity) {
             Assessed::Lost(now) if now.nonce == nonce => {}
-            Assessed::Unheard => {
-                draft.wait(Waiting::Reports {
-                    members: survivors.iter().map(|survivor| survivor.id).collect(),
-                });
-                return;
-            }
-            Assessed::Lost(_) | Assessed::Quorate => {
+            _ => {
                 draft.finish();
                 return;
             }
         }
         draft.act(Action::ConfirmLoss { survivors });
     }
-    let (mut unconfirmed, mut is_stopping) = (Vec::new(), false);
-    for pod in observed.pods.values() {
-        if pod.life == Life::Present {
-            is_stopping = true;
-            draft.act(Action::DeletePod {
-                member: pod.member,
-                uid: pod.uid.clone(),
-                why: PodEnd::MajorityLost,
-            });
-        } else if pod.member == source || !recovery.accept_unconfirmed.contains(&pod.member) {
-            unconfirmed.push(pod.member);
-        }
+    if are_gone(draft, new, source) {
+        raise(draft, identity, operation, new);
+    }
+}
+
+/// Pods of the lost incarnation are told to end; true when none is left, but those that the user has accepted.
+fn are_gone(draft: &mut Draft<'_>, new: MemberId, source: MemberId) -> bool {
+    let accepted = &draft.cluster.spec.recovery.accept_unconfirmed;
+    let pods = draft.observed.pods.values();
+    let (present, going): (Vec<_>, Vec<_>) = pods
+        .filter(|pod| pod.member.incarnation() < new.incarnation())
+        .partition(|pod| pod.life == Life::Present);
+    let unconfirmed: Vec<MemberId> = going
+        .into_iter()
+        .map(|pod| pod.member)
+        .filter(|member| *member == source || !accepted.contains(member))
+        .collect();
+    let is_done = present.is_empty() && unconfirmed.is_empty();
+    for pod in present {
+        draft.act(Action::DeletePod {
+            member: pod.member,
+            uid: pod.uid.clone(),
+            why: PodEnd::MajorityLost,
+        });
     }
     if !unconfirmed.is_empty() {
         draft.wait(Waiting::Unconfirmed {
             members: unconfirmed,
             source,
         });
-    } else if !is_stopping {
-        raise(draft, identity, operation, new);
     }
+    is_done
 }
 
 /// From here on the lost incarnation is history.
@@ -175,6 +182,10 @@ fn raise(draft: &mut Draft<'_>, identity: &Identity, operation: &Operation, new:
 /// The survivor's volume becomes that of the only voter; all others are retired first.
 fn rewrite(draft: &mut Draft<'_>, new: MemberId, source: MemberId) {
     let observed = draft.observed;
+    // An operator that was slow may have made one again.
+    if !are_gone(draft, new, source) {
+        return;
+    }
     if observed.volume_of(new).is_none() {
         match observed.volume_of(source) {
             Some(volume) => draft.act(Action::HandVolume {

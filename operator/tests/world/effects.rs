@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use operator::observe::{Drift, Life, Membership, Observed, Owner, PodPhase, VolumeState, objects};
 use operator::plan::Action;
-use operator::plan::action::{Cost, Fixture, Guard, Owned, Ownership, PodEnd, Recheck};
+use operator::plan::action::{Cost, Fixture, Guard, Owned, Ownership, PodEnd};
 use operator::resources;
 
 use super::raft::{has_quorum, serves};
@@ -39,6 +39,14 @@ impl World {
         }
         if self.cluster.is_none() {
             return Err(Refused("the cluster is gone"));
+        }
+        if let Some((from, to)) = action.succession() {
+            let accepted = &seen.0.spec.recovery.accept_unconfirmed;
+            let pods = self.objects.pods.values().map(|pod| pod.member);
+            let mut earlier = pods.filter(|member| member.incarnation() < to.incarnation());
+            if earlier.any(|member| member == from || !accepted.contains(&member)) {
+                return Err(Refused("a pod is left"));
+            }
         }
         match action {
             Action::EnsureAuthority => self.objects.credentials.authority = Some(self.authority()),
@@ -146,16 +154,6 @@ impl World {
                     || volume.life != Life::Present
                 {
                     return Err(Refused("the volume is another or retired"));
-                }
-                if action.recheck() == Recheck::Pods {
-                    let accepted = &seen.0.spec.recovery.accept_unconfirmed;
-                    let incarnation = member.incarnation();
-                    let is_left = self.objects.pods.values().any(|pod| {
-                        pod.member.incarnation() < incarnation && !accepted.contains(&pod.member)
-                    });
-                    if is_left {
-                        return Err(Refused("a pod is left"));
-                    }
                 }
                 self.create_pod(seen, *member, volume_uid, *start, *is_voter);
             }
