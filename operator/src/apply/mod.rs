@@ -12,6 +12,7 @@ pub mod certificates;
 mod members;
 mod objects;
 mod pods;
+pub mod proof;
 
 use crds::names::label;
 use crds::{MemberId, TaskStoreCluster};

@@ -106,10 +106,8 @@ impl Raft {
                 is_committed: true,
                 ..Membership::default()
             };
-            (
-                self.given.insert(pod.member),
-                self.joined.insert(pod.member),
-            );
+            self.given.insert(pod.member);
+            self.joined.insert(pod.member);
             disk.member = Some(pod.member);
             disk.known = Some(config.clone());
             self.config = Some(config);
