@@ -285,6 +285,23 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_evicts_pods_that_are_not_ready_only_where_no_app_makes_them_so() {
+        let policy = |cluster: &TaskStoreCluster| {
+            let spec = resources::disruption_budget::build(cluster, 2).spec;
+            spec.unwrap().unhealthy_pod_eviction_policy.unwrap()
+        };
+        let alone = cluster();
+        let mut beside = cluster();
+        let template = serde_json::json!({"spec": {"containers": []}});
+        beside.spec.template = Some(serde_json::from_value(template).unwrap());
+        assert_eq!(policy(&alone), "AlwaysAllow");
+        assert_eq!(policy(&beside), "IfHealthyBudget");
+        let object = resources::disruption_budget::build(&alone, 3);
+        assert_eq!(budget(&object, &beside).object.drift, Drift::Changed);
+        assert!(!budget(&object, &beside).is_closed_for_certain(3));
+    }
+
+    #[test]
     fn a_budget_in_percent_has_drifted_whatever_is_wanted() {
         let mut object = resources::disruption_budget::build(&cluster(), 3);
         object.spec.as_mut().unwrap().min_available = Some(IntOrString::String("100%".into()));

@@ -8,9 +8,10 @@
 //! can settle what it holds; then SIGTERM hands leadership over, and nothing acknowledged is lost with it. No
 //! preStop hook is needed: it would run at once and only end the member's lead earlier. All containers share one
 //! grace period, so the member gets `MEMBER_GRACE_SECONDS` on top of the app's, and an app that outlives its own
-//! takes from it: then the member is killed within 2 s, which costs an election and no data.
+//! takes from it: the kubelet leaves the member 2 s at least. That is enough to hand over; were it not, it would
+//! cost an election and no data.
 //!
-//! A member's Service sends to pods that are Ready, which the app's containers decide as well: one whose app is
+//! The Service for clients sends to pods that are Ready, which the app's containers decide as well: one whose app is
 //! down gets no clients from outside its pod.
 
 use std::collections::BTreeMap;
