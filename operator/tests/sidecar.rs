@@ -138,6 +138,32 @@ fn a_member_beside_an_app_is_the_member_alone() {
     assert_eq!(beside.subdomain, alone.subdomain);
 }
 
+/// It runs where the app's pods may run, and ends without waiting for one.
+#[test]
+fn a_member_that_serves_nobody_has_no_app_beside_it() {
+    let cluster = cluster(mailer());
+    let identity = resources::pod::Identity {
+        cluster_id: "c",
+        member: MemberId::new(1, 1),
+        volume: "demo-1-1",
+        volume_uid: "v",
+    };
+    let pod = resources::pod::build(&cluster, &identity, "taskstore:1", Start::Inspect, true);
+    let spec = pod.spec.unwrap();
+    assert_eq!(spec.init_containers, None);
+    let names: Vec<&str> = spec
+        .containers
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    assert_eq!(names, ["taskstore"]);
+    assert_eq!(spec.containers[0].restart_policy, None);
+    assert_eq!(spec.termination_grace_period_seconds, Some(30));
+    let beside = self::pod(&cluster).spec.unwrap();
+    assert_eq!(spec.tolerations, beside.tolerations);
+    assert_eq!(spec.node_selector, beside.node_selector);
+}
+
 fn apps(spec: &PodSpec) -> Vec<&Container> {
     let init = spec.init_containers.iter().flatten().skip(1);
     init.chain(&spec.containers).collect()
@@ -240,6 +266,8 @@ fn the_hash_moves_with_everything_of_a_template_but_images_that_change_in_place(
 #[derive(Clone, Default)]
 struct Server {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    /// Whether it is too old to know sidecars.
+    is_old: Arc<Mutex<bool>>,
     /// What it answers to a dry run; none: it is fine.
     refusal: Arc<Mutex<Option<(u16, &'static str)>>>,
     /// Method, path with its query, and body of every request that asks for a change.
@@ -258,11 +286,16 @@ async fn answer(
     uri: Uri,
     body: Bytes,
 ) -> (StatusCode, Json<Value>) {
-    let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut sent: Value = serde_json::from_slice(&body).unwrap_or_default();
     let path = uri.path();
     if method != Method::GET {
         let what = format!("{method} {}", uri.path_and_query().unwrap());
         server.writes.lock().unwrap().push((what, sent.clone()));
+    }
+    if *server.is_old.lock().unwrap()
+        && let Some(member) = sent.pointer_mut("/spec/initContainers/0")
+    {
+        member.as_object_mut().unwrap().remove("restartPolicy");
     }
     let failed = |code: u16, message: &str| {
         let status = json!({
@@ -367,7 +400,7 @@ async fn a_template_that_the_api_server_refuses_changes_nothing_and_is_reported_
         let writes = pass(&server, &context, &mut cluster).await;
         assert_eq!(
             writes,
-            [dry_run.clone()],
+            std::slice::from_ref(&dry_run),
             "what it waits for is not watched"
         );
     }
@@ -378,6 +411,18 @@ async fn a_template_that_the_api_server_refuses_changes_nothing_and_is_reported_
     assert_eq!(writes, [dry_run, format!("PUT {CLUSTER}/status?")]);
     let status = cluster.status.clone().unwrap();
     assert!(status.identity.is_some(), "it goes on: {status:?}");
+}
+
+#[tokio::test]
+async fn a_kubernetes_without_sidecars_is_told_from_the_pod_that_it_would_make() {
+    let (server, context) = serve().await;
+    let mut cluster = cluster(mailer());
+    *server.is_old.lock().unwrap() = true;
+    pass(&server, &context, &mut cluster).await;
+    let conditions = cluster.status.clone().unwrap().conditions;
+    let known = get(&conditions, ConditionType::Progressing).unwrap();
+    assert_eq!(known.reason, "InvalidSpec");
+    assert!(known.message.contains("1.29"), "{}", known.message);
 }
 
 #[tokio::test]

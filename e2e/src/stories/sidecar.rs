@@ -103,7 +103,7 @@ fn template(init_image: &str, image: &str) -> Value {
     });
     let pod = json!({"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
     json!({"spec": {
-        "terminationGracePeriodSeconds": 5,
+        "terminationGracePeriodSeconds": 1,
         "initContainers": [{
             "name": "tell", "image": init_image, "env": [pod],
             "args": ["task", "create", STARTED, "--id=$(POD)", "--namespace=apps"],

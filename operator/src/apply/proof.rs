@@ -39,7 +39,7 @@ pub async fn refused(client: &Client, cluster: &TaskStoreCluster) -> Result<Opti
         ..PostParams::default()
     };
     match pods.create(&parameters, &nobody(cluster)).await {
-        Ok(_) => Ok(None),
+        Ok(made) => Ok(without_sidecars(&made)),
         Err(kube::Error::Api(answer))
             if matches!(answer.code, 400 | 403 | 422) && !answer.message.contains(FULL_QUOTA) =>
         {
@@ -48,6 +48,17 @@ pub async fn refused(client: &Client, cluster: &TaskStoreCluster) -> Result<Opti
         Err(kube::Error::Api(answer)) if answer.code == 403 => Ok(None),
         Err(error) => Err(kubernetes("template proven")(error)),
     }
+}
+
+/// An older API server drops what makes the member a sidecar, and the app would wait for its end.
+fn without_sidecars(made: &Pod) -> Option<String> {
+    let member = made
+        .spec
+        .as_ref()
+        .and_then(resources::pod::member_container);
+    let is_known = member.is_some_and(resources::sidecar::is_sidecar);
+    let words = "this Kubernetes knows no sidecar containers: it must be 1.29 or later";
+    (!is_known).then(|| words.to_owned())
 }
 
 /// The pod of a member that there never is: incarnations begin with 1.

@@ -131,9 +131,10 @@ fn spec(cluster: &TaskStoreCluster, identity: &Identity<'_>, image: &str, start:
         data_volume(identity.volume),
         tls_volume(cluster, identity.member),
     ]);
-    match sidecar::App::of(cluster) {
-        None => spec,
-        Some(app) => app.around(cluster, spec),
+    match (sidecar::App::of(cluster), start) {
+        (None, _) => spec,
+        (Some(app), Start::Serve) => app.around(cluster, spec),
+        (Some(app), Start::Inspect | Start::Rewrite { .. }) => app.around_nothing(cluster, spec),
     }
 }
 

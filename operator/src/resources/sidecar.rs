@@ -145,6 +145,27 @@ impl<'a> App<'a> {
     }
 }
 
+impl App<'_> {
+    /// The same pod for a member that serves nobody: where the app's may run, and without its containers.
+    pub fn around_nothing(self, cluster: &TaskStoreCluster, alone: PodSpec) -> PodSpec {
+        let grace = alone.termination_grace_period_seconds;
+        let whole = self.around(cluster, alone);
+        let member = whole.init_containers.into_iter().flatten().next();
+        PodSpec {
+            init_containers: None,
+            containers: member
+                .map(|member| Container {
+                    restart_policy: None,
+                    ..member
+                })
+                .into_iter()
+                .collect(),
+            termination_grace_period_seconds: grace,
+            ..whole
+        }
+    }
+}
+
 /// The images that a spec names, as they are recorded on a pod.
 pub fn named(images: &BTreeMap<String, String>) -> String {
     serde_json::to_string(images).expect("a map of strings is always valid JSON")
