@@ -265,7 +265,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
     let pick = |dice: &mut Dice, from: &[MemberId]| {
         (!from.is_empty()).then(|| from[dice.below(from.len())])
     };
-    match dice.below(17) {
+    match dice.below(18) {
         0 => {
             let size = [1, 3, 5, 7][dice.below(4)];
             if world.cluster.is_some() {
@@ -327,7 +327,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
         }
         14 => lose_majority(world, dice),
         15 => acknowledge(world),
-        14 => {
+        16 => {
             // Apps that are nowhere or end again and again, other images and other pods, and none.
             let image = ["app:1", "app:2", "bad:1", "crashing:1"][dice.below(4)];
             let command = ["work", "more"][dice.below(2)];

@@ -11,6 +11,7 @@
 mod effects;
 mod kubernetes;
 mod raft;
+pub mod sidecar;
 pub mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
