@@ -166,8 +166,8 @@ impl Default for TaskStoreClusterSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Size of each volume. Default 10Gi; at least twice `logBudget` and 512Mi. May only grow: volumes made from
-    /// then on have the new size.
+    /// Size of each volume. Default 10Gi; at least twice `logBudget` and 512Mi. May only grow: volumes grow under
+    /// their running members where the storage class allows it; where it does not, a condition says what to do.
     #[serde(default = "default_size")]
     pub size: Quantity,
 
@@ -296,6 +296,12 @@ pub struct Replacement {
     #[serde(default = "default_max_per_hour")]
     #[schemars(range(min = 1, max = 10))]
     pub max_per_hour: i32,
+
+    /// What becomes of a voter that was evicted and finds no other node, because its volume stays behind. Wait
+    /// (default): it waits for the node, as long as `after` says. Replace: it is lost at once. Either way one
+    /// after the other, and the eviction of a second waits. May change.
+    #[serde(default)]
+    pub on_drain: OnDrain,
 }
 
 impl Default for Replacement {
@@ -303,8 +309,16 @@ impl Default for Replacement {
         Self {
             after: default_after(),
             max_per_hour: default_max_per_hour(),
+            on_drain: OnDrain::default(),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDrain {
+    #[default]
+    Wait,
+    Replace,
 }
 
 /// Going on with what is left. Nothing of it happens by itself: writes that only lost members had are lost.

@@ -135,6 +135,8 @@ words! {
         NothingToReplaceFrom,
         /// A majority is lost; the user may acknowledge the nonce of `status.recovery`.
         WaitingForAcknowledgement,
+        /// For volumes to grow to their new size.
+        WaitingForVolumes,
         /// An operation has passed its deadline; it is still being tried.
         OperationOverdue,
         /// Too few undamaged volumes of the last configuration are there to go on safely.
@@ -155,6 +157,8 @@ words! {
         MemberDamaged,
         /// A volume is gone or is not the one the member was bound to.
         VolumeLost,
+        /// A volume cannot grow to the size that the spec asks for.
+        VolumeGrowthRefused,
         /// A volume is labelled retired while its member still belongs to the store.
         VolumeRetired,
         /// A member's pod cannot be scheduled, often because its local volume's node is drained.

@@ -17,7 +17,8 @@ pub struct PodTemplate {
 
     /// The pod's own spec, every field as in Kubernetes. No default: it must hold at least one container.
     /// May change: running members' pods are made again one at a time, the leader last; where only images
-    /// of containers differ, those containers alone restart. Not to be set, because they are the member's: what is
+    /// of containers differ, those containers alone restart. The account that `serviceAccountName` names takes the
+    /// place of ours, with its token as you say. Not to be set, because they are the member's: what is
     /// named `taskstore`, `taskstore-ca`, `data` or `tls`, the ports 7400 to 7403, hostNetwork, hostPID, nodeName,
     /// shareProcessNamespace, activeDeadlineSeconds, dnsPolicy, hostname, subdomain and another restartPolicy
     /// than Always.

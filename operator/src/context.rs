@@ -1,8 +1,9 @@
 //! What every pass of this process shares.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
+use crds::MemberId;
 use taskstore_api::admin::ClientTls;
 use tokio::sync::watch;
 
@@ -11,7 +12,7 @@ use crate::clients::members::{Key, Members};
 use crate::events::Events;
 use crate::leadership::Role;
 use crate::metrics::Metrics;
-use crate::observe::Credentials;
+use crate::observe::{Credentials, RefusedGrowth};
 
 pub struct Context {
     pub client: kube::Client,
@@ -24,12 +25,14 @@ pub struct Context {
     held: Mutex<HashMap<Key, Held>>,
 }
 
-/// What was read from, or written into, the Secrets of one cluster. Losing it costs a few reads.
+/// What was learned of one cluster by reading and writing alone, of its Secrets most. Losing it costs a few
+/// requests.
 #[derive(Default)]
 pub struct Held {
     /// The object it was learned for: another one of the same name has other Secrets.
     pub cluster_uid: String,
     pub facts: Credentials,
+    pub refused_growth: BTreeMap<MemberId, RefusedGrowth>,
     pub authority: Option<Pair>,
     /// What we show on the members' admin ports.
     pub tls: Option<ClientTls>,

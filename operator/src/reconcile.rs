@@ -13,6 +13,7 @@ use kube::api::PostParams;
 use kube::runtime::controller::Action as Requeue;
 
 use crate::apply::{Scope, apply, proof};
+use crate::clients::members::Key;
 use crate::context::{Context, Held};
 use crate::error::{Error, kubernetes};
 use crate::observe::{Caches, Observed, observe, streams};
@@ -73,21 +74,15 @@ async fn pass(
         }
         held.facts.clone()
     });
-    let proven = ctx.held(&key, |held| held.proven_generation);
-    if proof::is_due(cluster, proven) {
-        if let Some(words) = proof::refused(&ctx.client, cluster).await? {
-            let violation = Violation {
-                field: "spec.template".into(),
-                message: words.into(),
-            };
-            write_status(ctx, cluster, status::invalid(cluster, &[violation], now)).await?;
-            return Ok(Requeue::requeue(PROOF_RETRY));
-        }
-        ctx.held(&key, |held| {
-            held.proven_generation = cluster.metadata.generation
-        });
+    if let Some(words) = template_refused(ctx, cluster, &key).await? {
+        let violation = Violation {
+            field: "spec.template".into(),
+            message: words.into(),
+        };
+        write_status(ctx, cluster, status::invalid(cluster, &[violation], now)).await?;
+        return Ok(Requeue::requeue(PROOF_RETRY));
     }
-    let observed = observe(
+    let mut observed = observe(
         &ctx.client,
         caches,
         cluster,
@@ -101,6 +96,7 @@ async fn pass(
         held.facts
             .client_secret
             .clone_from(&observed.credentials.client_secret);
+        observed.refused_growth.clone_from(&held.refused_growth);
     });
 
     let plan = plan(cluster, &observed, now);
@@ -117,6 +113,24 @@ async fn pass(
     )
     .await?;
     done.map(|()| wake(&plan, now))
+}
+
+/// In the words of the API server, which is asked once for each generation.
+async fn template_refused(
+    ctx: &Context,
+    cluster: &TaskStoreCluster,
+    key: &Key,
+) -> Result<Option<String>, Error> {
+    let proven = ctx.held(key, |held| held.proven_generation);
+    if !proof::is_due(cluster, proven) {
+        return Ok(None);
+    }
+    let refusal = proof::refused(&ctx.client, cluster).await?;
+    if refusal.is_none() {
+        let generation = cluster.metadata.generation;
+        ctx.held(key, |held| held.proven_generation = generation);
+    }
+    Ok(refusal)
 }
 
 /// Opens and closes status streams as the world now asks for.

@@ -133,7 +133,7 @@ fn pods(cluster: &TaskStoreCluster, is_m2_counted: bool) -> Value {
         let identity = resources::pod::Identity {
             cluster_id: "c",
             member: MemberId::new(1, number),
-            volume: "v",
+            volume: "demo-1-1",
             volume_uid: "v",
         };
         let is_voter = number != 2 || is_m2_counted;
@@ -365,4 +365,72 @@ async fn an_outdated_pod_is_deleted_only_as_it_was_seen_and_for_the_spec_that_st
     let deletes = server.writes_to("DELETE");
     let preconditions = json!({"uid": "u", "resourceVersion": "7"});
     assert_eq!(deletes[0].1["preconditions"], preconditions);
+}
+
+#[tokio::test]
+async fn a_survivors_volume_is_handed_on_only_when_no_other_pod_of_its_incarnation_is_left() {
+    let (server, context) = serve().await;
+    let (mut cluster, observed) = running();
+    cluster.spec.recovery.accept_unconfirmed = vec![MemberId::new(1, 1), MemberId::new(1, 2)];
+    server.put(CLUSTER, json!(cluster));
+    let claim = "/api/v1/namespaces/shop/persistentvolumeclaims/demo-1-1";
+    server.put(claim, json!({"metadata": {}}));
+    let scope = Scope::new(&context, &cluster, &observed);
+    let change = [Action::HandVolume {
+        from: MemberId::new(1, 1),
+        to: MemberId::new(2, 4),
+        version: "7".into(),
+    }];
+    let left = |numbers: &[usize]| {
+        let mut list = pods(&cluster, true);
+        let all = list["items"].as_array().unwrap().clone();
+        list["items"] = numbers
+            .iter()
+            .map(|number| all[number - 1].clone())
+            .collect();
+        list
+    };
+    for numbers in [&[3][..], &[2, 3], &[1]] {
+        server.put(PODS, left(numbers));
+        let outcome = apply(&scope, &change).await;
+        assert!(
+            matches!(outcome, Err(Error::Stale { .. })),
+            "{numbers:?}: {outcome:?}"
+        );
+    }
+    assert_eq!(server.writes_to("PATCH"), []);
+
+    server.put(PODS, left(&[2]));
+    apply(&scope, &change).await.unwrap();
+    let patches = server.writes_to(&format!("PATCH {claim}"));
+    let metadata = json!({
+        "resourceVersion": "7",
+        "labels": {
+            "taskstore.dev/incarnation": "2",
+            "taskstore.dev/member-id": MemberId::new(2, 4).to_string(),
+        },
+    });
+    assert_eq!(patches[0].1["metadata"], metadata);
+}
+
+#[tokio::test]
+async fn a_pod_is_made_only_by_an_operator_that_has_seen_the_cluster_as_it_is() {
+    let (server, context) = serve().await;
+    let (cluster, observed) = running();
+    let mut later = json!(cluster);
+    later["metadata"]["resourceVersion"] = json!("later");
+    server.put(CLUSTER, later);
+    let scope = Scope::new(&context, &cluster, &observed);
+    let create = [Action::CreatePod {
+        member: MemberId::new(1, 1),
+        volume_uid: "u".into(),
+        start: Start::Serve,
+        is_voter: true,
+    }];
+    let outcome = apply(&scope, &create).await;
+    let doing = "cluster read again";
+    assert!(
+        matches!(outcome, Err(Error::Stale { doing: why }) if why == doing),
+        "{outcome:?}"
+    );
 }

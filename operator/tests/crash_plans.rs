@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
 use crds::MemberId;
-use crds::cluster::VolumePolicy;
+use crds::cluster::{OnDrain, VolumePolicy};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use operator::observe::{Life, PodPhase};
 use world::World;
@@ -80,6 +80,17 @@ fn lose_volume_of_leader(world: &mut World) {
     world.lose_volume(leader);
     world.run();
     world.tick(600);
+}
+
+/// Its volume stays behind, and its user does not want to wait for the node.
+fn drain(world: &mut World) {
+    world.edit(|cluster| cluster.spec.replacement.on_drain = OnDrain::Replace);
+    world.cordoned.push("n2".into());
+    world.evict(MemberId::new(1, 2));
+}
+
+fn grow(world: &mut World) {
+    world.edit(|cluster| cluster.spec.storage.size = Quantity("20Gi".into()));
 }
 
 fn lose_node(world: &mut World) {
@@ -197,7 +208,7 @@ fn resize_and_back(world: &mut World) {
 }
 
 #[rustfmt::skip]
-const STORIES: [Story; 33] = [
+const STORIES: [Story; 35] = [
     Story { name: "create 1", from: 0, happens: create::<1> },
     Story { name: "create 3", from: 0, happens: create::<3> },
     Story { name: "create 5", from: 0, happens: create::<5> },
@@ -218,6 +229,8 @@ const STORIES: [Story; 33] = [
     Story { name: "volume lost", from: 3, happens: lose_volume },
     Story { name: "volume of the leader lost", from: 5, happens: lose_volume_of_leader },
     Story { name: "node lost", from: 3, happens: lose_node },
+    Story { name: "volumes grown", from: 3, happens: grow },
+    Story { name: "node drained", from: 3, happens: drain },
     Story { name: "majority lost of 3", from: 3, happens: lose_majority },
     Story { name: "majority lost of 5", from: 5, happens: lose_majority },
     Story { name: "majority of nodes lost", from: 3, happens: lose_majority_of_nodes },

@@ -136,6 +136,17 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
                 cluster.spec.replacement.max_per_hour = max;
             });
         }
+        ["drains", "replace"] => {
+            world.edit(|cluster| {
+                cluster.spec.replacement.on_drain = crds::cluster::OnDrain::Replace;
+            });
+        }
+        ["size", size] => {
+            let size = Quantity((*size).to_owned());
+            world.edit(|cluster| cluster.spec.storage.size = size);
+        }
+        ["volumes", "are", "fixed"] => world.has_fixed_volumes = true,
+        ["volumes", "may", "grow"] => world.has_fixed_volumes = false,
         // When the operator wants to be woken by time alone.
         ["wake"] => {
             let seen = world.look().expect("there is a cluster");

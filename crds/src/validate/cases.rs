@@ -457,8 +457,16 @@ fn changes() -> Vec<Case> {
         change(
             "a later replacement",
             json!({}),
-            json!({"replacement": {"after": "1h"}}),
+            json!({"replacement": {"after": "1h", "onDrain": "Replace"}}),
             Accepted,
+        ),
+        change(
+            "a drain that nobody knows of",
+            json!({}),
+            json!({"replacement": {"onDrain": "Move"}}),
+            OutOfSchema {
+                field: "spec.replacement.onDrain",
+            },
         ),
         change("pausing", json!({}), json!({"paused": true}), Accepted),
         change(

@@ -37,6 +37,46 @@ pub async fn all_nodes(story: Story) -> Result<()> {
     load.finish().await.map(drop)
 }
 
+/// A node is drained for good and its volume cannot follow: the spec lets another member take the place at once.
+pub async fn replaced(story: Story) -> Result<()> {
+    let (store, load) = loaded(&story, 3).await?;
+    store
+        .patch(r#"{"replacement": {"onDrain": "Replace"}}"#)
+        .await?;
+    let leader = store.leader().await?;
+    let before = store.get().await?.status.context("no status")?.members;
+    let drained = before.iter().find(|member| member.pod != leader);
+    let drained = drained.context("no follower")?;
+    let node = drained.node.as_deref().context("it runs on a node")?;
+    load.take_gap_ms();
+    let start = Instant::now();
+    story.cluster.kubectl(&["cordon", node]).await?;
+    let gone = async {
+        let kube = story.cluster.client().await?;
+        let pods: Api<Pod> = Api::namespaced(kube, &store.namespace);
+        pods.evict(&drained.pod, &EvictParams::default()).await?;
+        let is_replaced = |cluster: &TaskStoreCluster| {
+            let status = cluster.status.as_ref();
+            let known = status.and_then(|status| status.membership.as_ref());
+            known
+                .is_some_and(|known| known.voters.len() == 3 && !known.voters.contains(&drained.id))
+        };
+        store
+            .until("another voter", READY_LIMIT, is_replaced)
+            .await?;
+        let seconds = start.elapsed().as_secs_f64();
+        story.figures.add("drain_to_new_voter_seconds", seconds);
+        store.healed(3, READY_LIMIT).await.map(drop)
+    };
+    let gone = gone.await;
+    story.cluster.kubectl(&["uncordon", node]).await?;
+    gone?;
+    story
+        .figures
+        .add("drain_replaced_write_gap_ms", load.take_gap_ms());
+    load.finish().await.map(drop)
+}
+
 /// Nodes that may take pods.
 async fn schedulable(story: &Story) -> Result<Vec<String>> {
     let nodes: Api<Node> = Api::all(story.cluster.client().await?);

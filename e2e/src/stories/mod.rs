@@ -13,6 +13,7 @@ mod demo;
 mod disk;
 mod drains;
 mod figures;
+mod grow;
 mod harness;
 mod hibernation;
 mod history;
@@ -175,6 +176,7 @@ pub fn all() -> Vec<Entry> {
             recover::majority_lost
         ),
         story!(Product, "disk-full", LocalNodes, disk::full_on_one_member),
+        story!(Product, "volumes-grow", LocalNodes, grow::volumes_grow),
         story!(
             Product,
             "operator-killed-in-bootstrap",
@@ -213,6 +215,12 @@ pub fn all() -> Vec<Entry> {
             sidecar::app_crashes_and_changes
         ),
         story!(Product, "all-nodes-drained", AnyNodes, drains::all_nodes),
+        story!(
+            Product,
+            "drained-member-replaced",
+            AnyNodes,
+            drains::replaced
+        ),
         story!(
             Product,
             "node-with-two-voters-drained",

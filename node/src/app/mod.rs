@@ -28,15 +28,15 @@ use self::disk::Opened;
 use self::ports::ClientDoor;
 use crate::config::Config;
 use crate::jobs::{high_water, reload, removal};
-use crate::member::running::Running;
+use crate::member::running::{Running, SILENT_FOR};
 use crate::member::{Member, Phase};
 use crate::metrics::Metrics;
 use crate::raft::consensus::Role;
-use crate::raft::engine;
 use crate::raft::transport::peers::Peers;
 use crate::raft::transport::server::Forwarded;
 use crate::raft::transport::tls::TlsStore;
 use crate::raft::transport::{Me, Options};
+use crate::raft::{engine, leader};
 use crate::server::client_tls::ClientTls;
 use crate::service::Service;
 use crate::service::snapshots::Snapshots;
@@ -159,7 +159,10 @@ async fn live(
         Arc::new(FromPeers(service.clone())),
         serving.clone(),
     );
+    let election_ms_max = member.config.raft.election_ms_max;
+    let silence = SILENT_FOR.max(2 * Duration::from_millis(election_ms_max));
     let running = Arc::new(Running {
+        heard_leader: leader::heard(&peers, silence),
         consensus: consensus.clone(),
         service: service.clone(),
         state: opened.store,

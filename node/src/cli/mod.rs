@@ -140,4 +140,20 @@ mod tests {
         );
         assert_eq!(times, (100, 400, 700));
     }
+
+    #[test]
+    fn a_volume_is_rewritten_or_inspected_but_not_both() {
+        let arguments = "taskstore member --data-dir=/data --tls-dir=/tls --cluster-id=c --incarnation=2 \
+                         --member-id=8589934596 --volume-uid=v --name=m --rewrite-from=4294967297";
+        let parse = |more: &str| {
+            let arguments = arguments.split_whitespace().chain(more.split_whitespace());
+            Cli::try_parse_from(arguments)
+        };
+        let Ok(Command::Member(member)) = parse("").map(|cli| cli.command) else {
+            panic!("it is understood")
+        };
+        assert_eq!(member.rewrite_from, Some((1 << 32) + 1));
+        let refused = parse("--inspect").unwrap_err().to_string();
+        assert!(refused.contains("cannot be used with"), "{refused}");
+    }
 }

@@ -16,6 +16,7 @@ pub struct Changes {
     own: watch::Receiver<Facts>,
     /// None until Raft runs; that it does is a change of phase.
     metrics: Option<MetricsWatch>,
+    leader: Option<watch::Receiver<Option<u64>>>,
 }
 
 impl Changes {
@@ -26,6 +27,7 @@ impl Changes {
             phase,
             own,
             metrics: None,
+            leader: None,
         }
     }
 
@@ -35,7 +37,11 @@ impl Changes {
         self.own.mark_unchanged();
         if self.metrics.is_none() {
             let running = self.member.running();
-            self.metrics = running.map(|running| running.consensus.watch_metrics());
+            self.metrics = running.as_ref().map(|is| is.consensus.watch_metrics());
+            self.leader = running.as_ref().map(|is| is.heard_leader.clone());
+        }
+        if let Some(leader) = &mut self.leader {
+            leader.mark_unchanged();
         }
         if let Some(metrics) = &mut self.metrics {
             metrics.current();
@@ -54,7 +60,17 @@ impl Changes {
                 std::future::pending::<()>().await;
             }
         };
+        let leader = async {
+            let told = match &mut self.leader {
+                Some(leader) => leader.changed().await.is_ok(),
+                None => false,
+            };
+            if !told {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
+            () = leader => {}
             _ = self.phase.changed() => {}
             _ = self.own.changed() => {}
             () = metrics => {}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use taskstore_api::v1;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::raft::consensus::{Consensus, NoSuccessor, RaftMetrics, Role, log_term};
@@ -19,8 +20,8 @@ use crate::task::command::{Command, Outcome, ReserveMembers};
 
 /// A follower is behind by more than this many entries: lagging, not caught up.
 const LAG_ENTRIES_MAX: u64 = 1_000;
-/// A follower that has not answered for this long is unreachable.
-const SILENT_FOR: Duration = Duration::from_millis(1_500);
+/// A follower that has not answered for this long is unreachable; a leader that was not heard, none.
+pub const SILENT_FOR: Duration = Duration::from_millis(1_500);
 /// How long a reservation may wait for the log.
 const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -47,6 +48,8 @@ pub struct Running {
     pub log: LogStore,
     pub peers: Arc<Peers>,
     pub snapshots: Snapshots,
+    /// The leader, as long as this member follows one and hears it.
+    pub heard_leader: watch::Receiver<Option<u64>>,
 }
 
 impl Running {
@@ -180,9 +183,13 @@ impl Running {
         let index = |log_id: &Option<crate::storage::types::LogId>| {
             log_id.as_ref().map_or(0, |id| id.index())
         };
+        let heard = *self.heard_leader.borrow();
+        let leader = metrics
+            .current_leader
+            .filter(|leader| *leader == metrics.id || Some(*leader) == heard);
         v1::RaftStatus {
             term: metrics.current_term,
-            leader_id: metrics.current_leader.unwrap_or(0),
+            leader_id: leader.unwrap_or(0),
             leads,
             membership: Some(membership_message(&membership)),
             last_log_index: index(&last),

@@ -6,6 +6,7 @@ pub mod consensus;
 pub mod door;
 pub mod engine;
 pub mod inspect;
+pub mod leader;
 pub mod loopback;
 pub mod membership;
 pub mod network;

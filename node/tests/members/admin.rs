@@ -8,7 +8,11 @@ use crate::harness::{Cluster, member_name};
 use crate::tasks::create;
 
 async fn change(cluster: &Cluster, change: Change) -> v1::Membership {
-    let leader = cluster.leader().await;
+    change_at(cluster, cluster.leader().await, change).await
+}
+
+/// Through this leader.
+pub async fn change_at(cluster: &Cluster, leader: usize, change: Change) -> v1::Membership {
     let raft = cluster.status(leader).await.raft.unwrap();
     let request = v1::ChangeMembershipRequest {
         change: Some(change),

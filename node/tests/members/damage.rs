@@ -28,7 +28,7 @@ async fn a_foreign_a_wiped_and_a_damaged_volume_start_no_raft_but_report() {
     assert!(status.raft.is_none() && !status.damage.is_empty());
     cluster.kill(0);
     cluster.members[0].volume_uid = right;
-    let data = cluster.data_dir(cluster.members[0].id);
+    let data = cluster.data_dir(0);
     let (mut directories, mut files) = (vec![data], Vec::new());
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).unwrap() {
@@ -60,7 +60,7 @@ async fn a_foreign_a_wiped_and_a_damaged_volume_start_no_raft_but_report() {
         .await;
     assert!(status.raft.is_none(), "a damaged member starts no Raft");
     cluster.kill(0);
-    fs::remove_dir_all(cluster.data_dir(cluster.members[0].id)).unwrap();
+    fs::remove_dir_all(cluster.data_dir(0)).unwrap();
     cluster.start(0);
     let status = cluster
         .until(0, |status| status.phase() == v1::MemberPhase::Blank)

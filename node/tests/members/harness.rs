@@ -1,5 +1,6 @@
 //! Members as processes on loopback addresses, formatted and initialized over the admin port as the operator does it.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -10,20 +11,16 @@ use taskstore::config::Ports;
 use taskstore::raft::certs::Authority;
 use taskstore::raft::loopback::own_address;
 use taskstore::server::client_tls::{CERTIFICATE_FILE, KEY_FILE};
-use taskstore_api::v1::admin_client::AdminClient;
-use taskstore_api::{Endpoints, TaskStoreClient, Trust, admin, tls::ClientTls, v1};
+use taskstore_api::v1;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
-use tonic::transport::Channel;
 
 pub const CLUSTER: &str = "6b6cbf1e-6f58-4a3c-9d0c-0d4f3c1c2d11";
 /// Generous: the machine may be busy with other work.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// In the certificates of the client ports.
-const SERVER_NAME: &str = "localhost";
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+pub const SERVER_NAME: &str = "localhost";
+pub const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 pub struct Cluster {
     pub dir: TempDir,
@@ -34,12 +31,14 @@ pub struct Cluster {
 pub struct Process {
     pub id: u64,
     pub volume_uid: String,
+    /// The number of the member that the volume was formatted for.
+    pub volume: u64,
     pub address: Ipv4Addr,
     pub child: Child,
 }
 
 pub fn member_name(id: u64) -> String {
-    format!("m{}.i1.{CLUSTER}.taskstore", id & 0xffff_ffff)
+    format!("m{}.i{}.{CLUSTER}.taskstore", id & 0xffff_ffff, id >> 32)
 }
 
 impl Cluster {
@@ -82,43 +81,87 @@ impl Cluster {
 
     /// Starts one more process; answers its index.
     pub fn add(&mut self, number: u64) -> usize {
-        let id = (1 << 32) + number;
-        let tls = self.dir.path().join(format!("m{number}-tls"));
-        self.authority.member(id).unwrap().write_to(&tls).unwrap();
-        let client = self.authority.issue(vec![SERVER_NAME.into()]).unwrap();
-        client.write_pair(&tls, CERTIFICATE_FILE, KEY_FILE).unwrap();
-        let address = own_address();
-        let volume_uid = format!("volume-{number}");
-        let child = self.spawn(id, &volume_uid, address);
+        self.add_member((1 << 32) + number)
+    }
+
+    /// The same, of a later incarnation.
+    pub fn add_member(&mut self, id: u64) -> usize {
+        let number = self.members.len() as u64 + 1;
+        let (address, volume_uid) = (own_address(), format!("volume-{number}"));
+        self.certify(id);
+        let child = self.spawn(id, &volume_uid, number, address, &[]);
         self.members.push(Process {
             id,
             volume_uid,
+            volume: number,
             address,
             child,
         });
         self.members.len() - 1
     }
 
-    pub fn data_dir(&self, id: u64) -> PathBuf {
-        self.dir.path().join(format!("m{}", id & 0xffff_ffff))
+    fn tls_dir(&self, id: u64) -> PathBuf {
+        self.dir.path().join(format!("{id}-tls"))
     }
 
-    fn spawn(&self, id: u64, volume_uid: &str, address: Ipv4Addr) -> Child {
-        let number = id & 0xffff_ffff;
-        fs::create_dir_all(self.data_dir(id)).unwrap();
-        let log = self.dir.path().join(format!("m{number}.out"));
+    fn certify(&self, id: u64) {
+        let tls = self.tls_dir(id);
+        self.authority.member(id).unwrap().write_to(&tls).unwrap();
+        let client = self.authority.issue(vec![SERVER_NAME.into()]).unwrap();
+        client.write_pair(&tls, CERTIFICATE_FILE, KEY_FILE).unwrap();
+    }
+
+    pub fn data_dir(&self, index: usize) -> PathBuf {
+        self.volume_dir(self.members[index].volume)
+    }
+
+    fn volume_dir(&self, volume: u64) -> PathBuf {
+        self.dir.path().join(format!("m{volume}"))
+    }
+
+    pub fn output_path(&self, volume: u64) -> PathBuf {
+        self.dir.path().join(format!("m{volume}.out"))
+    }
+
+    fn spawn(
+        &self,
+        id: u64,
+        volume_uid: &str,
+        volume: u64,
+        address: Ipv4Addr,
+        more: &[String],
+    ) -> Child {
+        fs::create_dir_all(self.volume_dir(volume)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_taskstore"));
+        command.args(self.arguments(id, volume_uid, volume, address));
+        self.run(command.args(more), volume)
+    }
+
+    fn arguments(&self, id: u64, volume_uid: &str, volume: u64, at: Ipv4Addr) -> Vec<OsString> {
+        let (address, incarnation) = (at.to_string(), (id >> 32).to_string());
+        let id_text = id.to_string();
+        let mut arguments: Vec<OsString> = vec!["member".into(), "--data-dir".into()];
+        arguments.push(self.volume_dir(volume).into());
+        arguments.push("--tls-dir".into());
+        arguments.push(self.tls_dir(id).into());
+        let rest = [
+            ["--cluster-id", CLUSTER],
+            ["--incarnation", &incarnation],
+            ["--member-id", &id_text],
+            ["--volume-uid", volume_uid],
+            ["--name", &address],
+            ["--listen-ip", &address],
+            ["--log-budget-bytes", "67108864"],
+        ];
+        arguments.extend(rest.as_flattened().iter().map(OsString::from));
+        arguments
+    }
+
+    /// Everything that it says is kept with the volume's number.
+    fn run(&self, command: &mut Command, volume: u64) -> Child {
+        let log = self.output_path(volume);
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let address = address.to_string();
-        Command::new(env!("CARGO_BIN_EXE_taskstore"))
-            .arg("member")
-            .arg("--data-dir")
-            .arg(self.data_dir(id))
-            .arg("--tls-dir")
-            .arg(self.dir.path().join(format!("m{number}-tls")))
-            .args(["--cluster-id", CLUSTER, "--incarnation", "1"])
-            .args(["--member-id", &id.to_string(), "--volume-uid", volume_uid])
-            .args(["--name", &address, "--listen-ip", &address])
-            .args(["--log-budget-bytes", "67108864"])
+        command
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -140,13 +183,38 @@ impl Cluster {
     }
 
     pub fn start(&mut self, index: usize) {
-        let Process {
-            id,
-            volume_uid,
-            address,
-            ..
-        } = &self.members[index];
-        self.members[index].child = self.spawn(*id, volume_uid, *address);
+        self.start_with(index, &[]);
+    }
+
+    fn start_with(&mut self, index: usize, more: &[String]) {
+        let member = &self.members[index];
+        let child = self.spawn(
+            member.id,
+            &member.volume_uid,
+            member.volume,
+            member.address,
+            more,
+        );
+        self.members[index].child = child;
+    }
+
+    /// Runs `command`, with the arguments of another member behind its own, in place of the process.
+    pub fn start_within(&mut self, index: usize, id: u64, command: &mut Command) {
+        self.certify(id);
+        self.members[index].id = id;
+        let member = &self.members[index];
+        let (uid, volume) = (&member.volume_uid, member.volume);
+        command
+            .arg(env!("CARGO_BIN_EXE_taskstore"))
+            .args(self.arguments(id, uid, volume, member.address));
+        self.members[index].child = self.run(command, volume);
+    }
+
+    /// Starts another member on the volume, which is to take it over.
+    pub fn rewrite(&mut self, index: usize, from: u64, id: u64) {
+        self.certify(id);
+        self.members[index].id = id;
+        self.start_with(index, &[format!("--rewrite-from={from}")]);
     }
 
     pub async fn exit(&mut self, index: usize, patience: Duration) -> ExitStatus {
@@ -176,137 +244,6 @@ impl Cluster {
             .await
             .map(drop)
     }
-
-    pub fn operator(&self) -> ClientTls {
-        let issued = self.authority.operator().unwrap();
-        ClientTls {
-            ca_pem: issued.ca_pem,
-            cert_pem: issued.certificate_pem,
-            key_pem: issued.key_pem,
-        }
-    }
-
-    /// Dials until the member listens.
-    pub async fn admin(&self, index: usize) -> AdminClient<Channel> {
-        let member = &self.members[index];
-        let (address, name) = (member.admin_address(), member_name(member.id));
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match admin::connect(&address, &name, self.operator()).await {
-                Ok(client) => return client,
-                Err(error) => assert!(Instant::now() < deadline, "{error}\n{}", self.last_words()),
-            }
-            sleep(ASK_AGAIN).await;
-        }
-    }
-
-    pub async fn status(&self, index: usize) -> v1::MemberStatus {
-        self.until(index, |_| true).await
-    }
-
-    /// Reads the status stream until a status is as wanted; dials again when the stream ends.
-    pub async fn until(
-        &self,
-        index: usize,
-        wanted: impl Fn(&v1::MemberStatus) -> bool,
-    ) -> v1::MemberStatus {
-        let watch = async {
-            loop {
-                let Ok(stream) = self
-                    .admin(index)
-                    .await
-                    .watch_status(v1::WatchStatusRequest {})
-                    .await
-                else {
-                    continue;
-                };
-                let mut stream = stream.into_inner();
-                while let Ok(Some(status)) = stream.message().await {
-                    if wanted(&status) {
-                        return status;
-                    }
-                }
-            }
-        };
-        match tokio::time::timeout(PATIENCE, watch).await {
-            Ok(status) => status,
-            Err(_) => panic!(
-                "member {index} never came to the wanted status\n{}",
-                self.last_words()
-            ),
-        }
-    }
-
-    pub async fn leader(&self) -> usize {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            for index in 0..self.members.len() {
-                let call = async { self.status(index).await.raft.is_some_and(|raft| raft.leads) };
-                if tokio::time::timeout(Duration::from_secs(2), call).await == Ok(true) {
-                    return index;
-                }
-            }
-            assert!(
-                Instant::now() < deadline,
-                "nobody leads\n{}",
-                self.last_words()
-            );
-        }
-    }
-
-    pub fn client(&self, indexes: &[usize]) -> TaskStoreClient {
-        let addresses = indexes
-            .iter()
-            .map(|index| self.members[*index].client_address());
-        let trust = Trust::Tls {
-            ca_pem: self.authority.ca_pem(),
-            server_name: Some(SERVER_NAME.into()),
-        };
-        TaskStoreClient::connect(&Endpoints {
-            addresses: addresses.collect(),
-            trust,
-        })
-        .unwrap()
-    }
-
-    /// Waits until the member's metrics hold this line.
-    pub async fn until_metric(&self, index: usize, line: &str) {
-        let address = (self.members[index].address, Ports::default().health);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            let ask = b"GET /metrics HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n";
-            stream.write_all(ask).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            if answer.lines().any(|found| found.trim() == line) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{line} never came\n{answer}");
-            sleep(ASK_AGAIN).await;
-        }
-    }
-
-    /// Everything that the member has logged.
-    pub fn output(&self, index: usize) -> String {
-        let number = self.members[index].id & 0xffff_ffff;
-        let path = self.dir.path().join(format!("m{number}.out"));
-        fs::read_to_string(path).unwrap_or_default()
-    }
-
-    pub fn last_words(&self) -> String {
-        let mut words = String::new();
-        for (index, member) in self.members.iter().enumerate() {
-            let number = member.id & 0xffff_ffff;
-            let text = self.output(index);
-            let lines: Vec<_> = text.lines().collect();
-            words += &format!(
-                "member {number}:\n{}\n",
-                lines[lines.len().saturating_sub(8)..].join("\n")
-            );
-        }
-        words
-    }
 }
 
 impl Process {
@@ -321,7 +258,7 @@ impl Process {
         format!("{}:{}", self.address, Ports::default().admin)
     }
 
-    fn client_address(&self) -> String {
+    pub fn client_address(&self) -> String {
         format!("{}:{}", self.address, Ports::default().client)
     }
 
@@ -329,7 +266,7 @@ impl Process {
         let volume_uid = self.volume_uid.clone();
         v1::Identity {
             cluster_id: CLUSTER.into(),
-            incarnation: 1,
+            incarnation: (self.id >> 32) as u32,
             member_id: self.id,
             volume_uid,
         }

@@ -1,7 +1,10 @@
 //! End to end: real members as processes of the real binary, over real ports, with TLS.
 
 mod admin;
+mod asked;
 mod crashes;
 mod damage;
 mod harness;
+mod recovery;
+mod small_disk;
 mod tasks;

@@ -261,6 +261,11 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
         Action::HandVolume { from, to, version } => {
             pods::hand_volume(scope, *from, *to, version).await
         }
+        Action::GrowVolume {
+            member,
+            size,
+            version,
+        } => pods::grow_volume(scope, *member, size, version).await,
         Action::ConfirmLoss { survivors } => members::confirm_loss(scope, survivors).await,
         Action::CreatePod {
             member,

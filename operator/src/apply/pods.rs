@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use crds::MemberId;
 use crds::names::{self, annotation, label};
+use crds::{MemberId, quantity};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::Scope;
 use super::objects::{create as create_object, delete as delete_object, patch};
 use crate::error::{Error, kubernetes};
-use crate::observe::Start;
+use crate::observe::{RefusedGrowth, Start};
+use crate::plan::action::short;
 use crate::resources;
 
 pub async fn create_volume(scope: &Scope<'_>, member: MemberId) -> Result<(), Error> {
@@ -42,6 +46,49 @@ pub async fn retire_volume(
 pub async fn delete_volume(scope: &Scope<'_>, member: MemberId, uid: &str) -> Result<(), Error> {
     let name = volume_name(scope, member);
     delete_object::<PersistentVolumeClaim>(scope, "volume deleted", &name, uid, None).await
+}
+
+/// Retries of the same refusal are the plan's to time.
+pub async fn grow_volume(
+    scope: &Scope<'_>,
+    member: MemberId,
+    size: &str,
+    version: &str,
+) -> Result<(), Error> {
+    let change = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
+    let name = volume_name(scope, member);
+    let doing = "volume grown";
+    let grown = patch::<PersistentVolumeClaim>(scope, doing, &name, version, change).await;
+    let refused = match &grown {
+        Err(Error::Kubernetes {
+            source: kube::Error::Api(answer),
+            ..
+        }) if answer.is_forbidden() || answer.is_invalid() => Some(RefusedGrowth {
+            bytes: quantity::units(&Quantity(size.to_owned())).unwrap_or(0),
+            words: reason(&answer.message).to_owned(),
+            at: Timestamp::now(),
+        }),
+        _ => None,
+    };
+    let Some(refused) = refused else {
+        return grown;
+    };
+    warn!(
+        member = short(member),
+        words = refused.words,
+        "volume not grown"
+    );
+    scope.ctx.held(&scope.key(), |held| {
+        held.refused_growth.insert(member, refused);
+    });
+    Ok(())
+}
+
+/// Without whom it is about: `persistentvolumeclaims "demo-1-1" is forbidden: …`.
+fn reason(message: &str) -> &str {
+    message
+        .split_once(" is forbidden: ")
+        .map_or(message, |(_, reason)| reason)
 }
 
 /// Both labels at once, so that the volume is never nobody's.

@@ -37,6 +37,8 @@ pub struct Observed {
     pub budget: Option<Budget>,
     pub credentials: Credentials,
     pub members: BTreeMap<MemberId, Member>,
+    /// Volumes that the API server lately refused to make larger. Losing it costs another refusal.
+    pub refused_growth: BTreeMap<MemberId, RefusedGrowth>,
     /// Image of a spec that names none.
     pub default_image: String,
 }
@@ -93,6 +95,18 @@ pub struct Volume {
     pub state: VolumeState,
     pub owner: Owner,
     pub life: Life,
+    pub requested_bytes: u64,
+    /// Absent until it is bound.
+    pub capacity_bytes: Option<u64>,
+}
+
+/// A size that a volume cannot have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedGrowth {
+    pub bytes: u64,
+    /// The API server's words.
+    pub words: String,
+    pub at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,6 +317,13 @@ impl Observed {
 
     pub fn pod_of(&self, member: MemberId) -> Option<&Pod> {
         self.pods.values().find(|pod| pod.member == member)
+    }
+
+    /// Its pod was evicted, or has ended, and the scheduler finds no node for the next one.
+    pub fn is_without_node(&self, member: MemberId) -> bool {
+        self.pod_of(member).is_some_and(|pod| {
+            pod.node.is_none() && matches!(pod.trouble, Some(Trouble::Unschedulable(_)))
+        })
     }
 
     /// Pods that carry the voter label: those that the budget counts.

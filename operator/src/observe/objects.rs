@@ -1,10 +1,13 @@
 //! Kubernetes objects, reduced to what decisions read. Total: what cannot be read is left out, never guessed.
 
+use std::collections::BTreeMap;
+
 use crds::names::{annotation, label};
-use crds::{MemberId, TaskStoreCluster};
+use crds::{MemberId, TaskStoreCluster, quantity};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rustls::pki_types::PrivateKeyDer;
@@ -89,6 +92,14 @@ pub fn volume(claim: &core::PersistentVolumeClaim, cluster_uid: &str) -> Option<
     } else {
         VolumeState::Unformatted
     };
+    let bytes = |known: Option<&BTreeMap<String, Quantity>>| {
+        known
+            .and_then(|known| known.get("storage"))
+            .and_then(quantity::units)
+    };
+    let spec = claim.spec.as_ref();
+    let resources = spec.and_then(|spec| spec.resources.as_ref());
+    let status = claim.status.as_ref();
     Some(Volume {
         name: meta.name.clone()?,
         uid: meta.uid.clone()?,
@@ -98,6 +109,8 @@ pub fn volume(claim: &core::PersistentVolumeClaim, cluster_uid: &str) -> Option<
         state,
         owner: owner(meta, cluster_uid),
         life: life(meta),
+        requested_bytes: bytes(resources.and_then(|known| known.requests.as_ref())).unwrap_or(0),
+        capacity_bytes: bytes(status.and_then(|known| known.capacity.as_ref())),
     })
 }
 
@@ -261,7 +274,6 @@ mod tests {
     use super::*;
     use k8s_openapi::ByteString;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
-    use std::collections::BTreeMap;
 
     fn cluster() -> TaskStoreCluster {
         let mut cluster = TaskStoreCluster::new("demo", Default::default());

@@ -93,6 +93,7 @@ pub async fn observe(
             .map(|found| objects::budget(&found, cluster)),
         credentials,
         members,
+        refused_growth: BTreeMap::new(),
         default_image: default_image.to_owned(),
     })
 }

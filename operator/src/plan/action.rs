@@ -111,6 +111,13 @@ pub enum Action {
         member: MemberId,
         uid: String,
     },
+    /// Asks for a larger volume. What the class cannot do is refused and remembered.
+    GrowVolume {
+        member: MemberId,
+        /// A quantity.
+        size: String,
+        version: String,
+    },
     /// A member of a new incarnation takes over the volume of one that is no more.
     HandVolume {
         from: MemberId,
@@ -248,6 +255,9 @@ impl Action {
                 "no pod of the earlier incarnation is left on it, and the patch tests the resourceVersion"
             }
             Self::ConfirmLoss { .. } => "it only asks",
+            Self::GrowVolume { .. } => {
+                "a volume grows under a running member, and the patch tests the resourceVersion"
+            }
             Self::DeleteVolume { .. } => "it is retired, its pod is gone, and the spec says Delete",
             Self::CreatePod { .. } => "its volume was read again: the same UID, not retired",
             Self::MarkVoter { .. } => "counting one more pod only closes the budget further",
@@ -374,6 +384,7 @@ impl Action {
             Self::DeleteVolume { .. } => "DeleteVolume",
             Self::HandVolume { .. } => "HandVolume",
             Self::ConfirmLoss { .. } => "ConfirmLoss",
+            Self::GrowVolume { .. } => "GrowVolume",
             Self::CreatePod { .. } => "CreatePod",
             Self::MarkVoter { .. } => "MarkVoter",
             Self::DeletePod { .. } => "DeletePod",
@@ -414,6 +425,9 @@ impl fmt::Display for Action {
             }
             Self::RetireVolume { member, .. } => write!(f, "retire volume of {}", short(*member)),
             Self::DeleteVolume { member, .. } => write!(f, "delete volume of {}", short(*member)),
+            Self::GrowVolume { member, size, .. } => {
+                write!(f, "grow volume of {} to {}", short(*member), size)
+            }
             Self::HandVolume { from, to, .. } => {
                 write!(f, "hand volume of {} to {}", short(*from), short(*to))
             }

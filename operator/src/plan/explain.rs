@@ -131,6 +131,15 @@ pub enum Waiting {
     Rewrite {
         from: MemberId,
     },
+    /// Larger volumes were asked for.
+    VolumesGrowing {
+        members: Vec<MemberId>,
+    },
+    /// The API server does not let them grow.
+    GrowthRefused {
+        members: Vec<MemberId>,
+        words: String,
+    },
     Budget,
     Evictions,
     JointConfiguration,
@@ -147,6 +156,16 @@ impl Waiting {
                     trouble: theirs,
                 },
             ) if trouble == theirs => {
+                members.extend(more);
+            }
+            (
+                Self::GrowthRefused { members, words },
+                Self::GrowthRefused {
+                    members: more,
+                    words: theirs,
+                },
+            ) if words == theirs => members.extend(more),
+            (Self::VolumesGrowing { members }, Self::VolumesGrowing { members: more }) => {
                 members.extend(more);
             }
             (Self::PodsGone { members }, Self::PodsGone { members: more }) => members.extend(more),
@@ -185,6 +204,8 @@ impl Waiting {
             Self::Acknowledgement { .. } => Reason::WaitingForAcknowledgement,
             Self::Unconfirmed { .. } => Reason::WaitingForPodDeletion,
             Self::Rewrite { .. } => Reason::Recovering,
+            Self::VolumesGrowing { .. } => Reason::WaitingForVolumes,
+            Self::GrowthRefused { .. } => Reason::VolumeGrowthRefused,
             Self::Budget => Reason::WaitingForBudget,
             Self::Evictions => Reason::WaitingForEvictions,
         }
@@ -320,6 +341,15 @@ impl Waiting {
                  spec.recovery.acceptUnconfirmed; they may still serve whoever reaches them",
                 list(members),
                 members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+            Self::VolumesGrowing { members } => {
+                format!("waiting for the volumes of {} to grow", list(members))
+            }
+            Self::GrowthRefused { members, words } => format!(
+                "the volumes of {} stay as large as they are: {words}; let the storage class expand volumes, or \
+                 delete the claim and the pod of one member after the other: its successor gets a volume of the new \
+                 size",
+                list(members)
             ),
             Self::Rewrite { from } => format!("the volume of {} is being rewritten", short(*from)),
             Self::Budget => "waiting for the status of the disruption budget to show the pods as they are now".into(),

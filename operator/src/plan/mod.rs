@@ -1,9 +1,9 @@
 //! What to do next, decided by a pure function: `plan(cluster, observed, now) -> Plan`.
 //!
 //! ```text
-//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement
-//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     one at     removed
-//!                                  │ from Raft  pods       once         and in,       a time     members go
+//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement ─▶ growth
+//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     one at     removed       larger
+//!                                  │ from Raft  pods       once         and in,       a time     members go    volumes
 //!                      hibernation │                                    replace
 //!                      all asleep  │
 //!                      recovery    │
@@ -20,6 +20,7 @@ mod adoption;
 mod bootstrap;
 mod budget;
 pub mod explain;
+mod growth;
 mod healing;
 mod hibernation;
 mod identity;
@@ -132,6 +133,7 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
             membership::change(&mut draft, &identity);
             rollout::change(&mut draft, &identity);
             retirement::plan(&mut draft, &identity);
+            growth::plan(&mut draft, &identity);
         }
     }
     draft.wake_when_overdue();

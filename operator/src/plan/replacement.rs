@@ -9,6 +9,7 @@
 //! nothing waits for it. A member that comes back before the joint change keeps its place. What bounds it:
 //! `spec.replacement.after`, so many an hour, one at a time, and never below a quorum.
 
+use crds::cluster::OnDrain;
 use crds::status::{Operation, OperationKind, Step};
 use crds::{MemberId, duration};
 use jiff::{SignedDuration, Timestamp};
@@ -35,14 +36,20 @@ impl Draft<'_> {
         let Some(since) = self.lost_since(leader, member) else {
             return false;
         };
-        let due = self.due(since);
+        let due = self.due(member, since);
         if due > self.now {
             self.wake_at(due);
         }
         due <= self.now
     }
 
-    fn due(&self, since: Timestamp) -> Timestamp {
+    /// When a voter that is lost since then is given up.
+    fn due(&self, member: MemberId, since: Timestamp) -> Timestamp {
+        let is_drained = self.cluster.spec.replacement.on_drain == OnDrain::Replace
+            && self.observed.is_without_node(member);
+        if is_drained {
+            return since;
+        }
         let after = duration::seconds(&self.cluster.spec.replacement.after);
         let after = after.and_then(|seconds| i64::try_from(seconds).ok());
         after
@@ -75,11 +82,11 @@ fn verdict(draft: &mut Draft<'_>, leader: &Leader<'_>) -> Verdict {
     }
     let next = lost
         .iter()
-        .find(|(member, since)| draft.due(*since) <= draft.now && may_go(leader, *member));
+        .find(|(member, since)| draft.due(*member, *since) <= draft.now && may_go(leader, *member));
     let Some((member, _)) = next.copied() else {
         let due = lost
             .iter()
-            .map(|(member, since)| (draft.due(*since), *member));
+            .map(|(member, since)| (draft.due(*member, *since), *member));
         let Some((at, member)) = due.filter(|(due, _)| *due > draft.now).min() else {
             // It waits for the others, who are waited for already.
             return Verdict::Nothing;

@@ -266,7 +266,10 @@ fn degraded(
     for waiting in &plan.waiting {
         if matches!(
             waiting,
-            Waiting::VolumeLost { .. } | Waiting::VolumeRetired { .. } | Waiting::Damaged { .. }
+            Waiting::VolumeLost { .. }
+                | Waiting::VolumeRetired { .. }
+                | Waiting::Damaged { .. }
+                | Waiting::GrowthRefused { .. }
         ) {
             return said(State::True, waiting.reason(), waiting.words());
         }
@@ -377,11 +380,7 @@ fn drain(status: &TaskStoreClusterStatus, observed: &Observed) -> Option<String>
             .iter()
             .filter(|member| member.role == Role::Voter)
     };
-    let waiting = voters().find(|member| {
-        observed.pod_of(member.id).is_some_and(|pod| {
-            pod.node.is_none() && matches!(pod.trouble, Some(Trouble::Unschedulable(_)))
-        })
-    })?;
+    let waiting = voters().find(|member| observed.is_without_node(member.id))?;
     let node = waiting.node.as_ref()?;
     let there = voters().find(|member| {
         member.id != waiting.id

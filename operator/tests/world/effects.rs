@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use crds::names::{annotation, label};
 use crds::status::OperationKind;
-use crds::{MemberId, TaskStoreCluster, names};
+use crds::{MemberId, TaskStoreCluster, names, quantity};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use operator::observe::{Drift, Life, Membership, Observed, Owner, PodPhase, VolumeState, objects};
+use operator::observe::{
+    Drift, Life, Membership, Observed, Owner, PodPhase, RefusedGrowth, VolumeState, objects,
+};
 use operator::plan::Action;
 use operator::plan::action::{Cost, Fixture, Guard, Owned, Ownership, PodEnd};
 use operator::resources;
@@ -157,6 +160,11 @@ impl World {
                 }
                 self.create_pod(seen, *member, volume_uid, *start, *is_voter);
             }
+            Action::GrowVolume {
+                member,
+                size,
+                version,
+            } => return self.grow_volume(*member, size, version),
             Action::HandVolume { from, to, version } => {
                 return self.hand_volume(*from, *to, version);
             }
@@ -476,6 +484,27 @@ impl World {
         guarded(&volume.version, version)?;
         volume.version = fresh;
         volume.state = state;
+        Ok(())
+    }
+
+    fn grow_volume(&mut self, member: MemberId, size: &str, version: &str) -> Outcome {
+        let bytes = quantity::units(&Quantity(size.to_owned())).expect("the spec is valid");
+        let refused = RefusedGrowth {
+            bytes,
+            words: "the class does not expand volumes".into(),
+            at: self.now,
+        };
+        let fresh = self.fresh("v");
+        let mut volumes = self.objects.volumes.values_mut();
+        let volume = volumes.find(|volume| volume.member == member);
+        let volume = volume.ok_or(Refused("no volume"))?;
+        guarded(&volume.version, version)?;
+        assert!(bytes > volume.requested_bytes, "a volume only grows");
+        if self.has_fixed_volumes {
+            self.objects.refused_growth.insert(member, refused);
+            return Ok(());
+        }
+        (volume.version, volume.requested_bytes) = (fresh, bytes);
         Ok(())
     }
 

@@ -164,6 +164,12 @@ impl World {
         }
     }
 
+    pub(super) fn grow_volumes(&mut self) {
+        for volume in self.objects.volumes.values_mut() {
+            volume.capacity_bytes = Some(volume.requested_bytes);
+        }
+    }
+
     pub(super) fn run_pods(&mut self) {
         let dead = self.dead.clone();
         let can_mount = self

@@ -45,6 +45,8 @@ pub struct World {
     pub lost: BTreeSet<MemberId>,
     /// When each replacement began, by the id of its operation.
     pub replacements: BTreeMap<String, Timestamp>,
+    /// Their class lets no volume grow.
+    pub has_fixed_volumes: bool,
     /// Secrets of the user's that are there.
     pub secrets: Vec<String>,
     /// By pod UID: the container that a changed image replaces.
@@ -75,6 +77,7 @@ impl World {
             dead: Vec::new(),
             lost: BTreeSet::new(),
             replacements: BTreeMap::new(),
+            has_fixed_volumes: false,
             secrets: Vec::new(),
             replaced: BTreeMap::new(),
             replaced_apps: BTreeSet::new(),
@@ -154,6 +157,7 @@ impl World {
     /// The operator dies, and another process takes over.
     pub fn replace_operator(&mut self) {
         self.objects.credentials = Credentials::default();
+        self.objects.refused_growth.clear();
         self.is_new_process = true;
     }
 
@@ -227,6 +231,7 @@ impl World {
         let before = (self.objects.clone(), self.raft.clone(), self.disks.clone());
         self.collect_garbage();
         self.schedule();
+        self.grow_volumes();
         self.run_pods();
         self.raft.rewrite(&self.objects, &mut self.disks);
         self.raft.turn(&self.objects, &mut self.disks);

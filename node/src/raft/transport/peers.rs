@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::dial::{self, DialError};
@@ -34,6 +34,7 @@ pub struct Peers {
     events: broadcast::Sender<PeerEvent>,
     peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
     heard: Mutex<BTreeMap<u64, Heard>>,
+    led_by: watch::Sender<Option<u64>>,
     forwards: AtomicU64,
 }
 
@@ -77,6 +78,7 @@ impl Peers {
             events: broadcast::channel(64).0,
             peers: Mutex::default(),
             heard: Mutex::default(),
+            led_by: watch::Sender::new(None),
             forwards: AtomicU64::new(0),
         })
     }
@@ -192,6 +194,16 @@ impl Peers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(from, heard);
+    }
+
+    /// A heartbeat of a leader was accepted.
+    pub(super) fn note_led_by(&self, leader: u64) {
+        self.led_by.send_replace(Some(leader));
+    }
+
+    /// Changes with each heartbeat that is accepted from a leader.
+    pub fn led_by(&self) -> watch::Receiver<Option<u64>> {
+        self.led_by.subscribe()
     }
 
     /// Knocks at a member whose connections to us closed.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -14,6 +14,7 @@ use super::Conn;
 use super::append::{last_of, outcome_out};
 use super::frame::{Frame, FrameError, Tag, decode, decode_whole, encode};
 use super::mux::take_number;
+use super::peers::Peers;
 use super::server::{Forwarded, RaftDoor};
 use super::wire::{
     ForwardHead, Heartbeat, HeartbeatAnswer, TransferAnswer, TransferAsk, VoteAnswer, VoteAsk,
@@ -21,19 +22,29 @@ use super::wire::{
 };
 use crate::limits::{CONTROL_CALLS_MAX, FORWARDS_MAX};
 
+/// `from` calls; whenever it is accepted as the leader, `peers` are told.
 pub(super) async fn serve_control<R: RaftDoor>(
     conn: &mut Conn,
-    raft: &Arc<R>,
+    from: u64,
+    (raft, peers): (&Arc<R>, &Arc<Peers>),
     idle: Duration,
 ) -> Result<(), FrameError> {
     serve(conn, idle, CONTROL_CALLS_MAX, |tag, body| {
-        let raft = Arc::clone(raft);
-        Ok(async move { control(raft.as_ref(), tag, body).await })
+        let (raft, peers) = (Arc::clone(raft), Arc::clone(peers));
+        Ok(async move {
+            let led = || peers.note_led_by(from);
+            control(raft.as_ref(), tag, body, led).await
+        })
     })
     .await
 }
 
-async fn control<R: RaftDoor>(raft: &R, tag: Tag, body: Bytes) -> Result<Bytes, FrameError> {
+async fn control<R: RaftDoor>(
+    raft: &R,
+    tag: Tag,
+    body: Bytes,
+    led: impl Fn(),
+) -> Result<Bytes, FrameError> {
     let mut answer = BytesMut::new();
     match tag {
         Tag::Heartbeat => {
@@ -45,7 +56,11 @@ async fn control<R: RaftDoor>(raft: &R, tag: Tag, body: Bytes) -> Result<Bytes, 
                 entries: Vec::new(),
             };
             let (prev, last) = (request.prev_log_id, last_of(&request));
-            let outcome = outcome_out(raft.append(request).await?, prev, last);
+            let appended = raft.append(request).await?;
+            if !matches!(appended, AppendEntriesResponse::HigherVote(_)) {
+                led();
+            }
+            let outcome = outcome_out(appended, prev, last);
             encode(
                 tag,
                 &HeartbeatAnswer {

@@ -231,7 +231,10 @@ impl<R: RaftDoor, F: Forwarded> Shared<R, F> {
         let idle = server.peers.options().keep_alive * 5;
         match caller.lane {
             Lane::Append => serve_append::serve(conn, &server.raft).await,
-            Lane::Control => serve_calls::serve_control(conn, &server.raft, idle).await,
+            Lane::Control => {
+                let ours = (&server.raft, &server.peers);
+                serve_calls::serve_control(conn, caller.member_id, ours, idle).await
+            }
             Lane::Forward => {
                 serve_calls::serve_forward(conn, caller.member_id, &server.forwarded, idle).await
             }

@@ -10,10 +10,12 @@ use openraft::network::{NetStreamAppend, NetTransferLeader, NetVote, RPCOption};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::rig::{CLUSTER, Member, SOON, append, id, log_id, vote};
 use crate::raft::certs::Authority;
+use crate::raft::leader;
 use crate::raft::transport::peers::{ForwardError, PeerEvent};
 use crate::storage::types::{MemberName, Vote};
 
@@ -285,27 +287,59 @@ async fn heartbeats_pass_while_appends_stand_still_and_bring_the_peers_facts() {
     stuck.abort();
 }
 
-#[tokio::test]
-async fn a_dead_process_is_told_apart_from_silence() {
-    let (survivor, leader) = pair().await;
-    let mut events = survivor.peers.events();
-    let mut heart = leader
-        .factory()
-        .new_heartbeat_client(id(1), &survivor.name)
-        .await;
+/// One heartbeat of `leader`, in its term; whether it was accepted.
+async fn beat(leader: &Member, follower: &Member, (term, number): (u64, u64)) -> bool {
+    let mut factory = leader.factory();
+    let to = follower.peers.me().member_id;
+    let mut heart = factory.new_heartbeat_client(to, &follower.name).await;
     let beat = AppendEntriesRequest {
-        vote: vote(1, 2),
+        vote: vote(term, number),
         prev_log_id: None,
         entries: Vec::new(),
         leader_commit: None,
     };
-    let mut answers = heart
-        .stream_append(futures::stream::iter([beat]), RPCOption::new(SOON))
-        .await
-        .unwrap();
-    assert!(answers.next().await.unwrap().is_ok());
-    drop(answers);
-    drop(heart);
+    let beats = futures::stream::iter([beat]);
+    let answers = heart.stream_append(beats, RPCOption::new(SOON)).await;
+    matches!(answers.unwrap().next().await, Some(Ok(Ok(_))))
+}
+
+#[tokio::test]
+async fn a_leader_is_one_as_long_as_its_heartbeats_are_accepted() {
+    let authority = Authority::new(CLUSTER).unwrap();
+    let follower = Member::start(&authority, 1).await;
+    let (old, new) = (
+        Member::start(&authority, 2).await,
+        Member::start(&authority, 3).await,
+    );
+    let mut lasting = leader::heard(&follower.peers, 10 * SOON);
+    let mut short = leader::heard(&follower.peers, Duration::from_millis(200));
+    let becomes = async |heard: &mut watch::Receiver<Option<u64>>, wanted| {
+        let seen = heard.wait_for(|leader| *leader == wanted);
+        timeout(SOON, seen)
+            .await
+            .expect("in time")
+            .expect("followed");
+    };
+    assert!(beat(&old, &follower, (1, 2)).await);
+    becomes(&mut lasting, Some(id(2))).await;
+    becomes(&mut short, Some(id(2))).await;
+    // Nothing more is heard.
+    becomes(&mut short, None).await;
+    assert_eq!(*lasting.borrow(), Some(id(2)));
+    assert!(beat(&new, &follower, (2, 3)).await);
+    becomes(&mut lasting, Some(id(3))).await;
+    *follower.raft.follows.lock().unwrap() = Some(vote(2, 3));
+    assert!(!beat(&old, &follower, (1, 2)).await);
+    assert!(beat(&new, &follower, (2, 3)).await);
+    assert_eq!(*lasting.borrow(), Some(id(3)), "a leader of before is none");
+    assert!(!lasting.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_dead_process_is_told_apart_from_silence() {
+    let (survivor, leader) = pair().await;
+    let mut events = survivor.peers.events();
+    assert!(beat(&leader, &survivor, (1, 2)).await);
 
     leader.stop.cancel();
     // Nobody listens on the leader's port once its server is gone; its connections close with its peers.

@@ -175,6 +175,26 @@ async fn an_old_incarnation_is_refused_by_certificate_and_by_handshake() {
 }
 
 #[tokio::test]
+async fn a_member_of_a_later_incarnation_is_refused_by_one_that_was_left_behind() {
+    let authority = Authority::new(CLUSTER).unwrap();
+    let left_behind = Member::start(&authority, 1).await;
+    let name = MemberName("127.0.0.1:1".into());
+    let (new, new_first) = ((2 << 32) + 2, (2 << 32) + 1);
+    let rewritten = Me {
+        incarnation: 2,
+        member_id: new,
+        ..me(2, &name)
+    };
+    let issued = authority.member(new).unwrap();
+    // It asks for a member of its own incarnation at an address that another one still has.
+    let outcome = try_dial(&rewritten, &issued, new_first, &left_behind.name).await;
+    assert!(matches!(outcome, Err(DialError::Io { .. })), "{outcome:?}");
+    let outcome = try_dial(&rewritten, &issued, id(1), &left_behind.name).await;
+    assert_eq!(cause(outcome), RefuseCause::Incarnation);
+    still_serves(&left_behind, &authority).await;
+}
+
+#[tokio::test]
 async fn another_clusters_ca_opens_nothing_in_either_direction() {
     let (ours, theirs) = (
         Authority::new(CLUSTER).unwrap(),

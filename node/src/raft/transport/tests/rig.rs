@@ -122,6 +122,8 @@ pub struct ScriptedRaft {
     pub append_arrived: Notify,
     pub gate: Semaphore,
     pub conflicts_at: Mutex<Option<u64>>,
+    /// Of a later leader: who appends under a lower one is refused.
+    pub follows: Mutex<Option<Vote>>,
     pub grants: Mutex<bool>,
     pub transfers: Mutex<Vec<u64>>,
     pub sink: Arc<MemorySink>,
@@ -135,6 +137,7 @@ impl Default for ScriptedRaft {
             append_arrived: Notify::new(),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             conflicts_at: Mutex::default(),
+            follows: Mutex::default(),
             grants: Mutex::default(),
             transfers: Mutex::default(),
             sink: Arc::default(),
@@ -180,6 +183,10 @@ impl RaftDoor for ScriptedRaft {
         &self,
         request: AppendEntriesRequest<TypeConfig>,
     ) -> Result<AppendEntriesResponse<TypeConfig>, Stopped> {
+        let follows = *self.follows.lock().unwrap();
+        if let Some(follows) = follows.filter(|follows| request.vote < *follows) {
+            return Ok(AppendEntriesResponse::HigherVote(follows));
+        }
         if request.entries.is_empty() {
             return Ok(AppendEntriesResponse::Success);
         }
