@@ -13,6 +13,9 @@
 //!
 //! The Service for clients sends to pods that are Ready, which the app's containers decide as well: one whose app is
 //! down gets no clients from outside its pod.
+//!
+//! A pod is Pending to Kubernetes until each of the app's containers has started once, and evictions of pods that are
+//! Pending ask no budget: while the apps of most members have never started, drains can take a quorum.
 
 use std::collections::BTreeMap;
 
