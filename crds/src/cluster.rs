@@ -131,6 +131,13 @@ pub struct TaskStoreClusterSpec {
     #[serde(default)]
     pub hibernated: bool,
 
+    /// Ids of members that are to answer no client and to lead nothing, at most 6; they keep their seat, vote and
+    /// replicate. One that leads hands over first; a voter that could lead must remain. Evictions of other
+    /// members, and their turns in a rolling change, wait meanwhile. Default none. May change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 6))]
+    pub fenced: Vec<MemberId>,
+
     /// The user's word to go on after most members are lost for good. Default none. May change.
     #[serde(default)]
     pub recovery: Recovery,
@@ -156,6 +163,7 @@ impl Default for TaskStoreClusterSpec {
             replacement: Replacement::default(),
             paused: false,
             hibernated: false,
+            fenced: Vec::new(),
             recovery: Recovery::default(),
             template: None,
         }

@@ -117,6 +117,8 @@ words! {
         WaitingForCatchUp,
         /// For a configuration change to commit.
         WaitingForMembership,
+        /// For a voter that could lead, before the only one that can is fenced.
+        WaitingForSuccessor,
         /// For leadership to move to another member.
         WaitingForHandOver,
         /// For the disruption budget's status to show the pods as they are.
@@ -151,6 +153,8 @@ words! {
         SingleReplica,
         /// A voter does not answer.
         MemberDown,
+        /// A voter answers no client and does not lead, because `spec.fenced` names it.
+        MemberFenced,
         /// A voter is behind.
         MemberLagging,
         /// A member refuses its own disk.

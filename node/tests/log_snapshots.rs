@@ -27,6 +27,7 @@ use taskstore::storage::log_store::LogOptions;
 use taskstore::storage::machine::with_meta;
 use taskstore::storage::types::{Entry, MemberName, Membership};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use volume::{Opened, PATIENCE, blanks};
 
 const GEOMETRY: Geometry = Geometry {
@@ -258,7 +259,8 @@ async fn a_store_of_one_member_whose_log_was_full_leads_again() {
     let tls = Arc::new(TlsStore::load(&tls).unwrap());
     let peers = Peers::new(me, tls, Options::default());
     let (log, store) = (member.log.clone(), member.store.clone());
-    let consensus = engine::start(&peers, Timings::default(), log, store)
+    let fenced = watch::channel(false).1;
+    let consensus = engine::start(&peers, Timings::default(), log, store, fenced)
         .await
         .unwrap();
     let mut role = consensus.watch_role();

@@ -142,10 +142,9 @@ fn listen(ctx: &Context, cluster: &TaskStoreCluster, observed: &Observed) {
     let Some(tls) = ctx.held(&key, |held| held.tls.clone()) else {
         return;
     };
-    let status = cluster.status.clone().unwrap_or_default();
     let present: Vec<_> = observed.pods.values().map(|pod| pod.member).collect();
     ctx.members
-        .watch(&key, &tls, streams::wanted(observed, &status), &present);
+        .watch(&key, &tls, streams::wanted(observed, cluster), &present);
 }
 
 /// Writes a status that differs, and only onto the version it was made from.

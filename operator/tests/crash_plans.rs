@@ -93,6 +93,11 @@ fn grow(world: &mut World) {
     world.edit(|cluster| cluster.spec.storage.size = Quantity("20Gi".into()));
 }
 
+fn fence(world: &mut World) {
+    let leader = world.raft.leader.expect("it serves");
+    world.edit(|cluster| cluster.spec.fenced = vec![leader]);
+}
+
 fn lose_node(world: &mut World) {
     world.kill_node("n2");
     world.run();
@@ -208,7 +213,7 @@ fn resize_and_back(world: &mut World) {
 }
 
 #[rustfmt::skip]
-const STORIES: [Story; 35] = [
+const STORIES: [Story; 36] = [
     Story { name: "create 1", from: 0, happens: create::<1> },
     Story { name: "create 3", from: 0, happens: create::<3> },
     Story { name: "create 5", from: 0, happens: create::<5> },
@@ -229,6 +234,7 @@ const STORIES: [Story; 35] = [
     Story { name: "volume lost", from: 3, happens: lose_volume },
     Story { name: "volume of the leader lost", from: 5, happens: lose_volume_of_leader },
     Story { name: "node lost", from: 3, happens: lose_node },
+    Story { name: "leader fenced", from: 3, happens: fence },
     Story { name: "volumes grown", from: 3, happens: grow },
     Story { name: "node drained", from: 3, happens: drain },
     Story { name: "majority lost of 3", from: 3, happens: lose_majority },

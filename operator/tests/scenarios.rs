@@ -141,6 +141,10 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
                 cluster.spec.replacement.on_drain = crds::cluster::OnDrain::Replace;
             });
         }
+        ["fence", members @ ..] => {
+            let members = members.iter().map(|word| member(word)).collect();
+            world.edit(|cluster| cluster.spec.fenced = members);
+        }
         ["size", size] => {
             let size = Quantity((*size).to_owned());
             world.edit(|cluster| cluster.spec.storage.size = size);

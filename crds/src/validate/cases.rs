@@ -476,6 +476,20 @@ fn changes() -> Vec<Case> {
             Accepted,
         ),
         change(
+            "a fenced member",
+            json!({}),
+            json!({"fenced": [4294967298u64]}),
+            Accepted,
+        ),
+        change(
+            "more fenced members than there can be",
+            json!({}),
+            json!({"fenced": [1, 2, 3, 4, 5, 6, 7]}),
+            OutOfSchema {
+                field: "spec.fenced",
+            },
+        ),
+        change(
             "an acknowledged recovery",
             json!({}),
             json!({"recovery": {"acknowledge": "5f0c", "acceptUnconfirmed": [4294967298u64]}}),

@@ -12,6 +12,7 @@ mod create;
 mod demo;
 mod disk;
 mod drains;
+mod fence;
 mod figures;
 mod grow;
 mod harness;
@@ -233,6 +234,7 @@ pub fn all() -> Vec<Entry> {
             AnyCluster,
             hibernation::hibernate_and_wake
         ),
+        story!(Product, "leader-fenced", AnyCluster, fence::leader_fenced),
         story!(
             Product,
             "delete-and-create",

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::disk::Opened;
 use self::ports::ClientDoor;
 use crate::config::Config;
-use crate::jobs::{high_water, reload, removal};
+use crate::jobs::{fence, high_water, reload, removal};
 use crate::member::running::{Running, SILENT_FOR};
 use crate::member::{Member, Phase};
 use crate::metrics::Metrics;
@@ -133,7 +133,10 @@ async fn live(
     let args = &member.config.member;
     let me = Me::new(&opened.home.stamp().identity, MemberName(args.name.clone()));
     let peers = Peers::new(me, member.tls.clone(), Options::default());
-    let consensus = engine::start(&peers, member.config.raft, opened.log, opened.store.clone())
+    let stamp = opened.home.stamp();
+    member.set_fenced(stamp.is_fenced);
+    let (timings, fenced) = (member.config.raft, member.watch_fenced());
+    let consensus = engine::start(&peers, timings, opened.log, opened.store.clone(), fenced)
         .await
         .unwrap_or_else(|reason| end("Raft did not start", reason));
     let service = Arc::new(Service::new(
@@ -172,7 +175,7 @@ async fn live(
         snapshots,
     });
     member.set_running(running.clone());
-    client_door.open(service);
+    client_door.open(service, member.watch_fenced());
     member.enter(if running.initialized() {
         Phase::Recovering
     } else {
@@ -186,6 +189,7 @@ async fn live(
             .unwrap_or_else(|error| end("initializing", error));
     }
     let catch_up = tokio::spawn(catch_up(member.clone(), running.clone()));
+    let keep_out = tokio::spawn(fence::run(member.clone(), running.clone()));
     let high_water = tokio::spawn(high_water::run(
         member.clone(),
         log.clone(),
@@ -206,6 +210,7 @@ async fn live(
     }
     catch_up.abort();
     high_water.abort();
+    keep_out.abort();
     keep_image.abort();
     if member.phase() != Phase::Removed {
         member.enter(Phase::Stopping);

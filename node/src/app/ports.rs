@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
 use taskstore_api::v1::admin_server::AdminServer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,9 +32,10 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Advice to a client that came too early or too late.
 const NOT_READY_RETRY_MS: u64 = 500;
 
-/// The door of the client port: shut until the disk is accepted, and again from the stop on.
+/// The door of the client port: shut until the disk is accepted, while the member is fenced, and again from the
+/// stop on.
 pub struct ClientDoor<D = Service> {
-    service: OnceLock<Arc<D>>,
+    service: OnceLock<(Arc<D>, watch::Receiver<bool>)>,
     stopping: CancellationToken,
     in_flight: TaskTracker,
 }
@@ -49,8 +51,8 @@ impl<D> Default for ClientDoor<D> {
 }
 
 impl<D: Door> ClientDoor<D> {
-    pub fn open(&self, service: Arc<D>) {
-        let _ = self.service.set(service);
+    pub fn open(&self, service: Arc<D>, fenced: watch::Receiver<bool>) {
+        let _ = self.service.set((service, fenced));
     }
 
     /// Turns away whoever comes from now on, and claims that wait; waits until the rest is answered.
@@ -77,15 +79,22 @@ impl<D: Door> Door for ClientDoor<D> {
             if self.stopping.is_cancelled() {
                 return Err(not_ready("the member is stopping"));
             }
-            let Some(service) = self.service.get() else {
+            let Some((service, fenced)) = self.service.get() else {
                 return Err(not_ready("the member reads its disk"));
             };
+            if *fenced.borrow() {
+                return Err(not_ready("the member is fenced"));
+            }
+            let mut fenced = fenced.clone();
             let waits = matches!(request, Request::Claim { wait_ms, .. } if wait_ms > 0);
             tokio::select! {
                 biased;
                 answer = service.call(request, deadline) => answer,
                 // Asked again with its claim id it gets what it was given, if it was given something.
                 () = self.stopping.cancelled(), if waits => Err(not_ready("the member is stopping")),
+                Ok(_) = fenced.wait_for(|is_fenced| *is_fenced), if waits => {
+                    Err(not_ready("the member is fenced"))
+                }
             }
         })
     }
@@ -272,7 +281,7 @@ mod tests {
         let late = Instant::now() + SOON;
         assert!(is_turned_away(&door.call(get(), late).await), "no disk yet");
         let service = Arc::new(Slow(Semaphore::new(0)));
-        door.open(service.clone());
+        door.open(service.clone(), watch::channel(false).1);
         let claim: Claim = claim_of(&["q"], "c", 1);
         let wait_ms = 60_000;
         let mut parked = door.call(Request::Claim { claim, wait_ms }, late);
@@ -292,5 +301,22 @@ mod tests {
             .await
             .expect("nothing is in flight")
             .expect("drained");
+    }
+
+    #[tokio::test]
+    async fn a_fence_turns_away_who_comes_and_who_waits_until_it_is_taken_back() {
+        let door = ClientDoor::<Slow>::default();
+        let late = Instant::now() + SOON;
+        let (fence, fenced) = watch::channel(false);
+        door.open(Arc::new(Slow(Semaphore::new(9))), fenced);
+        let claim: Claim = claim_of(&["q"], "c", 1);
+        let wait_ms = 60_000;
+        let mut parked = door.call(Request::Claim { claim, wait_ms }, late);
+        assert!(futures::poll!(&mut parked).is_pending());
+        fence.send_replace(true);
+        assert!(is_turned_away(&parked.await));
+        assert!(is_turned_away(&door.call(get(), late).await));
+        fence.send_replace(false);
+        assert!(door.call(get(), late).await.is_ok());
     }
 }

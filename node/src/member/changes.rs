@@ -14,6 +14,7 @@ pub struct Changes {
     member: Arc<Member>,
     phase: watch::Receiver<Phase>,
     own: watch::Receiver<Facts>,
+    fenced: watch::Receiver<bool>,
     /// None until Raft runs; that it does is a change of phase.
     metrics: Option<MetricsWatch>,
     leader: Option<watch::Receiver<Option<u64>>>,
@@ -22,10 +23,12 @@ pub struct Changes {
 impl Changes {
     pub fn of(member: Arc<Member>) -> Changes {
         let (phase, own) = (member.watch_phase(), member.watch_own());
+        let fenced = member.watch_fenced();
         Changes {
             member,
             phase,
             own,
+            fenced,
             metrics: None,
             leader: None,
         }
@@ -35,6 +38,7 @@ impl Changes {
     pub fn status(&mut self) -> v1::MemberStatus {
         self.phase.mark_unchanged();
         self.own.mark_unchanged();
+        self.fenced.mark_unchanged();
         if self.metrics.is_none() {
             let running = self.member.running();
             self.metrics = running.as_ref().map(|is| is.consensus.watch_metrics());
@@ -73,6 +77,7 @@ impl Changes {
             () = leader => {}
             _ = self.phase.changed() => {}
             _ = self.own.changed() => {}
+            _ = self.fenced.changed() => {}
             () = metrics => {}
         }
     }

@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod running;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,9 @@ pub struct Member {
     pub tls: Arc<TlsStore>,
     phase: watch::Sender<Phase>,
     own: watch::Sender<Facts>,
+    /// A latch, see `Readiness`.
+    has_caught_up: AtomicBool,
+    fenced: watch::Sender<bool>,
     readiness: watch::Sender<Readiness>,
     log_disk: Mutex<Option<LogDisk>>,
     running: OnceLock<Arc<Running>>,
@@ -73,6 +77,8 @@ impl Member {
             tls,
             phase: watch::channel(Phase::Recovering).0,
             own: watch::channel(own).0,
+            has_caught_up: AtomicBool::new(false),
+            fenced: watch::channel(false).0,
             readiness: watch::channel(Readiness::NotReady("starting".into())).0,
             log_disk: Mutex::default(),
             running: OnceLock::new(),
@@ -95,7 +101,7 @@ impl Member {
         self.tell_readiness();
     }
 
-    /// What the readiness probe and the operator are told: the latch, until the stop.
+    /// What the readiness probe and the operator are told: the latch, until the stop, and not while fenced.
     fn is_ready(&self) -> bool {
         self.own.borrow().ready && *self.phase.borrow() != Phase::Stopping
     }
@@ -103,7 +109,10 @@ impl Member {
     fn tell_readiness(&self) {
         self.readiness.send_replace(match self.is_ready() {
             true => Readiness::Ready,
-            false => Readiness::NotReady(format!("the member is {}", self.phase_name())),
+            false => Readiness::NotReady(match *self.fenced.borrow() {
+                true => "the member is fenced".into(),
+                false => format!("the member is {}", self.phase_name()),
+            }),
         });
     }
 
@@ -123,13 +132,45 @@ impl Member {
         }
     }
 
-    /// What this member tells the others. Ready is a latch: caught up once since start. It outlives the
-    /// order to stop: a leader that hands over still serves what reaches it through the others.
+    /// What this member tells the others. Ready is a latch: caught up once since start; not while fenced. It
+    /// outlives the order to stop: a leader that hands over still serves what reaches it through the others.
     pub fn watch_own(&self) -> watch::Receiver<Facts> {
         self.own.subscribe()
     }
 
     pub fn set_ready(&self, ready: bool) {
+        self.has_caught_up.store(ready, Ordering::Relaxed);
+        self.retell();
+    }
+
+    pub fn watch_fenced(&self) -> watch::Receiver<bool> {
+        self.fenced.subscribe()
+    }
+
+    /// Already stamped on the disk.
+    pub fn set_fenced(&self, is_fenced: bool) {
+        self.fenced.send_replace(is_fenced);
+        self.retell();
+    }
+
+    /// Stamps it first. An error is of the disk; a member without one cannot be fenced.
+    pub async fn fence(&self, is_fenced: bool) -> Result<(), String> {
+        let Some(running) = self.running() else {
+            return Err(format!("the member is {}", self.phase_name()));
+        };
+        let stamped = tokio::task::spawn_blocking(move || running.home.mark_fenced(is_fenced));
+        match stamped.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(format!("the stamp cannot be written: {error}")),
+            Err(error) => return Err(error.to_string()),
+        }
+        tracing::info!(is_fenced, "fence");
+        self.set_fenced(is_fenced);
+        Ok(())
+    }
+
+    fn retell(&self) {
+        let ready = self.has_caught_up.load(Ordering::Relaxed) && !*self.fenced.borrow();
         self.own
             .send_if_modified(|own| std::mem::replace(&mut own.ready, ready) != ready);
         self.tell_readiness();
@@ -241,6 +282,7 @@ impl Member {
             certificate_sha256: tls.certificate_sha256.clone(),
             bundle_sha256: tls.bundle_sha256.clone(),
             disk_high_water: own.disk_high_water,
+            fenced: *self.fenced.borrow(),
         }
     }
 }
@@ -316,5 +358,25 @@ mod tests {
             member.watch_own().borrow().ready,
             "the others still send what they have for it"
         );
+    }
+
+    #[test]
+    fn a_fenced_member_is_ready_for_nobody_until_it_is_taken_back() {
+        let member = member();
+        let readiness = member.watch_readiness();
+        member.enter(Phase::Serving);
+        member.set_fenced(true);
+        member.set_ready(true);
+        let reason = "the member is fenced".to_string();
+        assert_eq!(*readiness.borrow(), Readiness::NotReady(reason));
+        let status = member.status();
+        assert_eq!((status.fenced, status.ready), (true, false));
+        assert!(
+            !member.watch_own().borrow().ready,
+            "nobody hands over to it"
+        );
+        member.set_fenced(false);
+        assert_eq!(*readiness.borrow(), Readiness::Ready);
+        assert!(member.watch_own().borrow().ready, "it had caught up");
     }
 }

@@ -98,6 +98,11 @@ impl Consensus {
         self.role.clone()
     }
 
+    /// Whether this member asks for votes when it misses a leader. It votes in any case.
+    pub fn stand_for_election(&self, stands: bool) {
+        self.raft.runtime_config().elect(stands);
+    }
+
     pub fn metrics(&self) -> RaftMetrics {
         self.raft.metrics().borrow_watched().clone()
     }

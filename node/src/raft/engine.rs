@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{self, Timings};
@@ -19,12 +20,14 @@ use crate::storage::machine::Machine;
 use crate::storage::snapshot::SnapshotHandle;
 use crate::storage::store::Store;
 
-/// Starts Raft on what the start table has chosen. It replays the log in the background.
+/// Starts Raft on what the start table has chosen. It replays the log in the background. A fenced member stands
+/// for no election.
 pub async fn start<D: Disk>(
     peers: &Arc<Peers>,
     timings: Timings,
     log: LogStore<D>,
     store: Arc<Store>,
+    fenced: watch::Receiver<bool>,
 ) -> Result<Consensus, String> {
     let me = peers.me();
     let config = config::openraft(&me.cluster_id, timings).map_err(|error| error.to_string())?;
@@ -32,8 +35,9 @@ pub async fn start<D: Disk>(
     let raft = Raft::new(me.member_id, config, network, log, Machine::new(store))
         .await
         .map_err(|error| error.to_string())?;
-    succession::watch(raft.clone(), peers);
+    succession::watch(raft.clone(), peers, fenced.clone());
     let consensus = Consensus::new(raft);
+    consensus.stand_for_election(!*fenced.borrow());
     tokio::spawn(forget_removed(consensus.clone(), peers.clone()));
     Ok(consensus)
 }

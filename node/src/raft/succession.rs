@@ -16,6 +16,7 @@ use openraft::raft::TransferLeaderRequest;
 use openraft::storage::RaftStateMachine;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use super::consensus::RaftMetrics;
 use super::transport::peers::{PeerEvent, Peers};
@@ -28,16 +29,22 @@ const ROUNDS: u32 = 3;
 const ROUND_PAUSE: Duration = Duration::from_millis(150);
 
 /// Watches until `peers` is dropped.
-pub fn watch<SM: RaftStateMachine<TypeConfig>>(raft: Raft<TypeConfig, SM>, peers: &Arc<Peers>) {
-    tokio::spawn(run(raft, peers.events()));
+pub fn watch<SM: RaftStateMachine<TypeConfig>>(
+    raft: Raft<TypeConfig, SM>,
+    peers: &Arc<Peers>,
+    fenced: watch::Receiver<bool>,
+) {
+    tokio::spawn(run(raft, peers.events(), fenced));
 }
 
 async fn run<SM: RaftStateMachine<TypeConfig>>(
     raft: Raft<TypeConfig, SM>,
     mut events: Receiver<PeerEvent>,
+    fenced: watch::Receiver<bool>,
 ) {
     loop {
         match events.recv().await {
+            Ok(PeerEvent::PeerDown(_)) if *fenced.borrow() => {}
             Ok(PeerEvent::PeerDown(dead)) => succeed(&raft, dead).await,
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,

@@ -187,6 +187,17 @@ impl Admin for AdminService {
         }
     }
 
+    async fn set_fenced(
+        &self,
+        request: Request<v1::SetFencedRequest>,
+    ) -> Result<Response<v1::SetFencedResponse>, Status> {
+        self.member
+            .fence(request.into_inner().fenced)
+            .await
+            .map_err(Status::failed_precondition)?;
+        Ok(Response::new(v1::SetFencedResponse {}))
+    }
+
     async fn snapshot(
         &self,
         _request: Request<v1::SnapshotRequest>,

@@ -40,6 +40,7 @@ const STAMP_MAGIC: &[u8; 8] = b"TSKSTAMP";
 const STAMP_LAYOUT: u8 = 1;
 const FLAG_INITIALIZED: u8 = 1;
 const FLAG_REMOVED: u8 = 2;
+const FLAG_FENCED: u8 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -101,21 +102,21 @@ pub struct Stamp {
     pub is_initialized: bool,
     /// The member learned of its removal and never starts again.
     pub is_removed: bool,
+    /// It is to answer no client and to lead nothing until that is taken back.
+    pub is_fenced: bool,
 }
 
 impl Stamp {
     fn encode(&self) -> Vec<u8> {
         let mut out = STAMP_MAGIC.to_vec();
         out.put_u8(STAMP_LAYOUT);
-        let removed = if self.is_removed { FLAG_REMOVED } else { 0 };
-        out.put_u8(
-            removed
-                | if self.is_initialized {
-                    FLAG_INITIALIZED
-                } else {
-                    0
-                },
-        );
+        let flags = [
+            (self.is_initialized, FLAG_INITIALIZED),
+            (self.is_removed, FLAG_REMOVED),
+            (self.is_fenced, FLAG_FENCED),
+        ];
+        let set = flags.into_iter().filter(|(is_set, _)| *is_set);
+        out.put_u8(set.fold(0, |all, (_, flag)| all | flag));
         out.put_u16_le(self.identity.incarnation);
         out.put_u64_le(self.identity.member_id);
         out.put_u32_le(self.log.segment_bytes);
@@ -166,6 +167,7 @@ impl Stamp {
             log,
             is_initialized: flags & FLAG_INITIALIZED != 0,
             is_removed: flags & FLAG_REMOVED != 0,
+            is_fenced: flags & FLAG_FENCED != 0,
         })
     }
 }
@@ -271,6 +273,7 @@ impl Volume {
             log,
             is_initialized: false,
             is_removed: false,
+            is_fenced: false,
         };
         make(&making, &stamp, Space::All)?;
         self.use_directory(FIRST)?;
@@ -371,6 +374,11 @@ impl Home {
         self.change(|stamp| stamp.is_removed = true)
     }
 
+    /// On the disk on return, either way.
+    pub fn mark_fenced(&self, is_fenced: bool) -> io::Result<()> {
+        self.change(|stamp| stamp.is_fenced = is_fenced)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Stamp)) -> io::Result<()> {
         let mut stamp = self
             .stamp
@@ -412,6 +420,7 @@ mod tests {
             log: LOG,
             is_initialized: true,
             is_removed: false,
+            is_fenced: false,
         };
         let bytes = stamp.encode();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -447,6 +456,7 @@ mod tests {
             log: LOG,
             is_initialized: true,
             is_removed: true,
+            is_fenced: false,
         };
         assert_eq!((again.stamp(), home.stamp()), (expected.clone(), expected));
         let other = Identity {

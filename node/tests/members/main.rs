@@ -4,6 +4,7 @@ mod admin;
 mod asked;
 mod crashes;
 mod damage;
+mod fence;
 mod harness;
 mod recovery;
 mod small_disk;

@@ -131,7 +131,8 @@ async fn rewritten(cluster: &mut Cluster, prepared: &Path, is_too_small: bool) {
             id: id(number),
             view: v1::View::Full.into(),
         };
-        let task = client.get(get).await.unwrap();
+        let task = client.get(get).await;
+        let task = task.unwrap_or_else(|error| panic!("{error}\n{}", cluster.last_words()));
         assert!(task.payload[..] == payload(number), "task {number}");
     }
     // The disk is only there for the process and its children.

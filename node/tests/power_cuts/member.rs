@@ -165,7 +165,14 @@ impl Machine {
         };
         let me = Me::new(&identity, self.name.clone());
         let peers = Peers::new(me, self.tls.clone(), Options::default());
-        let consensus = engine::start(&peers, TIMINGS, log.clone(), store.clone()).await;
+        let consensus = engine::start(
+            &peers,
+            TIMINGS,
+            log.clone(),
+            store.clone(),
+            watch::channel(false).1,
+        )
+        .await;
         let consensus = consensus.unwrap();
         let (ready, facts) = watch::channel(Facts {
             ready: true,

@@ -132,6 +132,15 @@ pub async fn transfer_leader(
     Ok(())
 }
 
+pub async fn set_fenced(scope: &Scope<'_>, member: MemberId, fenced: bool) -> Result<(), Error> {
+    let doing = "set fenced";
+    client(scope, member, doing)?
+        .set_fenced(timed(v1::SetFencedRequest { fenced }))
+        .await
+        .map_err(refused(member, doing))?;
+    Ok(())
+}
+
 /// Each survivor says once more where its log ends and that it leads no quorum.
 pub async fn confirm_loss(scope: &Scope<'_>, survivors: &[Survivor]) -> Result<(), Error> {
     try_join_all(survivors.iter().map(|survivor| confirm(scope, survivor))).await?;

@@ -312,6 +312,7 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             voters,
             guard,
         } => members::set_voters(scope, *leader, voters, *guard).await,
+        Action::SetFenced { member, fenced } => members::set_fenced(scope, *member, *fenced).await,
         Action::TransferLeader { leader, to, term } => {
             members::transfer_leader(scope, *leader, *to, *term).await
         }

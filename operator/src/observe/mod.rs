@@ -331,6 +331,12 @@ impl Observed {
         self.pods.values().filter(|pod| pod.is_voter).count()
     }
 
+    /// When it was last heard.
+    pub fn was_fenced(&self, member: MemberId) -> bool {
+        let known = self.members.get(&member);
+        known.is_some_and(|known| known.report.as_ref().is_some_and(|last| last.is_fenced))
+    }
+
     /// What a member says about itself right now.
     pub fn report_of(&self, member: MemberId) -> Option<&Report> {
         self.members

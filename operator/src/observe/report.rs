@@ -33,6 +33,8 @@ pub struct Report {
     pub damage: String,
     pub raft: Option<Raft>,
     pub is_disk_high_water: bool,
+    /// It answers no client and leads nothing.
+    pub is_fenced: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +138,7 @@ impl Report {
             damage: status.damage.clone(),
             raft: status.raft.as_ref().map(raft),
             is_disk_high_water: status.disk_high_water,
+            is_fenced: status.fenced,
         }
     }
 }

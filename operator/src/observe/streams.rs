@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use crds::names::{self, ADMIN_PORT};
-use crds::{MemberId, TaskStoreClusterStatus};
+use crds::{MemberId, TaskStoreCluster};
 
 use super::{Observed, PodPhase};
 use crate::clients::members::Target;
 
 /// Without a leader, and while it is not recorded who the cluster is, everybody with an address.
-pub fn wanted(observed: &Observed, status: &TaskStoreClusterStatus) -> BTreeMap<MemberId, Target> {
+pub fn wanted(observed: &Observed, cluster: &TaskStoreCluster) -> BTreeMap<MemberId, Target> {
+    let status = cluster.status.clone().unwrap_or_default();
     let leader = status
         .identity
         .as_ref()
@@ -24,6 +25,9 @@ pub fn wanted(observed: &Observed, status: &TaskStoreClusterStatus) -> BTreeMap<
                     || !leader.raft.membership.contains(pod.member)
                     // What the leader does not reach may tell us itself why.
                     || !leader.is_alive(pod.member)
+                    // Only itself knows of its fence.
+                    || cluster.spec.fenced.contains(&pod.member)
+                    || observed.was_fenced(pod.member)
             })
         })
         .filter_map(|pod| {

@@ -200,6 +200,10 @@ pub enum Action {
         to: MemberId,
         term: u64,
     },
+    SetFenced {
+        member: MemberId,
+        fenced: bool,
+    },
 }
 
 /// What `apply` reads again, uncached, right before it acts.
@@ -313,6 +317,9 @@ impl Action {
             Self::SetVoters { .. } => {
                 "one joint change under a closed budget, refused when the configuration or the term moved"
             }
+            Self::SetFenced { .. } => {
+                "it keeps its seat and its vote, another voter that can lead is there, and the spec was read again"
+            }
             Self::TransferLeader { .. } => {
                 "Raft elects; the term it was decided in must still hold"
             }
@@ -331,6 +338,7 @@ impl Action {
             | Self::DeleteBudget { .. }
             | Self::RemoveLearners { .. }
             | Self::Initialize { .. }
+            | Self::SetFenced { .. }
             | Self::DeletePod {
                 why: PodEnd::Retired | PodEnd::Hibernated | PodEnd::MajorityLost,
                 ..
@@ -398,6 +406,7 @@ impl Action {
             Self::RemoveLearners { .. } => "RemoveLearners",
             Self::SetVoters { .. } => "SetVoters",
             Self::TransferLeader { .. } => "TransferLeader",
+            Self::SetFenced { .. } => "SetFenced",
         }
     }
 }
@@ -477,6 +486,10 @@ impl fmt::Display for Action {
             }
             Self::SetVoters { voters, guard, .. } => {
                 write!(f, "set voters {} at {}", list(voters), at(*guard))
+            }
+            Self::SetFenced { member, fenced } => {
+                let verb = if *fenced { "fence" } else { "unfence" };
+                write!(f, "{verb} {}", short(*member))
             }
             Self::TransferLeader { leader, to, .. } => {
                 write!(

@@ -93,12 +93,13 @@ fn wanted(draft: &mut Draft<'_>, identity: &Identity) -> Option<u32> {
     }
 }
 
-/// A pod on its way out counts as down before Raft notices.
+/// A pod on its way out counts as down before Raft notices. One whose member is fenced is never Ready, so that
+/// the budget grants no eviction beside it, and votes.
 fn is_running(draft: &Draft<'_>, member: MemberId) -> bool {
     draft.observed.pod_of(member).is_some_and(|pod| {
         pod.life == crate::observe::Life::Present
             && pod.phase == PodPhase::Running
-            && pod.ready
+            && (pod.ready || draft.observed.was_fenced(member))
             && pod.is_voter
     })
 }

@@ -131,6 +131,10 @@ pub enum Waiting {
     Rewrite {
         from: MemberId,
     },
+    /// It is to be fenced, and no other voter could lead.
+    Successor {
+        member: MemberId,
+    },
     /// Larger volumes were asked for.
     VolumesGrowing {
         members: Vec<MemberId>,
@@ -204,6 +208,7 @@ impl Waiting {
             Self::Acknowledgement { .. } => Reason::WaitingForAcknowledgement,
             Self::Unconfirmed { .. } => Reason::WaitingForPodDeletion,
             Self::Rewrite { .. } => Reason::Recovering,
+            Self::Successor { .. } => Reason::WaitingForSuccessor,
             Self::VolumesGrowing { .. } => Reason::WaitingForVolumes,
             Self::GrowthRefused { .. } => Reason::VolumeGrowthRefused,
             Self::Budget => Reason::WaitingForBudget,
@@ -304,7 +309,7 @@ impl Waiting {
                 "only {alive} of the members that would remain are alive, {needed} are needed"
             ),
             Self::VotersDown { members } => format!(
-                "voters do not answer: {}; evictions wait until they are back",
+                "voters are down or not Ready: {}; evictions wait until they are back",
                 list(members)
             ),
             Self::ReplacementPause { member, at } => {
@@ -341,6 +346,10 @@ impl Waiting {
                  spec.recovery.acceptUnconfirmed; they may still serve whoever reaches them",
                 list(members),
                 members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+            Self::Successor { member } => format!(
+                "{} is fenced once another voter is alive and caught up that spec.fenced does not name",
+                short(*member)
             ),
             Self::VolumesGrowing { members } => {
                 format!("waiting for the volumes of {} to grow", list(members))

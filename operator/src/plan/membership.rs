@@ -245,7 +245,7 @@ fn scale_in(draft: &mut Draft<'_>, leader: &Leader<'_>, operation: &Operation) {
 /// A leader hands over to another of these voters before it goes.
 pub fn hand_over(draft: &mut Draft<'_>, leader: &Leader<'_>, remaining: &BTreeSet<MemberId>) {
     draft.step(Step::HandOver);
-    match safety::successor(leader, remaining) {
+    match safety::successor(leader, remaining, draft.observed) {
         Some(to) => {
             draft.wait(Waiting::HandOver {
                 from: leader.id,

@@ -1,7 +1,7 @@
 //! What to do next, decided by a pure function: `plan(cluster, observed, now) -> Plan`.
 //!
 //! ```text
-//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement ─▶ growth
+//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement ─▶ growth, fence
 //!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     one at     removed       larger
 //!                                  │ from Raft  pods       once         and in,       a time     members go    volumes
 //!                      hibernation │                                    replace
@@ -20,6 +20,7 @@ mod adoption;
 mod bootstrap;
 mod budget;
 pub mod explain;
+mod fence;
 mod growth;
 mod healing;
 mod hibernation;
@@ -134,6 +135,7 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
             rollout::change(&mut draft, &identity);
             retirement::plan(&mut draft, &identity);
             growth::plan(&mut draft, &identity);
+            fence::plan(&mut draft, &identity);
         }
     }
     draft.wake_when_overdue();

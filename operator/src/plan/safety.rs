@@ -68,10 +68,13 @@ pub fn victims(
     chosen
 }
 
-/// Who takes over from a leader that leaves: a caught-up member that stays, the oldest of them.
-pub fn successor(leader: &Leader<'_>, remaining: &BTreeSet<MemberId>) -> Option<MemberId> {
-    remaining
-        .iter()
-        .copied()
-        .find(|member| *member != leader.id && leader.is_caught_up(*member))
+/// Who takes over from a leader that leaves: a caught-up member that stays and may lead, the oldest of them.
+pub fn successor(
+    leader: &Leader<'_>,
+    remaining: &BTreeSet<MemberId>,
+    observed: &Observed,
+) -> Option<MemberId> {
+    remaining.iter().copied().find(|member| {
+        *member != leader.id && leader.is_caught_up(*member) && !observed.was_fenced(*member)
+    })
 }

@@ -346,6 +346,17 @@ fn degraded(
         );
         return said(State::True, Reason::DiskHighWater, words);
     }
+    let fenced: Vec<MemberId> = voters()
+        .map(|member| member.id)
+        .filter(|member| observed.was_fenced(*member))
+        .collect();
+    if !fenced.is_empty() {
+        let words = format!(
+            "{} answer no client and lead nothing: spec.fenced",
+            list(&fenced)
+        );
+        return said(State::True, Reason::MemberFenced, words);
+    }
     let lagging: Vec<MemberId> = voters()
         .filter(|member| member.health == Health::Lagging)
         .map(|member| member.id)

@@ -160,6 +160,14 @@ impl World {
                 }
                 self.create_pod(seen, *member, volume_uid, *start, *is_voter);
             }
+            Action::SetFenced { member, fenced } => {
+                if !serves(&self.objects, &self.disks, *member) {
+                    return Err(Refused("not connected"));
+                }
+                let volume = self.objects.volume_of(*member).expect("it serves");
+                let disk = self.disks.get_mut(&volume.uid).expect("it serves");
+                disk.is_fenced = *fenced;
+            }
             Action::GrowVolume {
                 member,
                 size,

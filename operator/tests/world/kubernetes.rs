@@ -235,7 +235,13 @@ impl World {
             .filter(|member| raft::serves(&self.objects, &self.disks, *member))
             .collect();
         for pod in self.objects.pods.values_mut() {
-            let runs = able.contains(&pod.member);
+            let volume = self
+                .objects
+                .volumes
+                .values()
+                .find(|one| one.member == pod.member);
+            let disk = volume.and_then(|volume| self.disks.get(&volume.uid));
+            let runs = able.contains(&pod.member) && disk.is_some_and(|disk| !disk.is_fenced);
             let is_member = self
                 .raft
                 .config

@@ -20,6 +20,7 @@ pub struct Disk {
     pub damage: Option<String>,
     /// Its node has no power.
     pub is_off: bool,
+    pub is_fenced: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,14 +137,23 @@ impl Raft {
                             .is_some_and(|known| known.log_id == config.log_id)
                     })
         };
+        let is_fenced = |member: MemberId| {
+            let volume = objects.volume_of(member);
+            let disk = volume.and_then(|volume| disks.get(&volume.uid));
+            disk.is_some_and(|disk| disk.is_fenced)
+        };
         let has_quorum = has_quorum(objects, disks, &config);
-        let keeps = self
-            .leader
-            .is_some_and(|leader| config.voters.contains(&leader) && up.contains(&leader));
+        let keeps = self.leader.is_some_and(|leader| {
+            config.voters.contains(&leader) && up.contains(&leader) && !is_fenced(leader)
+        });
         if !has_quorum {
             self.leader = None;
         } else if !keeps {
-            self.leader = config.voters.iter().copied().find(|voter| can_lead(voter));
+            self.leader = config
+                .voters
+                .iter()
+                .copied()
+                .find(|voter| can_lead(voter) && !is_fenced(*voter));
             self.term += u64::from(self.leader.is_some());
         }
         self.spread(objects, disks);
@@ -310,6 +320,7 @@ impl Raft {
                 }),
             }),
             is_disk_high_water: false,
+            is_fenced: disk.is_fenced,
         }
     }
 }

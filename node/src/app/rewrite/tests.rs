@@ -10,9 +10,11 @@ use crate::app::crashes::member::{Driver, GEOMETRY, Rig};
 use crate::app::crashes::rewrites::{NEW_MEMBER, is_rewritten};
 use crate::app::crashes::volume::Tree;
 use crate::storage::identity::Volume;
+use crate::storage::image;
 use crate::storage::snapshot::list;
 use crate::storage::step::Step;
 use crate::storage::types::Vote;
+use crate::task::state::Bounds;
 
 const SNAPSHOTS: &str = "store-1/snapshots";
 const IMAGE: &str = "store-1/image";
@@ -289,5 +291,25 @@ async fn an_image_that_is_the_only_base_outlives_a_full_disk() {
     );
     assert_eq!(recorder.times(Step::SpareImageRemove), 0);
     drop(lab.recorded());
+    rewritten(&rig, lab.root(), 29, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_that_the_image_has_lost_is_in_the_snapshot_at_the_next_try() {
+    let rig = Rig::new();
+    let lab = used(&rig).await;
+    let directory = lab.root().join(IMAGE);
+    let of_snapshots = rig.snapshot_identity();
+    let opened = image::open(&directory, &of_snapshots, Bounds::default());
+    let opened = opened.unwrap().expect("a good image");
+    let tables = opened.state.tables().clone();
+    let mut rows = tables.tasks.values();
+    let unfinished = rows.find(|row| row.finished_ms().is_none());
+    let seq = unfinished.expect("some are not finished").seq;
+    opened.db.put_payload(seq, b"another").unwrap();
+    opened.db.flush().unwrap();
+    drop(opened);
+    let refused = rig.rewrite(lab.root(), MEMBER, NEW_MEMBER).await.err();
+    assert!(refused.unwrap().contains("the image is made anew"));
     rewritten(&rig, lab.root(), 29, 1).await;
 }

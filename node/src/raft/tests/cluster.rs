@@ -247,7 +247,7 @@ impl<S: Above> ClusterOf<S> {
         )
         .await
         .unwrap();
-        succession::watch(raft.clone(), &peers);
+        succession::watch(raft.clone(), &peers, watch::channel(false).1);
         let consensus = Consensus::new(raft.clone());
         let (own, said) = watch::channel(Facts {
             ready: true,

@@ -28,7 +28,7 @@ fn name_of(identity: &Identity) -> String {
 
 impl Volume {
     /// Makes a directory for a member of a later incarnation, with an empty log, stamped as one that holds frames.
-    /// What an earlier try has left goes.
+    /// What earlier tries have left goes, so that its space is free.
     pub fn begin_home(&self, identity: Identity, log: Geometry) -> Result<Home, LogError> {
         let name = name_of(&identity);
         let in_use = self.current()?;
@@ -36,13 +36,20 @@ impl Volume {
             let reason = format!("{name} cannot take the place of {in_use:?}");
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason).into());
         }
-        remove_unfinished(&self.root.join(&name))?;
+        let is_left = |path: &PathBuf| {
+            let left = path.file_name().map(|name| name.to_string_lossy());
+            left.is_some_and(|left| left == name || left.ends_with(REWRITING))
+        };
+        for left in self.directories()?.iter().filter(|path| is_left(path)) {
+            remove_unfinished(left)?;
+        }
         let making = self.unfinished(&identity);
         let stamp = Stamp {
             identity,
             log,
             is_initialized: true,
             is_removed: false,
+            is_fenced: false,
         };
         make(&making, &stamp, Space::FirstSegment)?;
         Home::open(making)
@@ -68,26 +75,33 @@ impl Volume {
 
     /// Removes every other directory, and reserves what the log of this one lacks.
     pub fn finish_switch(&self, home: &Home) -> io::Result<()> {
-        for other in self.others(home)? {
-            empty_directory(Step::OldHomeEmpty, &other)?;
-            segment::reserve(&home.log_directory(), home.stamp().log)?;
-            remove_tree_if_there(Step::OldHomeRemove, &other)?;
-            sync_directory(Step::OldHomeSync, &self.root)?;
-            tracing::info!(directory = %other.display(), "removed: the volume has another in use");
+        let mut others = self.directories()?;
+        others.retain(|path| *path != home.directory);
+        for other in &others {
+            empty_directory(Step::OldHomeEmpty, other)?;
         }
-        Ok(())
+        if others.is_empty() {
+            return Ok(());
+        }
+        segment::reserve(&home.log_directory(), home.stamp().log)?;
+        for other in &others {
+            remove_tree_if_there(Step::OldHomeRemove, other)?;
+            tracing::info!(directory = %other.display(), "removed: another is in use");
+        }
+        sync_directory(Step::OldHomeSync, &self.root)
     }
 
-    fn others(&self, home: &Home) -> io::Result<Vec<PathBuf>> {
-        let mut others = Vec::new();
+    /// In use or not.
+    fn directories(&self) -> io::Result<Vec<PathBuf>> {
+        let mut directories = Vec::new();
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
-            let is_store = entry.file_name().to_string_lossy().starts_with(PREFIX);
-            if is_store && entry.file_type()?.is_dir() && entry.path() != home.directory {
-                others.push(entry.path());
+            let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+            if is_ours && entry.file_type()?.is_dir() {
+                directories.push(entry.path());
             }
         }
-        Ok(others)
+        Ok(directories)
     }
 }
 
@@ -165,7 +179,10 @@ mod tests {
         volume.abandon_home(&identity(4)).unwrap();
         volume.finish_switch(&in_use(&volume)).unwrap();
         assert_eq!(names(&root), ["CURRENT", "lock", "store-1"]);
+        volume.begin_home(identity(3), LOG).unwrap();
         let unfinished = volume.begin_home(identity(2), LOG).unwrap();
+        let only = ["CURRENT", "lock", "store-1", "store-2.rewriting"];
+        assert_eq!(names(&root), only, "the other try's space is free");
         let named = root.path().join("store-2");
         fs::rename(&unfinished.directory, named).unwrap();
         let made_anew = volume.begin_home(identity(2), LOG).unwrap();

@@ -290,6 +290,26 @@ async fn while_the_image_is_rebuilt_payloads_come_from_the_snapshot_and_changes_
     }
 }
 
+/// A full disk cuts a rebuild off in the middle of a payload: what is there of it is worth nothing.
+#[tokio::test]
+async fn while_the_image_is_rebuilt_nothing_in_it_is_taken_for_a_payload() {
+    let mut member = Member::new();
+    member.create(0..20);
+    let cut = member.store.cut_snapshot(|_| ready(Ok(()))).await;
+    cut.expect("cut").expect("something new");
+    std::fs::remove_dir_all(member.root.path().join("image")).expect("removed");
+    let member = member.restart();
+    let (n, image) = (6, member.store.image());
+    let half = payload(n).slice(..SIZES[n] / 2);
+    let put = image.with(|db| db.put_payload(member.seq(n), &half));
+    put.expect("put");
+    assert_eq!(member.payload(n).await.expect("read"), Some(payload(n)));
+    assert_eq!(member.fatal(), [""; 0]);
+    drop(image);
+    member.keep_all().await;
+    assert_eq!(member.payload(n).await.expect("read"), Some(payload(n)));
+}
+
 #[tokio::test]
 async fn a_payload_that_the_image_has_lost_or_changed_ends_the_process_and_the_next_start_is_from_the_snapshot()
  {

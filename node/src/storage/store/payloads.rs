@@ -1,5 +1,5 @@
-//! Where a payload is read from: memory until the image holds it, then the image, and meanwhile, when the
-//! image is being rebuilt, the snapshot that the state came from. The disk is never read under a lock.
+//! Where a payload is read from: memory until the image holds it, then the image; while the image is being
+//! rebuilt, the snapshot that the state came from. The disk is never read under a lock.
 
 use std::io;
 
@@ -86,20 +86,14 @@ impl Shared {
         } = *expected;
         // The second time for one that an install has moved to another snapshot in between.
         for _ in 0..2 {
+            // First: of an image that is rebuilt from it a full disk may have left half a payload.
             let base = self.held().base.clone();
-            let in_image = self.image.payload(seq);
-            // An image that waits for space does not keep the snapshot from being read.
-            let waits = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
-            let is_elsewhere = match &in_image {
-                Ok(found) => found.is_none(),
-                Err(error) => waits(error),
-            };
-            let in_base = match base.filter(|_| is_elsewhere) {
+            let in_base = match base {
                 Some(base) => base.payload(seq, payload_bytes)?,
                 None => None,
             };
             let found = match in_base {
-                None => in_image?,
+                None => self.image.payload(seq)?,
                 found => found,
             };
             if let Some(payload) = found {
