@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::MemberId;
 use crate::status::TaskStoreClusterStatus;
+use crate::template::PodTemplate;
 
 /// A replicated task store: durable tasks on a Raft quorum, run by the TaskStore operator.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -140,6 +141,12 @@ pub struct TaskStoreClusterSpec {
     /// The user's word to go on after most members are lost for good. Default none. May change.
     #[serde(default)]
     pub recovery: Recovery,
+
+    /// The pod that each member runs in, beside containers of yours that reach it on localhost. It places your
+    /// containers with the members and does not scale them. Default: none, the member runs alone. May change:
+    /// running members' pods are made again one at a time, the leader last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<PodTemplate>,
 }
 
 impl Default for TaskStoreClusterSpec {
@@ -158,6 +165,7 @@ impl Default for TaskStoreClusterSpec {
             hibernated: false,
             fenced: Vec::new(),
             recovery: Recovery::default(),
+            template: None,
         }
     }
 }

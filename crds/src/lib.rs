@@ -5,6 +5,7 @@
 //! status.rs   what the operator reports              conditions.rs  condition types and reasons
 //! validate.rs rules, as CEL and as a pure function   schema.rs      the CRD that the API server gets
 //! quantity.rs amounts that people write as text      duration.rs    times that people write as text
+//! template.rs the user's pod around each member
 //! ```
 //!
 //! Pure: no async, no clock, no randomness, no Kubernetes client. The operator, the chart and the
@@ -25,6 +26,7 @@ pub mod names;
 pub mod quantity;
 pub mod schema;
 pub mod status;
+pub mod template;
 pub mod validate;
 
 pub use cluster::{TaskStoreCluster, TaskStoreClusterSpec};

@@ -19,6 +19,10 @@ pub const HEALTH_PORT: u16 = 7403;
 pub const MEMBER_CONTAINER: &str = "taskstore";
 /// The volume that holds a member's data, in every pod.
 pub const DATA_VOLUME: &str = "data";
+/// The volume with a member's certificates and keys, in every pod.
+pub const TLS_VOLUME: &str = "tls";
+/// The volume with the CA that containers beside a member trust.
+pub const CA_VOLUME: &str = "taskstore-ca";
 
 /// Labels of what we make. All of them are indexed by the API server; facts that nobody selects by
 /// are annotations.
@@ -59,6 +63,10 @@ pub mod annotation {
     /// On a pod whose image was changed in place: the container that was to go. While it is still the one
     /// there is, what it says about being Ready is about the old image.
     pub const REPLACED_CONTAINER: &str = "taskstore.dev/replaced-container";
+    /// On a pod with containers of the user's: the images that the spec named for them, as a JSON object.
+    pub const APP_IMAGES: &str = "taskstore.dev/app-images";
+    /// The same as [`REPLACED_CONTAINER`] for those containers, separated by commas.
+    pub const REPLACED_APP_CONTAINERS: &str = "taskstore.dev/replaced-app-containers";
 }
 
 /// A member's Raft id: incarnation · 2³² + number. Numbers only grow and are never used again.

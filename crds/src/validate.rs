@@ -5,11 +5,14 @@
 //!
 //! Caveats: a transition rule is skipped by the API server when its old or new value is absent, so all of
 //! them stand on `spec`, which is always there, and test optional fields with `has()` on both sides.
+//! A template is an open object in the schema, so its rules (`template`) are the pure function's alone.
 //! `validate` with `old: None` checks an object by itself, as on creation.
 
 #[doc(hidden)]
 pub mod cases;
+mod template;
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use kube::ResourceExt;
@@ -38,8 +41,8 @@ fn volume_bytes_min(log_budget_bytes: u64) -> u64 {
 /// A broken rule: the field as a path, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    pub field: &'static str,
-    pub message: &'static str,
+    pub field: Cow<'static, str>,
+    pub message: Cow<'static, str>,
 }
 
 /// The node of the schema that carries a rule.
@@ -208,16 +211,18 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
-/// Every rule that the object breaks, in the order of [`RULES`]; with `old`, the rules of a change too.
+/// Every rule that the object breaks, in the order of [`RULES`]; with `old`, the rules of a change too. Then
+/// what no rule of the API server's can say: why its template is no pod to run a member in.
 pub fn validate(new: &TaskStoreCluster, old: Option<&TaskStoreCluster>) -> Vec<Violation> {
-    RULES
-        .iter()
-        .filter(|rule| !(rule.keeps)(new, old))
+    let broken = RULES.iter().filter(|rule| !(rule.keeps)(new, old));
+    let mut violations: Vec<Violation> = broken
         .map(|rule| Violation {
-            field: rule.field,
-            message: rule.message,
+            field: rule.field.into(),
+            message: rule.message.into(),
         })
-        .collect()
+        .collect();
+    violations.extend(template::violations(new));
+    violations
 }
 
 fn is_service_name(name: &str) -> bool {

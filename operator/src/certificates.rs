@@ -3,6 +3,8 @@
 //! Peers and admin trust this authority only; a user's certificate cannot carry our names, so the spec
 //! chooses the client port alone. Minting needs randomness and the time, and nothing else in here does.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use crds::MemberId;
 use crds::names;
 use jiff::{SignedDuration, Timestamp};
@@ -10,6 +12,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use x509_parser::extensions::GeneralName;
 
 /// The authority outlives what it signs many times; its rotation comes with overlapping bundles.
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(24 * 365 * 10);
@@ -80,7 +83,8 @@ pub fn operator(
     leaf(authority, vec![names::operator_tls_name(cluster_id)], now)
 }
 
-/// The names clients use: the Service in all its spellings, and each member behind it.
+/// The names clients use: the Service in all its spellings, each member behind it, and the member that an app
+/// runs beside.
 pub fn client_names(cluster: &str, namespace: &str) -> Vec<String> {
     let service = names::client_service(cluster);
     let peers = names::peer_service(cluster);
@@ -92,7 +96,25 @@ pub fn client_names(cluster: &str, namespace: &str) -> Vec<String> {
         format!("*.{peers}.{namespace}.svc"),
         format!("*.{peers}.{namespace}.svc.cluster.local"),
         "localhost".into(),
+        "127.0.0.1".into(),
+        "::1".into(),
     ]
+}
+
+/// Whether a certificate holds every name that an app beside a member may call it by.
+pub fn is_local(certificate_pem: &[u8]) -> bool {
+    let holds = || {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem).ok()?;
+        let certificate = pem.parse_x509().ok()?;
+        let names = certificate.subject_alternative_name().ok()??.value;
+        let has = |wanted: GeneralName<'_>| names.general_names.contains(&wanted);
+        Some(
+            has(GeneralName::DNSName("localhost"))
+                && has(GeneralName::IPAddress(&Ipv4Addr::LOCALHOST.octets()))
+                && has(GeneralName::IPAddress(&Ipv6Addr::LOCALHOST.octets())),
+        )
+    };
+    holds().unwrap_or(false)
 }
 
 pub fn client(
@@ -175,6 +197,18 @@ mod tests {
             expires(pair.certificate_pem.as_bytes()).unwrap(),
             now + LEAF_LIFE
         );
+    }
+
+    #[test]
+    fn an_app_may_call_its_member_by_name_or_by_address() {
+        let now = Timestamp::from_second(1_790_000_000).unwrap();
+        let ca = authority("uid", now).unwrap();
+        let pair = client(&ca, "demo", "shop", now).unwrap();
+        assert!(is_local(pair.certificate_pem.as_bytes()));
+        let names = vec!["demo.shop.svc".into(), "localhost".into()];
+        let earlier = leaf(&ca, names, now).unwrap();
+        assert!(!is_local(earlier.certificate_pem.as_bytes()));
+        assert!(!is_local(b"no certificate"));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Held {
     pub authority: Option<Pair>,
     /// What we show on the members' admin ports.
     pub tls: Option<ClientTls>,
+    /// Of the spec whose template the API server has said to be a pod.
+    pub proven_generation: Option<i64>,
 }
 
 impl Context {

@@ -1,4 +1,4 @@
-//! One pass over one cluster: validate → observe → plan → apply → status.
+//! One pass over one cluster: validate → prove a new template → observe → plan → apply → status.
 //!
 //! Nothing is remembered between passes but what can be read again. What must be known to the next
 //! operator is written to status before anything is done (`Plan::must_record`).
@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::{TaskStoreCluster, TaskStoreClusterStatus};
+use crds::{TaskStoreCluster, TaskStoreClusterStatus, Violation};
 use jiff::Timestamp;
 use kube::Api;
 use kube::api::PostParams;
 use kube::runtime::controller::Action as Requeue;
 
-use crate::apply::{Scope, apply};
+use crate::apply::{Scope, apply, proof};
+use crate::clients::members::Key;
 use crate::context::{Context, Held};
 use crate::error::{Error, kubernetes};
 use crate::observe::{Caches, Observed, observe, streams};
@@ -24,6 +25,8 @@ use crate::status;
 const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 /// After a write that came late; the event of the change that was faster usually comes first.
 const STALE_RETRY: Duration = Duration::from_millis(300);
+/// Nothing tells us that what a template was refused for, like an account that is not there, has changed.
+const PROOF_RETRY: Duration = Duration::from_secs(10);
 
 pub async fn reconcile(
     cluster: Arc<TaskStoreCluster>,
@@ -71,6 +74,14 @@ async fn pass(
         }
         held.facts.clone()
     });
+    if let Some(words) = template_refused(ctx, cluster, &key).await? {
+        let violation = Violation {
+            field: "spec.template".into(),
+            message: words.into(),
+        };
+        write_status(ctx, cluster, status::invalid(cluster, &[violation], now)).await?;
+        return Ok(Requeue::requeue(PROOF_RETRY));
+    }
     let mut observed = observe(
         &ctx.client,
         caches,
@@ -102,6 +113,24 @@ async fn pass(
     )
     .await?;
     done.map(|()| wake(&plan, now))
+}
+
+/// In the words of the API server, which is asked once for each generation.
+async fn template_refused(
+    ctx: &Context,
+    cluster: &TaskStoreCluster,
+    key: &Key,
+) -> Result<Option<String>, Error> {
+    let proven = ctx.held(key, |held| held.proven_generation);
+    if !proof::is_due(cluster, proven) {
+        return Ok(None);
+    }
+    let refusal = proof::refused(&ctx.client, cluster).await?;
+    if refusal.is_none() {
+        let generation = cluster.metadata.generation;
+        ctx.held(key, |held| held.proven_generation = generation);
+    }
+    Ok(refusal)
 }
 
 /// Opens and closes status streams as the world now asks for.

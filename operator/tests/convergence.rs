@@ -15,7 +15,7 @@ use crds::cluster::VolumePolicy;
 use crds::{MemberId, TaskStoreCluster};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use operator::observe::{Life, Observed, PodPhase, VolumeState};
-use operator::resources::pod;
+use operator::resources::{pod, sidecar};
 use world::World;
 
 /// The choices of a run, from its seed.
@@ -184,6 +184,16 @@ fn changed_resources_killed_at_every_effect_end_the_same() {
 }
 
 #[test]
+fn a_template_given_and_then_changed_killed_at_every_effect_ends_the_same() {
+    survives_every_kill(|world| {
+        world.set_template("app:1", "work");
+        world.run();
+        world.set_template("app:2", "work");
+        world.edit(|cluster| cluster.spec.image = image(2));
+    });
+}
+
+#[test]
 fn a_scale_out_in_the_middle_of_a_rollout_killed_at_every_effect_ends_the_same() {
     survives_every_kill(|world| {
         world.edit(|cluster| set_cpu(cluster, "2"));
@@ -255,7 +265,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
     let pick = |dice: &mut Dice, from: &[MemberId]| {
         (!from.is_empty()).then(|| from[dice.below(from.len())])
     };
-    match dice.below(17) {
+    match dice.below(18) {
         0 => {
             let size = [1, 3, 5, 7][dice.below(4)];
             if world.cluster.is_some() {
@@ -317,6 +327,16 @@ fn trouble(world: &mut World, dice: &mut Dice) {
         }
         14 => lose_majority(world, dice),
         15 => acknowledge(world),
+        16 => {
+            // Apps that are nowhere or end again and again, other images and other pods, and none.
+            let image = ["app:1", "app:2", "bad:1", "crashing:1"][dice.below(4)];
+            let command = ["work", "more"][dice.below(2)];
+            match dice.below(4) {
+                _ if world.cluster.is_none() => {}
+                0 => world.edit(|cluster| cluster.spec.template = None),
+                _ => world.set_template(image, command),
+            }
+        }
         _ => {
             world.replace_operator();
         }
@@ -553,6 +573,9 @@ fn random_run(seed: u64) -> (usize, usize) {
             "seed {seed}: {words}"
         );
         assert_eq!(pod.named_image, seen.0.spec.image, "seed {seed}: {words}");
+        let app = sidecar::App::of(&seen.0).map(|app| app.images());
+        let named = pod.app.as_ref().map(|app| app.images.clone());
+        assert_eq!(named, app, "seed {seed}: {words}");
         let image = pod::image(&seen.0, &seen.1.default_image);
         assert_eq!(pod.image, image, "seed {seed}: {words}");
     }

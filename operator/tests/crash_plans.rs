@@ -154,6 +154,38 @@ fn change_and_resize(world: &mut World) {
     resize::<5>(world);
 }
 
+fn give_template(world: &mut World) {
+    world.set_template("app:1", "work");
+}
+
+fn change_app_image(world: &mut World) {
+    give_template(world);
+    world.run();
+    world.set_template("app:2", "work");
+}
+
+/// The bad one stops at the first member.
+fn correct_app_image(world: &mut World) {
+    give_template(world);
+    world.run();
+    world.set_template("bad:1", "work");
+    world.run();
+    world.set_template("app:2", "work");
+}
+
+/// While the app of every member ends again and again.
+fn change_image_beside_broken_app(world: &mut World) {
+    world.set_template("crashing:1", "work");
+    outlast(world);
+    change_image(world);
+}
+
+fn take_template(world: &mut World) {
+    give_template(world);
+    world.run();
+    world.edit(|cluster| cluster.spec.template = None);
+}
+
 fn lose_status(world: &mut World) {
     world.edit(|cluster| cluster.status = None);
 }
@@ -181,7 +213,7 @@ fn resize_and_back(world: &mut World) {
 }
 
 #[rustfmt::skip]
-const STORIES: [Story; 31] = [
+const STORIES: [Story; 36] = [
     Story { name: "create 1", from: 0, happens: create::<1> },
     Story { name: "create 3", from: 0, happens: create::<3> },
     Story { name: "create 5", from: 0, happens: create::<5> },
@@ -212,6 +244,11 @@ const STORIES: [Story; 31] = [
     Story { name: "image put right", from: 3, happens: correct_image },
     Story { name: "resources changed", from: 3, happens: change_resources },
     Story { name: "resources and size changed", from: 3, happens: change_and_resize },
+    Story { name: "template given", from: 3, happens: give_template },
+    Story { name: "app image changed", from: 3, happens: change_app_image },
+    Story { name: "app image put right", from: 3, happens: correct_app_image },
+    Story { name: "image changed beside a broken app", from: 3, happens: change_image_beside_broken_app },
+    Story { name: "template taken away", from: 3, happens: take_template },
     Story { name: "volumes kept no longer", from: 5, happens: keep_volumes_no_longer },
 ];
 
@@ -269,12 +306,16 @@ impl Story {
     }
 }
 
-/// Image and template of the pods: one of each, once a change has reached all.
-fn templates(world: &World) -> BTreeSet<(String, String)> {
+/// Images and template of the pods: one of each, once a change has reached all.
+fn templates(world: &World) -> BTreeSet<(String, String, String)> {
     let pods = world.objects.pods.values();
     let present = pods.filter(|pod| pod.life == Life::Present);
     present
-        .map(|pod| (pod.image.clone(), pod.template_hash.clone()))
+        .map(|pod| {
+            let app = pod.app.as_ref().map(|app| &app.images);
+            let images = format!("{app:?}");
+            (pod.image.clone(), pod.template_hash.clone(), images)
+        })
         .collect()
 }
 

@@ -70,6 +70,8 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
             world.edit(|cluster| cluster.spec.image = Some(image));
         }
         ["no", "image"] => world.edit(|cluster| cluster.spec.image = None),
+        ["template", image, "runs", command] => world.set_template(image, command),
+        ["no", "template"] => world.edit(|cluster| cluster.spec.template = None),
         ["cpu", cpus] => {
             let cpu = Quantity((*cpus).to_owned());
             world.edit(|cluster| {
@@ -91,13 +93,19 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
             return pods
                 .map(|pod| {
                     let trouble = pod.trouble.as_ref().map(|what| format!(" {what:?}"));
+                    let app = pod.app.as_ref().map(|app| {
+                        let trouble = app.trouble.as_deref().unwrap_or("Ready");
+                        let member = pod.container.as_deref().unwrap_or("not there");
+                        format!(" member={member} app={:?} {trouble}", app.images["app"])
+                    });
                     format!(
-                        "{} {} {} ready={}{}",
+                        "{} {} {} ready={}{}{}",
                         pod.name,
                         pod.uid,
                         pod.image,
                         pod.ready,
-                        trouble.unwrap_or_default()
+                        trouble.unwrap_or_default(),
+                        app.unwrap_or_default()
                     )
                 })
                 .collect();

@@ -86,6 +86,21 @@ fn creates() -> Vec<Case> {
     vec![
         create("an empty spec", json!({}), Accepted),
         create("one replica", json!({"replicas": 1}), Accepted),
+        create(
+            "a template with fields of a pod that the schema does not list",
+            json!({"template": {
+                "metadata": {"labels": {"team": "blue"}},
+                "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+            }}),
+            Accepted,
+        ),
+        create(
+            "a template without a pod",
+            json!({"template": {"metadata": {"labels": {"team": "blue"}}}}),
+            OutOfSchema {
+                field: "spec.template.spec",
+            },
+        ),
         create("seven replicas", json!({"replicas": 7}), Accepted),
         create("two replicas", json!({"replicas": 2}), replicas),
         create("four replicas", json!({"replicas": 4}), replicas),

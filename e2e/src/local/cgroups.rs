@@ -57,6 +57,17 @@ fn pod_processes(uid: &str) -> Result<Vec<i32>> {
     Ok(members(folders))
 }
 
+/// Processes of one container: containerd names a folder below its pod's after its id.
+fn container_processes(uid: &str, id: &str) -> Result<Vec<i32>> {
+    let pod = format!("pod{uid}");
+    let mut folders = below(&tracking()?.join(NAME))?;
+    folders.retain(|folder| {
+        let is_part = |name: &str| folder.iter().any(|part| part == name);
+        is_part(&pod) && is_part(id)
+    });
+    Ok(members(folders))
+}
+
 fn members(folders: Vec<PathBuf>) -> Vec<i32> {
     let read = |folder: PathBuf| fs::read_to_string(folder.join("cgroup.procs"));
     let texts: Vec<String> = folders.into_iter().flat_map(read).collect();
@@ -78,6 +89,15 @@ pub async fn kill_pod(uid: &str) -> Result<()> {
         bail!("no process on this machine is of pod {uid}");
     }
     end(|| pod_processes(uid)).await
+}
+
+/// Kills every process of one container of a pod, which its kubelet then starts anew as another one.
+pub async fn kill_container(uid: &str, id: &str) -> Result<()> {
+    let list = || container_processes(uid, id);
+    if list()?.is_empty() {
+        bail!("no process on this machine is of container {id} in pod {uid}");
+    }
+    end(list).await
 }
 
 async fn end(list: impl Fn() -> Result<Vec<i32>>) -> Result<()> {

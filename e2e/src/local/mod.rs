@@ -127,6 +127,11 @@ pub async fn kill_pod(uid: &str) -> Result<()> {
     cgroups::kill_pod(uid).await
 }
 
+/// Kills one container of a pod, as if its program had crashed.
+pub async fn kill_container(uid: &str, id: &str) -> Result<()> {
+    cgroups::kill_container(uid, id).await
+}
+
 /// Switches a killed node on again. Its kubelet finds the disk as it was; nothing is waited for.
 pub async fn start(node: &Worker) -> Result<()> {
     network::create_worker(node).await?;

@@ -28,6 +28,7 @@ mod replace;
 mod rollout;
 mod runner;
 mod scale;
+mod sidecar;
 
 use crate::cluster::{Cluster, Kind};
 use crate::local::Found;
@@ -207,6 +208,12 @@ pub fn all() -> Vec<Entry> {
             "bad-image-then-fix",
             AnyCluster,
             rollout::bad_image_then_fix
+        ),
+        story!(
+            Product,
+            "sidecar-app-crashes-and-changes",
+            LocalNodes,
+            sidecar::app_crashes_and_changes
         ),
         story!(Product, "all-nodes-drained", AnyNodes, drains::all_nodes),
         story!(

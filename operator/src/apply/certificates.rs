@@ -130,11 +130,13 @@ async fn publish(scope: &Scope<'_>, held: &Pair) -> Result<(), Error> {
 pub async fn ensure_client(scope: &Scope<'_>) -> Result<(), Error> {
     let authority = authority(scope)?;
     let name = names::client_secret(scope.name());
-    let expires = ensure_leaf(
+    let must_be_local = scope.cluster.spec.template.is_some();
+    let (certificate, expires) = ensure_leaf(
         scope,
         &name,
         secret::CLIENT_CERTIFICATE,
         &authority,
+        |pem| !must_be_local || certificates::is_local(pem),
         |now| {
             let minted = certificates::client(&authority, scope.name(), scope.namespace(), now)?;
             Ok(secret::client(
@@ -146,7 +148,8 @@ pub async fn ensure_client(scope: &Scope<'_>) -> Result<(), Error> {
     )
     .await?;
     scope.ctx.held(&scope.key(), |held| {
-        held.facts.client_expires = Some(expires)
+        held.facts.client_expires = Some(expires);
+        held.facts.client_is_local = certificates::is_local(&certificate);
     });
     Ok(())
 }
@@ -154,15 +157,22 @@ pub async fn ensure_client(scope: &Scope<'_>) -> Result<(), Error> {
 pub async fn ensure_member(scope: &Scope<'_>, member: MemberId) -> Result<(), Error> {
     let authority = authority(scope)?;
     let name = names::member_secret(scope.name(), member);
-    let expires = ensure_leaf(scope, &name, secret::PEER_CERTIFICATE, &authority, |now| {
-        let minted = certificates::member(&authority, &scope.cluster_id, member, now)?;
-        Ok(secret::member(
-            scope.cluster,
-            member,
-            &authority.certificate_pem,
-            &minted,
-        ))
-    })
+    let (_, expires) = ensure_leaf(
+        scope,
+        &name,
+        secret::PEER_CERTIFICATE,
+        &authority,
+        |_| true,
+        |now| {
+            let minted = certificates::member(&authority, &scope.cluster_id, member, now)?;
+            Ok(secret::member(
+                scope.cluster,
+                member,
+                &authority.certificate_pem,
+                &minted,
+            ))
+        },
+    )
     .await?;
     scope.ctx.held(&scope.key(), |held| {
         held.facts.member_expires.insert(member, expires);
@@ -186,14 +196,15 @@ pub async fn delete_member(scope: &Scope<'_>, member: MemberId) -> Result<(), Er
     Ok(())
 }
 
-/// Finds a leaf of this authority that is not due, or issues one.
+/// Finds a leaf of this authority that is not due and holds what it must, or issues one.
 async fn ensure_leaf(
     scope: &Scope<'_>,
     name: &str,
     certificate: &str,
     authority: &Pair,
+    is_enough: impl FnOnce(&[u8]) -> bool,
     issue: impl FnOnce(Timestamp) -> Result<Secret, Error>,
-) -> Result<Timestamp, Error> {
+) -> Result<(Vec<u8>, Timestamp), Error> {
     let now = Timestamp::now();
     let found = read(scope, name).await?;
     if let Some(found) = &found {
@@ -205,16 +216,22 @@ async fn ensure_leaf(
         }
         let is_ours = entry(found, secret::CA_CERTIFICATE).as_deref()
             == Some(authority.certificate_pem.as_str());
-        let expires =
-            entry(found, certificate).and_then(|pem| certificates::expires(pem.as_bytes()).ok());
-        if let Some(expires) =
-            expires.filter(|expires| is_ours && *expires - LEAF_RENEW_BEFORE > now)
-        {
-            return Ok(expires);
+        let pem = entry(found, certificate).unwrap_or_default().into_bytes();
+        let expires = certificates::expires(&pem).ok();
+        let expires = expires.filter(|expires| is_ours && *expires - LEAF_RENEW_BEFORE > now);
+        if let Some(expires) = expires.filter(|_| is_enough(&pem)) {
+            return Ok((pem, expires));
         }
     }
-    write(scope, found.as_ref(), issue(now)?).await?;
-    Ok(now.checked_add(LEAF_LIFE).unwrap_or(now))
+    let issued = issue(now)?;
+    let pem = issued
+        .data
+        .as_ref()
+        .and_then(|data| data.get(certificate))
+        .map(|pem| pem.0.clone())
+        .unwrap_or_default();
+    write(scope, found.as_ref(), issued).await?;
+    Ok((pem, now.checked_add(LEAF_LIFE).unwrap_or(now)))
 }
 
 fn authority(scope: &Scope<'_>) -> Result<Pair, Error> {

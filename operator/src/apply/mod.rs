@@ -12,6 +12,7 @@ pub mod certificates;
 mod members;
 mod objects;
 mod pods;
+pub mod proof;
 
 use crds::names::label;
 use crds::{MemberId, TaskStoreCluster};
@@ -281,6 +282,12 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             replaces,
             ..
         } => pods::set_image(scope, *member, image, version, replaces.as_deref()).await,
+        Action::SetAppImages {
+            member,
+            images,
+            version,
+            replaces,
+        } => pods::set_app_images(scope, *member, images, version, replaces).await,
         Action::RenewPod {
             member,
             uid,

@@ -1,5 +1,7 @@
 //! A member's volume and pod.
 
+use std::collections::BTreeMap;
+
 use crds::names::{self, annotation, label};
 use crds::{MemberId, quantity};
 use jiff::Timestamp;
@@ -158,11 +160,63 @@ pub async fn set_image(
     if let Some(container) = replaces {
         annotations[annotation::REPLACED_CONTAINER] = json!(container);
     }
+    let container = json!([{ "name": names::MEMBER_CONTAINER, "image": image }]);
+    let observed = scope.observed.pod_of(member);
+    let list = match observed.and_then(|pod| pod.app.as_ref()) {
+        None => "containers",
+        Some(_) => "initContainers",
+    };
+    let spec = json!({ list: container });
+    patch_containers(scope, "image set", member, version, annotations, spec).await
+}
+
+/// The same for containers around a member: which of them are sidecars says the template.
+pub async fn set_app_images(
+    scope: &Scope<'_>,
+    member: MemberId,
+    images: &BTreeMap<String, String>,
+    version: &str,
+    replaces: &[String],
+) -> Result<(), Error> {
+    let doing = "images set";
+    let Some(app) = resources::sidecar::App::of(scope.cluster) else {
+        return Err(Error::Stale { doing });
+    };
+    let named = resources::sidecar::named(&app.images());
+    let annotations = json!({
+        annotation::APP_IMAGES: named,
+        annotation::REPLACED_APP_CONTAINERS: replaces.join(","),
+    });
+    let (mut init, mut main) = (Vec::new(), Vec::new());
+    for (name, image) in images {
+        let list = if app.has_sidecar(name) {
+            &mut init
+        } else {
+            &mut main
+        };
+        list.push(json!({ "name": name, "image": image }));
+    }
+    let mut spec = json!({});
+    for (list, containers) in [("initContainers", init), ("containers", main)] {
+        if !containers.is_empty() {
+            spec[list] = json!(containers);
+        }
+    }
+    patch_containers(scope, doing, member, version, annotations, spec).await
+}
+
+async fn patch_containers(
+    scope: &Scope<'_>,
+    doing: &'static str,
+    member: MemberId,
+    version: &str,
+    annotations: Value,
+    spec: Value,
+) -> Result<(), Error> {
     let change = json!({
         "metadata": { "resourceVersion": version, "annotations": annotations },
-        "spec": { "containers": [{ "name": names::MEMBER_CONTAINER, "image": image }] },
+        "spec": spec,
     });
-    let doing = "image set";
     let patched = scope
         .api::<Pod>()
         .patch(

@@ -9,6 +9,7 @@
 //! It is stale by nature. What would do harm on stale facts is checked again by `apply`, uncached, right
 //! before it is done.
 
+mod app;
 pub mod objects;
 pub mod report;
 mod snapshot;
@@ -111,6 +112,7 @@ pub struct RefusedGrowth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodPhase {
     Pending,
+    /// Its member's container was started; containers around it may wait for what they like.
     Running,
     /// Failed, evicted or succeeded: it only holds its name.
     Ended,
@@ -138,7 +140,7 @@ pub struct Pod {
     pub member: MemberId,
     pub created: Timestamp,
     pub phase: PodPhase,
-    /// Ready, and not by the word of a container that is about to be replaced.
+    /// Its member is Ready, and not by the word of a container that is about to be replaced.
     pub ready: bool,
     pub life: Life,
     pub owner: Owner,
@@ -153,16 +155,30 @@ pub struct Pod {
     pub image: String,
     /// The image that the spec named for it; none when it took the operator's.
     pub named_image: Option<String>,
-    /// The container that is there, running or not.
+    /// The member's container that is there, running or not.
     pub container: Option<String>,
+    /// The member's, or the whole pod's.
     pub trouble: Option<Trouble>,
+    /// Containers of the user's around the member, when there are any.
+    pub app: Option<App>,
 }
 
 impl Pod {
-    /// Whether its container runs, as far as the kubelet has said. A waiting or unscheduled one serves nobody.
+    /// Whether its member's container runs, as far as the kubelet has said. A waiting or unscheduled one serves nobody.
     pub fn runs(&self) -> bool {
         self.phase == PodPhase::Running && self.trouble.is_none()
     }
+}
+
+/// The user's containers in a member's pod. Nothing about them says anything about the member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct App {
+    /// What the spec named for them, by container.
+    pub images: BTreeMap<String, String>,
+    /// The containers that are there, running or not.
+    pub containers: BTreeMap<String, String>,
+    /// Why not all of them are Ready with the image that was named last.
+    pub trouble: Option<String>,
 }
 
 /// Why a pod does not run, in the words of the scheduler or the kubelet.
@@ -252,6 +268,8 @@ pub struct Credentials {
     pub authority: Option<Authority>,
     /// When the certificate of the client port runs out. Absent: not checked yet.
     pub client_expires: Option<Timestamp>,
+    /// Whether that certificate is good for an app beside a member, whatever it calls its own host.
+    pub client_is_local: bool,
     pub member_expires: BTreeMap<MemberId, Timestamp>,
     /// Members whose certificate is known to be gone.
     pub withdrawn: BTreeSet<MemberId>,

@@ -14,6 +14,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 
+use super::app::{app, is_beside, is_member_ready, member_status, waits_for};
 use super::{
     Budget, ClientSecret, Drift, Life, Object, Owner, Pod, PodPhase, Start, Trouble, Volume,
     VolumeState,
@@ -117,24 +118,28 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
     let meta = &pod.metadata;
     let spec = pod.spec.as_ref()?;
     let status = pod.status.clone().unwrap_or_default();
-    let container = spec.containers.first()?;
+    let container = resources::pod::member_container(spec)?;
     let arguments = container.args.as_deref().unwrap_or_default();
     let annotations = meta.annotations.clone().unwrap_or_default();
+    let known = member_status(&status);
+    let is_beside = is_beside(spec);
+    let is_running = known
+        .and_then(|known| known.state.as_ref())
+        .is_some_and(|state| state.running.is_some());
     let phase = match status.phase.as_deref() {
+        Some("Pending") if is_beside && is_running => PodPhase::Running,
         Some("Pending") | None => PodPhase::Pending,
         Some("Running") => PodPhase::Running,
         Some("Failed" | "Succeeded") => PodPhase::Ended,
         Some(_) => PodPhase::Unknown,
     };
     let conditions = status.conditions.as_deref().unwrap_or_default();
-    let is_ready = conditions
-        .iter()
-        .any(|known| known.type_ == "Ready" && known.status == "True");
-    let containers = status.container_statuses.as_deref().unwrap_or_default();
-    let running = containers
-        .iter()
-        .find(|known| known.name == container.name)
-        .and_then(|known| known.container_id.clone());
+    let ready = conditions.iter().find(|known| known.type_ == "Ready");
+    let is_ready = match is_beside {
+        false => ready.is_some_and(|known| known.status == "True"),
+        true => is_member_ready(known, ready),
+    };
+    let running = known.and_then(|known| known.container_id.clone());
     // The kubelet takes a moment to see a changed image.
     let is_replaced =
         running.is_some() && running.as_ref() == annotations.get(annotation::REPLACED_CONTAINER);
@@ -172,6 +177,7 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
         named_image: annotations.get(annotation::IMAGE).cloned(),
         container: running,
         trouble: trouble(&status),
+        app: app(spec, &status, &annotations),
     })
 }
 
@@ -198,18 +204,11 @@ fn trouble(status: &core::PodStatus) -> Option<Trouble> {
             condition.message.clone().unwrap_or_default(),
         ));
     }
-    let containers = status.container_statuses.as_deref().unwrap_or_default();
-    containers
-        .iter()
-        .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
-        .find(|waiting| waiting.reason.as_deref() != Some("ContainerCreating"))
-        .map(|waiting| {
-            let reason = waiting.reason.clone().unwrap_or_default();
-            Trouble::Container(match &waiting.message {
-                Some(message) => format!("{reason}: {message}"),
-                None => reason,
-            })
-        })
+    let (reason, message) = waits_for(member_status(status)?)?;
+    Some(Trouble::Container(match message {
+        Some(message) => format!("{reason}: {message}"),
+        None => reason.to_owned(),
+    }))
 }
 
 pub fn budget(budget: &PodDisruptionBudget, cluster: &TaskStoreCluster) -> Budget {
@@ -295,6 +294,23 @@ mod tests {
         }]);
         assert_eq!(budget(&object, &cluster()).object.drift, Drift::Changed);
         assert!(!budget(&object, &cluster()).is_closed_for_certain(3));
+    }
+
+    #[test]
+    fn a_budget_evicts_pods_that_are_not_ready_only_where_no_app_makes_them_so() {
+        let policy = |cluster: &TaskStoreCluster| {
+            let spec = resources::disruption_budget::build(cluster, 2).spec;
+            spec.unwrap().unhealthy_pod_eviction_policy.unwrap()
+        };
+        let alone = cluster();
+        let mut beside = cluster();
+        let template = serde_json::json!({"spec": {"containers": []}});
+        beside.spec.template = Some(serde_json::from_value(template).unwrap());
+        assert_eq!(policy(&alone), "AlwaysAllow");
+        assert_eq!(policy(&beside), "IfHealthyBudget");
+        let object = resources::disruption_budget::build(&alone, 3);
+        assert_eq!(budget(&object, &beside).object.drift, Drift::Changed);
+        assert!(!budget(&object, &beside).is_closed_for_certain(3));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Everything the operator can do, each with why it is safe and the version of the world it was decided on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crds::MemberId;
@@ -152,6 +152,15 @@ pub enum Action {
         replaces: Option<String>,
         cost: Cost,
     },
+    /// Other images of the containers around a member, in the pod as it is: the member runs on.
+    SetAppImages {
+        member: MemberId,
+        /// By container.
+        images: BTreeMap<String, String>,
+        version: String,
+        /// The containers that are to go.
+        replaces: Vec<String>,
+    },
     /// Deletes a pod that is outdated; another one is made for the same member and volume.
     RenewPod {
         member: MemberId,
@@ -292,6 +301,9 @@ impl Action {
             Self::SetImage { .. } | Self::RenewPod { .. } => {
                 "all other voters run under a closed budget, and the change is refused when the pod has moved"
             }
+            Self::SetAppImages { .. } => {
+                "the member is not touched, and the change is refused when the pod has moved"
+            }
             Self::Format { .. } => {
                 "the member refuses unless its directory is empty and all four values match"
             }
@@ -331,6 +343,7 @@ impl Action {
                 why: PodEnd::Retired | PodEnd::Hibernated | PodEnd::MajorityLost,
                 ..
             }
+            | Self::SetAppImages { .. }
             | Self::SetImage {
                 cost: Cost::Nothing,
                 ..
@@ -384,6 +397,7 @@ impl Action {
             Self::MarkVoter { .. } => "MarkVoter",
             Self::DeletePod { .. } => "DeletePod",
             Self::SetImage { .. } => "SetImage",
+            Self::SetAppImages { .. } => "SetAppImages",
             Self::RenewPod { .. } => "RenewPod",
             Self::Format { .. } => "Format",
             Self::Initialize { .. } => "Initialize",
@@ -445,6 +459,14 @@ impl fmt::Display for Action {
             }
             Self::SetImage { member, image, .. } => {
                 write!(f, "set image of {} to {image}", short(*member))
+            }
+            Self::SetAppImages { member, images, .. } => {
+                let images: Vec<String> = images
+                    .iter()
+                    .map(|(container, image)| format!("{container} to {image}"))
+                    .collect();
+                let images = images.join(", ");
+                write!(f, "set images beside {}: {images}", short(*member))
             }
             Self::RenewPod { member, .. } => {
                 write!(f, "delete pod of {} (Outdated)", short(*member))

@@ -78,6 +78,12 @@ pub enum Waiting {
     Rejoin {
         member: MemberId,
     },
+    /// Containers of the user's beside a member that took the changed spec.
+    App {
+        member: MemberId,
+        trouble: String,
+        until: Timestamp,
+    },
     /// Nobody goes down while one of these is not well.
     TurnBlocked {
         next: MemberId,
@@ -189,6 +195,7 @@ impl Waiting {
             Self::ClientSecret { .. } => Reason::WaitingForCertificates,
             Self::Leader | Self::Initialized => Reason::WaitingForLeader,
             Self::CatchUp { .. } | Self::Rejoin { .. } => Reason::WaitingForCatchUp,
+            Self::App { .. } => Reason::WaitingForPods,
             Self::TurnBlocked { .. } => Reason::WaitingForMembers,
             Self::Turns { .. } => Reason::RollingOut,
             Self::JointConfiguration => Reason::WaitingForMembership,
@@ -283,6 +290,11 @@ impl Waiting {
             Self::Rejoin { member } => format!(
                 "waiting for {} to be Ready and caught up with the changed spec",
                 short(*member)
+            ),
+            Self::App { member, trouble, until } => format!(
+                "waiting for the containers beside {} to be Ready with the changed spec, at most until {}: {trouble}",
+                short(*member),
+                clock(*until)
             ),
             Self::TurnBlocked { next, by } => format!(
                 "{} takes the changed spec once all other voters are alive, caught up and Ready; waiting for {}",

@@ -36,6 +36,7 @@ mod rollout;
 mod roster;
 mod safety;
 mod survivors;
+mod wanted;
 
 use crds::status::{Identity, Membership, Operation, OperationKind, RecoveryOffer, Step};
 use crds::{MemberId, TaskStoreCluster, TaskStoreClusterStatus};
@@ -46,8 +47,8 @@ pub use action::Action;
 pub use explain::Waiting;
 pub use hibernation::is_asleep;
 pub use loss::Loss;
-pub use rollout::{Due, Wanted, outdated};
 pub use roster::{Seat, roster};
+pub use wanted::{Due, Wanted, outdated};
 
 use crate::observe::{Leader, Observed, Volume};
 

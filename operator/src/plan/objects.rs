@@ -67,9 +67,16 @@ fn authority(draft: &mut Draft<'_>, cluster_id: &str) {
     let expires = draft.observed.credentials.client_expires;
     match draft.cluster.spec.tls.secret_name.as_deref() {
         Some(name) => await_secret(draft, name),
-        None if must_issue(draft, expires) => draft.act(Action::EnsureClientCertificate),
+        None if must_issue(draft, expires) || lacks_local_names(draft) => {
+            draft.act(Action::EnsureClientCertificate);
+        }
         None => {}
     }
+}
+
+/// One that was issued before it held them is issued again for an app that needs them, and else in its time.
+fn lacks_local_names(draft: &Draft<'_>) -> bool {
+    draft.cluster.spec.template.is_some() && !draft.observed.credentials.client_is_local
 }
 
 /// Nothing tells us that a Secret of the user's has come: Secrets are not watched.

@@ -15,77 +15,20 @@
 //!
 //! A scale and the replacement of a lost voter go first: they begin as soon as the member whose turn it is has
 //! come back, or is itself lost for good.
+//!
+//! Containers of the user's beside a member take another image without it, and in turns as well. The next turn
+//! waits until they are Ready, so that a bad one stops at the first too; but only as long as an operation may
+//! take, because what is wrong with them may have nothing to do with the change. Nothing else waits for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use crds::MemberId;
 use crds::status::{Identity, OperationKind, Step};
-use crds::{MemberId, TaskStoreCluster};
+use jiff::Timestamp;
 
 use super::action::Cost;
-use super::{Action, Draft, Seat, Waiting, budget, membership, roster, safety};
-use crate::observe::{
-    ClientSecret, Leader, Life, Observed, Owner, Pod, PodPhase, Start, VolumeState,
-};
-use crate::resources::pod as rendered;
-
-/// What a pod lacks of what the spec asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// It runs the wanted image, and has it under another name of the spec's.
-    Name,
-    /// Another image, in the pod as it is.
-    Image,
-    /// Another pod.
-    Template,
-}
-
-/// What the spec asks of every pod, rendered once for each revision that is there.
-pub struct Wanted<'a> {
-    named_image: Option<&'a String>,
-    image: &'a str,
-    hashes: BTreeMap<u32, String>,
-}
-
-impl<'a> Wanted<'a> {
-    pub fn of(cluster: &'a TaskStoreCluster, observed: &'a Observed) -> Self {
-        let pods = observed.pods.values();
-        let revisions: BTreeSet<u32> = pods.map(|pod| pod.renderer_revision).collect();
-        let hash = |revision| Some((revision, rendered::template_hash(cluster, revision)?));
-        Self {
-            named_image: cluster.spec.image.as_ref(),
-            image: rendered::image(cluster, &observed.default_image),
-            hashes: revisions.into_iter().filter_map(hash).collect(),
-        }
-    }
-
-    pub fn due(&self, pod: &Pod) -> Option<Due> {
-        if pod.life == Life::Deleting || pod.phase == PodPhase::Ended || pod.owner == Owner::Other {
-            return None;
-        }
-        let hash = self.hashes.get(&pod.renderer_revision);
-        if hash.is_some_and(|hash| *hash != pod.template_hash) {
-            Some(Due::Template)
-        } else if pod.named_image.as_ref() == self.named_image {
-            // Without a name it keeps what it was made with: another operator's default restarts nobody.
-            None
-        } else if pod.image == self.image {
-            Some(Due::Name)
-        } else {
-            Some(Due::Image)
-        }
-    }
-}
-
-/// Members whose pod must go down to become what the spec asks for.
-pub fn outdated(cluster: &TaskStoreCluster, observed: &Observed) -> Vec<MemberId> {
-    let wanted = Wanted::of(cluster, observed);
-    let is_outdated = |pod: &&Pod| {
-        pod.start == Start::Serve && wanted.due(pod).is_some_and(|due| due != Due::Name)
-    };
-    let pods = observed.pods.values().filter(is_outdated);
-    let members: BTreeSet<MemberId> = pods.map(|pod| pod.member).collect();
-    members.into_iter().collect()
-}
+use super::{Action, Draft, Due, Seat, Waiting, budget, membership, outdated, roster, safety};
+use crate::observe::{ClientSecret, Leader, Life, Pod, Start, VolumeState};
 
 /// Starts, moves on or ends a rollout, so that whose turn it is stands in status first.
 pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
@@ -127,6 +70,8 @@ fn review(draft: &mut Draft<'_>, identity: &Identity) {
     if is_back && gives_way(draft, identity) {
         return;
     }
+    let is_settled =
+        is_back && current.is_none_or(|member| app_in_trouble(draft, member).is_none());
     match turn(draft, identity) {
         Turn::Of(member) if Some(member) == current => {}
         Turn::Of(member) => {
@@ -138,9 +83,9 @@ fn review(draft: &mut Draft<'_>, identity: &Identity) {
                 }
             }
         }
-        Turn::Nobody if is_back => draft.finish(),
+        Turn::Nobody if is_settled => draft.finish(),
         // Whoever is in the way, this is not about the one whose turn it was.
-        Turn::Blocked { .. } if is_back && !is_due(draft, current) => draft.finish(),
+        Turn::Blocked { .. } if is_settled && !is_due(draft, current) => draft.finish(),
         Turn::Blocked { .. } if is_due(draft, current) => {}
         Turn::Nobody | Turn::Blocked { .. } => draft.step(Step::Rejoin),
     }
@@ -212,6 +157,15 @@ fn is_ready(draft: &Draft<'_>, member: MemberId) -> bool {
         .is_some_and(|pod| pod.life == Life::Present && pod.runs() && pod.ready)
 }
 
+/// What the next turn waits for with the containers around this member, whose turn it was, and until when.
+fn app_in_trouble(draft: &Draft<'_>, member: MemberId) -> Option<(String, Timestamp)> {
+    let pod = draft.observed.pod_of(member)?;
+    let trouble = pod.app.as_ref()?.trouble.clone()?;
+    let until = draft.operation()?.deadline.as_ref()?.0;
+    let is_waited_for = current(draft) == Some(member) && until > draft.now;
+    (is_waited_for && due_of(draft, pod).is_none()).then_some((trouble, until))
+}
+
 enum Turn {
     Nobody,
     Of(MemberId),
@@ -235,7 +189,15 @@ fn turn(draft: &Draft<'_>, identity: &Identity) -> Turn {
         let is_caught_up = leader.is_some_and(|leader| leader.is_caught_up(pod.member));
         let leads = leader.is_some_and(|leader| leader.id == pod.member);
         let is_next = Some(pod.member) != current;
-        (pod.ready, is_caught_up, leads, is_next, pod.member)
+        let app_is_well = pod.app.as_ref().is_none_or(|app| app.trouble.is_none());
+        (
+            pod.ready,
+            is_caught_up,
+            leads,
+            is_next,
+            app_is_well,
+            pod.member,
+        )
     });
     let mut first = None;
     for pod in due {
@@ -266,7 +228,11 @@ fn blockers(draft: &Draft<'_>, voters: &BTreeSet<MemberId>, pod: &Pod) -> Option
     if leader.raft.membership.is_joint() || lacks_secret(draft) {
         return Some(Vec::new());
     }
-    let is_well = |member: MemberId| leader.is_caught_up(member) && is_ready(draft, member);
+    let is_well = |member: MemberId| {
+        leader.is_caught_up(member)
+            && is_ready(draft, member)
+            && app_in_trouble(draft, member).is_none()
+    };
     let by: Vec<MemberId> = others.filter(|other| !is_well(*other)).collect();
     (!by.is_empty()).then_some(by)
 }
@@ -341,7 +307,15 @@ pub fn change(draft: &mut Draft<'_>, identity: &Identity) {
             draft.wait(Waiting::TurnBlocked { next, by });
         }
         _ if !is_back(draft, identity, member) => draft.wait(Waiting::Rejoin { member }),
-        _ => {}
+        _ => {
+            if let Some((trouble, until)) = app_in_trouble(draft, member) {
+                draft.wait(Waiting::App {
+                    member,
+                    trouble,
+                    until,
+                });
+            }
+        }
     }
     let mut left = outdated(draft.cluster, draft.observed);
     left.retain(|other| *other != member);
@@ -360,7 +334,7 @@ fn restart(draft: &mut Draft<'_>, identity: &Identity, member: MemberId) {
     };
     let voters = voters(draft, identity);
     let cost = Cost::Vote { of: voters.clone() };
-    if voters.len() > 1 {
+    if voters.len() > 1 && due != Due::App {
         if !budget::is_closed(draft) {
             draft.step(Step::CloseBudget);
             return;
@@ -377,6 +351,7 @@ fn restart(draft: &mut Draft<'_>, identity: &Identity, member: MemberId) {
 fn renew(draft: &Draft<'_>, pod: &Pod, due: Due, cost: Cost) -> Action {
     match due {
         Due::Name | Due::Image => set_image(draft, pod, pod.container.clone(), cost),
+        Due::App => set_app_images(draft, pod),
         Due::Template => Action::RenewPod {
             member: pod.member,
             uid: pod.uid.clone(),
@@ -393,5 +368,18 @@ fn set_image(draft: &Draft<'_>, pod: &Pod, replaces: Option<String>, cost: Cost)
         version: pod.version.clone(),
         replaces,
         cost,
+    }
+}
+
+fn set_app_images(draft: &Draft<'_>, pod: &Pod) -> Action {
+    let app = pod.app.clone().unwrap_or_default();
+    let mut images = draft.wanted.app_images.clone();
+    images.retain(|container, image| app.images.get(container) != Some(image));
+    let replaces = images.keys().filter_map(|name| app.containers.get(name));
+    Action::SetAppImages {
+        member: pod.member,
+        version: pod.version.clone(),
+        replaces: replaces.cloned().collect(),
+        images,
     }
 }

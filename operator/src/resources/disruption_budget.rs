@@ -11,6 +11,12 @@ use super::{cluster_name, member_selector, metadata};
 pub fn build(cluster: &TaskStoreCluster, min_available: u32) -> PodDisruptionBudget {
     let mut selector = member_selector(cluster);
     selector.insert(label::VOTER.into(), label::TRUE.into());
+    let unhealthy = match cluster.spec.template {
+        // A pod that is not Ready protects nothing by staying.
+        None => "AlwaysAllow",
+        // One whose app is not Ready may hold a voter that is well: all of those at once would be too many.
+        Some(_) => "IfHealthyBudget",
+    };
     PodDisruptionBudget {
         metadata: metadata(cluster, names::disruption_budget(cluster_name(cluster))),
         spec: Some(PodDisruptionBudgetSpec {
@@ -21,8 +27,7 @@ pub fn build(cluster: &TaskStoreCluster, min_available: u32) -> PodDisruptionBud
                 match_labels: Some(selector),
                 ..LabelSelector::default()
             }),
-            // A pod that is not Ready protects nothing by staying.
-            unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
+            unhealthy_pod_eviction_policy: Some(unhealthy.into()),
             ..PodDisruptionBudgetSpec::default()
         }),
         ..PodDisruptionBudget::default()

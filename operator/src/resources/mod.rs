@@ -7,6 +7,7 @@ pub mod disruption_budget;
 pub mod pod;
 pub mod secret;
 pub mod service;
+pub mod sidecar;
 pub mod volume_claim;
 
 use std::collections::BTreeMap;

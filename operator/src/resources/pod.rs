@@ -3,12 +3,14 @@
 //! It meets the `restricted` pod security standard with a read-only root, tolerates lost nodes without
 //! limit (Raft liveness decides, not taints), and records the hash of what was rendered and the renderer's
 //! revision, so that a newer operator restarts nothing: it compares a pod with what that revision renders.
+//! With a template in the spec the user's containers are put around the member, see `sidecar`.
 
 use std::collections::BTreeMap;
 
 use crds::cluster::Spread;
 use crds::names::{
     self, ADMIN_PORT, CLIENT_PORT, DATA_VOLUME, HEALTH_PORT, MEMBER_CONTAINER, PEER_PORT,
+    TLS_VOLUME,
 };
 use crds::names::{annotation, label};
 use crds::{MemberId, TaskStoreCluster, quantity};
@@ -22,7 +24,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::secret::{CA_CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, PEER_CERTIFICATE, PEER_KEY};
-use super::{RUN_AS, cluster_name, member_labels, member_selector, metadata, namespace};
+use super::{RUN_AS, cluster_name, member_labels, member_selector, metadata, namespace, sidecar};
 use crate::observe::Start;
 
 /// Rises with every change of what this file renders, while [`template_hash`] goes on knowing what earlier
@@ -38,7 +40,6 @@ const LIVENESS_FAILURES: i32 = 6;
 
 const DATA_DIR: &str = "/data";
 const TLS_DIR: &str = "/tls";
-const TLS_VOLUME: &str = "tls";
 
 /// A member as its pod needs to know it.
 #[derive(Clone, Debug)]
@@ -75,6 +76,9 @@ pub fn build(
         annotations.insert(annotation::IMAGE.into(), named.clone());
     }
     metadata.annotations = Some(annotations);
+    if let Some(app) = sidecar::App::of(cluster) {
+        app.mark(&mut metadata);
+    }
     Pod {
         metadata,
         spec: Some(spec(cluster, identity, image, start)),
@@ -107,7 +111,11 @@ fn hash(cluster: &TaskStoreCluster) -> String {
         volume_uid: "",
     };
     let spec = spec(cluster, &nobody, "", Start::Serve);
-    let rendered = serde_json::to_vec(&spec).expect("a pod spec is always valid JSON");
+    let rendered = match sidecar::App::of(cluster) {
+        None => serde_json::to_vec(&spec),
+        Some(app) => serde_json::to_vec(&app.without_images(spec)),
+    };
+    let rendered = rendered.expect("a pod spec is always valid JSON");
     let hash = blake3::hash(&rendered).to_hex();
     hash.as_str()[..16].to_owned()
 }
@@ -123,7 +131,18 @@ fn spec(cluster: &TaskStoreCluster, identity: &Identity<'_>, image: &str, start:
         data_volume(identity.volume),
         tls_volume(cluster, identity.member),
     ]);
-    spec
+    match (sidecar::App::of(cluster), start) {
+        (None, _) => spec,
+        (Some(app), Start::Serve) => app.around(cluster, spec),
+        (Some(app), Start::Inspect | Start::Rewrite { .. }) => app.around_nothing(cluster, spec),
+    }
+}
+
+/// The member's container, alone in its pod or the first of the init containers.
+pub fn member_container(spec: &PodSpec) -> Option<&Container> {
+    let init = spec.init_containers.iter().flatten();
+    init.chain(&spec.containers)
+        .find(|container| container.name == MEMBER_CONTAINER)
 }
 
 fn arguments(cluster: &TaskStoreCluster, identity: &Identity<'_>, start: Start) -> Vec<String> {

@@ -251,6 +251,7 @@ fn is_healing(action: &Action) -> bool {
             | Action::CreatePod { .. }
             | Action::DeletePod { .. }
             | Action::SetImage { .. }
+            | Action::SetAppImages { .. }
             | Action::RenewPod { .. }
     )
 }

@@ -56,6 +56,7 @@ impl World {
             Action::EnsureClientCertificate => {
                 self.objects.credentials.client_expires =
                     Some(self.now + SignedDuration::from_hours(24 * 365));
+                self.objects.credentials.client_is_local = true;
             }
             Action::EnsureCertificate { member } => {
                 let expires = self.now + SignedDuration::from_hours(24 * 365);
@@ -246,6 +247,30 @@ impl World {
                     pod.ready = false;
                     self.replaced.insert(uid, container);
                 }
+            }
+            Action::SetAppImages {
+                member,
+                images,
+                version,
+                replaces,
+            } => {
+                let pod = self.objects.pod_of(*member).ok_or(Refused("no pod"))?;
+                guarded(&pod.version, version)?;
+                let app = resources::sidecar::App::of(&seen.0).expect("there is a template");
+                let wanted = app.images();
+                let known = pod.app.as_ref().expect("it has an app");
+                let mut after = known.images.clone();
+                after.extend(images.clone());
+                assert_eq!(after, wanted, "what is set is what the spec names");
+                let going: Vec<_> = images.keys().collect();
+                let ids = going
+                    .into_iter()
+                    .filter_map(|name| known.containers.get(name));
+                assert!(ids.eq(replaces), "what goes is what is there");
+                self.replaced_apps.extend(replaces.clone());
+                let app = self.pod_mut(*member).app.as_mut().expect("it has an app");
+                app.images = wanted;
+                app.trouble = Some("an image is about to change".into());
             }
             Action::RenewPod {
                 member,
@@ -677,7 +702,7 @@ impl World {
 /// No node has as much as this.
 fn asks_too_much(pod: &Pod) -> bool {
     let requests = pod.spec.as_ref().and_then(|spec| {
-        let resources = spec.containers.first()?.resources.as_ref()?;
+        let resources = resources::pod::member_container(spec)?.resources.as_ref()?;
         resources.requests.as_ref()?.get("cpu")
     });
     requests

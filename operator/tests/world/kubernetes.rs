@@ -197,6 +197,35 @@ impl World {
         }
     }
 
+    /// Apps start after their member, and do as their images say: pulled in vain, or ending again and again.
+    pub(super) fn run_apps(&mut self) {
+        let (counter, replaced) = (&mut self.counter, &self.replaced_apps);
+        for pod in self.objects.pods.values_mut() {
+            let is_running = raft::is_up(pod);
+            let Some(app) = pod.app.as_mut().filter(|_| is_running) else {
+                continue;
+            };
+            app.trouble = None;
+            for (name, image) in &app.images {
+                let known = app.containers.get(name);
+                if known.is_some_and(|id| replaced.contains(id)) {
+                    app.containers.remove(name);
+                    app.trouble = Some(format!("{name} is not Ready"));
+                } else if known.is_none() && !image.starts_with("bad") {
+                    *counter += 1;
+                    let id = format!("container-{counter}");
+                    app.containers.insert(name.clone(), id);
+                }
+                let reason = match image.split_once(':') {
+                    Some(("bad", _)) => "ImagePullBackOff",
+                    Some(("crashing", _)) => "CrashLoopBackOff",
+                    _ => continue,
+                };
+                app.trouble = Some(format!("{name} is not Ready: {reason}"));
+            }
+        }
+    }
+
     pub(super) fn ready_pods(&mut self) {
         let able: Vec<MemberId> = self
             .objects
@@ -231,7 +260,7 @@ impl World {
         let expected = pods.values().filter(|pod| pod.is_voter);
         let healthy = expected
             .clone()
-            .filter(|pod| pod.ready && pod.life == Life::Present)
+            .filter(|pod| is_pod_ready(pod) && pod.life == Life::Present)
             .count();
         let expected = expected.count();
         if let Some(budget) = self.objects.budget.as_mut() {
@@ -244,10 +273,17 @@ impl World {
 
     /// An eviction through the API: only what the budget grants. True when it was.
     pub fn evict(&mut self, member: MemberId) -> bool {
-        let Some(name) = self.objects.pod_of(member).map(|pod| pod.name.clone()) else {
+        let Some(pod) = self.objects.pod_of(member) else {
             return false;
         };
+        let (name, is_healthy) = (pod.name.clone(), is_pod_ready(pod));
+        let has_template = pod.app.is_some();
         let is_granted = match self.objects.budget.as_mut() {
+            // IfHealthyBudget: what is not Ready may go while enough others are, and is not counted.
+            Some(budget) if has_template && !is_healthy => {
+                budget.observed_generation == budget.generation
+                    && budget.healthy >= budget.min_available as usize
+            }
             Some(budget) => {
                 let is_granted = budget.disruptions_allowed > 0
                     && budget.observed_generation == budget.generation;
@@ -266,4 +302,10 @@ impl World {
 
 fn is_replaced(replaced: &BTreeMap<String, String>, pod: &Pod) -> bool {
     pod.container.is_some() && pod.container.as_ref() == replaced.get(&pod.uid)
+}
+
+/// The kubelet's condition is about every container of the pod.
+fn is_pod_ready(pod: &Pod) -> bool {
+    let app = pod.app.as_ref();
+    pod.ready && app.is_none_or(|app| app.trouble.is_none())
 }

@@ -11,6 +11,7 @@
 mod effects;
 mod kubernetes;
 mod raft;
+pub mod sidecar;
 pub mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,8 @@ pub struct World {
     pub secrets: Vec<String>,
     /// By pod UID: the container that a changed image replaces.
     replaced: BTreeMap<String, String>,
+    /// Containers of apps that a changed image replaces.
+    replaced_apps: BTreeSet<String>,
     /// UIDs of pods that ask for more than any node has.
     too_big: BTreeSet<String>,
     /// A process has just begun: no member has reported to it, and it knows of no Secret.
@@ -77,6 +80,7 @@ impl World {
             has_fixed_volumes: false,
             secrets: Vec::new(),
             replaced: BTreeMap::new(),
+            replaced_apps: BTreeSet::new(),
             too_big: BTreeSet::new(),
             is_new_process: false,
             counter: 0,
@@ -109,6 +113,17 @@ impl World {
         change(cluster);
         cluster.metadata.generation = cluster.metadata.generation.map(|generation| generation + 1);
         cluster.metadata.resource_version = Some(version);
+    }
+
+    /// An app of one container beside each member; another command takes other pods.
+    pub fn set_template(&mut self, image: &str, command: &str) {
+        let template = serde_json::json!({
+            "spec": {"containers": [{"name": "app", "image": image, "command": [command]}]},
+        });
+        let template = serde_json::from_value(template).expect("a template");
+        self.edit(|cluster| cluster.spec.template = Some(template));
+        let cluster = self.cluster.as_ref().expect("there is a cluster");
+        assert_eq!(crds::validate(cluster, None), []);
     }
 
     pub fn uid(&self) -> String {
@@ -221,6 +236,7 @@ impl World {
         self.raft.rewrite(&self.objects, &mut self.disks);
         self.raft.turn(&self.objects, &mut self.disks);
         self.ready_pods();
+        self.run_apps();
         self.observe_budget();
         self.note_losses();
         self.number_pods(&before.0);
