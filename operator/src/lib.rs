@@ -13,8 +13,8 @@
 //! clock, no randomness, no client.
 //!
 //! Invariants: O1 plan is pure and total. O2 all progress is visible in Kubernetes or in Raft. O3 one
-//! disruptive action at a time; voters alive never drop below quorum through an action of ours. O4 unknown
-//! is not dead. O5 data is deleted only on the user's explicit word. O6 every wait has a named reason in
+//! disruptive action at a time; voters alive never drop below quorum through an action of ours (but by name: one
+//! replica, hibernation, deletion, an acknowledged recovery). O4 unknown is not dead. O5 data is deleted only on the user's explicit word. O6 every wait has a named reason in
 //! status. O7 steady state writes nothing. O8 the desired size comes from the spec alone. O9 reconcile
 //! never sleeps; it returns with `wake_at`.
 

@@ -247,6 +247,28 @@ fn who_leads_the_lost_incarnation_is_not_believed_and_gets_no_pod_again() {
     assert_eq!(world.objects.pods.len(), 3);
 }
 
+#[test]
+fn a_volume_of_another_cluster_of_this_name_is_left_alone() {
+    let mut world = running(3);
+    let mut foreign = world.objects.volume_of(m(1)).expect("a volume").clone();
+    foreign.name = "demo-1-9".into();
+    foreign.member = m(9);
+    foreign.uid = "another".into();
+    foreign.cluster_id = "another".into();
+    world.objects.volumes.insert(foreign.name.clone(), foreign);
+    for number in [2, 3] {
+        world.lose_volume(m(number));
+    }
+    wait_for_offer(&mut world);
+    world.acknowledge();
+    world.run();
+    let state = |world: &World, name: &str| world.objects.volumes[name].state;
+    assert_eq!(state(&world, "demo-1-9"), VolumeState::Formatted);
+    let voters = &world.raft.config.as_ref().expect("it serves").voters;
+    assert_eq!(voters.len(), 3);
+    assert!(voters.iter().all(|voter| voter.number() > 9), "{voters:?}");
+}
+
 /// The majority goes at every moment of every change; whoever is left is enough.
 #[test]
 fn a_majority_lost_in_the_middle_of_any_change_ends_in_a_whole_store() {

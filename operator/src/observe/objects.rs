@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_evicts_pods_that_are_not_ready_only_where_no_app_makes_them_so() {
+    fn a_budget_evicts_pods_that_are_not_ready_only_where_no_app_and_no_fence_makes_them_so() {
         let policy = |cluster: &TaskStoreCluster| {
             let spec = resources::disruption_budget::build(cluster, 2).spec;
             spec.unwrap().unhealthy_pod_eviction_policy.unwrap()
@@ -308,6 +308,9 @@ mod tests {
         beside.spec.template = Some(serde_json::from_value(template).unwrap());
         assert_eq!(policy(&alone), "AlwaysAllow");
         assert_eq!(policy(&beside), "IfHealthyBudget");
+        let mut fenced = cluster();
+        fenced.spec.fenced = vec![MemberId::new(1, 2)];
+        assert_eq!(policy(&fenced), "IfHealthyBudget");
         let object = resources::disruption_budget::build(&alone, 3);
         assert_eq!(budget(&object, &beside).object.drift, Drift::Changed);
         assert!(!budget(&object, &beside).is_closed_for_certain(3));

@@ -30,7 +30,7 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) -> bool {
     };
     match operation.step {
         Step::StopMembers => stop(draft, identity, &operation, new, source),
-        Step::Rewrite => rewrite(draft, new, source),
+        Step::Rewrite => rewrite(draft, identity, new, source),
         _ => return false,
     }
     true
@@ -180,7 +180,7 @@ fn raise(draft: &mut Draft<'_>, identity: &Identity, operation: &Operation, new:
 }
 
 /// The survivor's volume becomes that of the only voter; all others are retired first.
-fn rewrite(draft: &mut Draft<'_>, new: MemberId, source: MemberId) {
+fn rewrite(draft: &mut Draft<'_>, identity: &Identity, new: MemberId, source: MemberId) {
     let observed = draft.observed;
     // An operator that was slow may have made one again.
     if !are_gone(draft, new, source) {
@@ -199,6 +199,7 @@ fn rewrite(draft: &mut Draft<'_>, new: MemberId, source: MemberId) {
     }
     let lost = observed.volumes.values().filter(|volume| {
         volume.member.incarnation() < new.incarnation()
+            && volume.cluster_id == identity.cluster_id
             && volume.life == Life::Present
             && volume.state != VolumeState::Retired
     });

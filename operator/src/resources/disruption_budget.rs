@@ -11,11 +11,13 @@ use super::{cluster_name, member_selector, metadata};
 pub fn build(cluster: &TaskStoreCluster, min_available: u32) -> PodDisruptionBudget {
     let mut selector = member_selector(cluster);
     selector.insert(label::VOTER.into(), label::TRUE.into());
-    let unhealthy = match cluster.spec.template {
+    let are_all_plain = cluster.spec.template.is_none() && cluster.spec.fenced.is_empty();
+    let unhealthy = match are_all_plain {
         // A pod that is not Ready protects nothing by staying.
-        None => "AlwaysAllow",
-        // One whose app is not Ready may hold a voter that is well: all of those at once would be too many.
-        Some(_) => "IfHealthyBudget",
+        true => "AlwaysAllow",
+        // One whose app is not Ready, or that is fenced, holds a voter that is well: all of those at once would
+        // be too many.
+        false => "IfHealthyBudget",
     };
     PodDisruptionBudget {
         metadata: metadata(cluster, names::disruption_budget(cluster_name(cluster))),
