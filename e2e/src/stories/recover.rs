@@ -72,16 +72,14 @@ pub async fn majority_lost(story: Story) -> Result<()> {
             .await
             .with_context(|| format!("the pod {} never ends", member.pod))??;
     }
-    let healed = store.healed(3, READY_LIMIT).await?;
-    let status = healed.status.context("no status")?;
-    ensure!(
-        status
-            .members
-            .iter()
-            .all(|member| member.id.incarnation() == 2),
-        "members of the lost incarnation are back: {:?}",
-        status.members
-    );
+    let is_over = |cluster: &TaskStoreCluster| {
+        let mut members = cluster.status.iter().flat_map(|status| &status.members);
+        members.all(|member| member.id.incarnation() == 2)
+    };
+    store
+        .until("the lost incarnation is history", READY_LIMIT, is_over)
+        .await?;
+    store.healed(3, READY_LIMIT).await?;
     check_retired(&store, &lost).await?;
     let after = Load::start(&store, "after").await?;
     after.goes_on(50).await?;

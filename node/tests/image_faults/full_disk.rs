@@ -5,8 +5,9 @@ use std::future::ready;
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::storage::RaftStateMachine;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -18,11 +19,13 @@ use crate::children::{self, Child, FATAL, Said, say};
 use crate::member::{Expected, LARGE, Member};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const SQUEEZES: u64 = 6;
+const SQUEEZES: u64 = 8;
 const CHILDREN: u64 = 3;
 const FILLER: &str = "filler";
 /// A small snapshot fits, the image wants more.
 const LITTLE_BYTES: u64 = 24 << 20;
+/// The image begins its batch, and the rest is taken in no time.
+const ENOUGH_BYTES: u64 = 96 << 20;
 /// Runs the child on a disk of its own, then, whatever became of it, the start after it.
 const SCRIPT: &str = r#"
 mount -t tmpfs -o size=$1m tmpfs "$2" || exit 1
@@ -180,9 +183,14 @@ pub fn run_squeezed(words: &[&str]) {
     let ended = runtime().block_on(async {
         let mut member = start(root);
         let mut met = 0;
+        // A batch lasts as long as the machine takes for it: the disk is to fill up meanwhile.
+        member.apply_many(8).await;
+        let lasts = batch(&member).map_err(of("keep"))?;
+        let lasts_us = u64::try_from(lasts.as_micros()).unwrap_or(u64::MAX).max(1);
         for _ in 0..SQUEEZES {
             member.apply_many(8).await;
-            let delay = Duration::from_micros(rng.u64(..60_000));
+            fill(root, ENOUGH_BYTES);
+            let delay = Duration::from_micros(rng.u64(..lasts_us));
             let is_writing = AtomicBool::new(false);
             let kept = std::thread::scope(|scope| {
                 scope.spawn(|| {
@@ -226,6 +234,17 @@ pub fn run_squeezed(words: &[&str]) {
         Ok(met) => say(met),
         Err(wrong) => say(format!("silent {wrong}")),
     }
+}
+
+/// How long a batch takes that nobody disturbs.
+fn batch(member: &Member) -> io::Result<Duration> {
+    let begun = OnceLock::new();
+    let flushed = |_| {
+        begun.get_or_init(Instant::now);
+        ready(Ok(()))
+    };
+    wait(member.store.write_behind(flushed))?;
+    Ok(begun.get().map_or(Duration::ZERO, Instant::elapsed))
 }
 
 async fn keep_and_check(member: &Member) -> Result<io::Result<()>, String> {
@@ -273,7 +292,7 @@ fn a_disk_that_fills_up_under_a_batch_costs_time_only() {
             root.path().display(),
             seed.wrapping_add(number)
         );
-        let mut child = on_disk(256, root.path(), &task, "squeezed-next");
+        let mut child = on_disk(512, root.path(), &task, "squeezed-next");
         let mut said = Vec::new();
         loop {
             match child.next(DEADLINE) {
