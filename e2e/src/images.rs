@@ -10,8 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// No image of ours is larger, neither as it is pulled nor as it lies on a node's disk.
-pub const BYTES_MAX: u64 = 25 * 1024 * 1024;
+/// No image of ours is larger, neither as it is pulled nor as it lies on a node's disk. We aim at 25 MiB; the
+/// clients of three object stores have taken the member's beyond that.
+pub const BYTES_MAX: u64 = 27 * 1024 * 1024;
 /// Where local images seem to come from; nothing is ever pulled from there.
 const REGISTRY: &str = "taskstore.local";
 
