@@ -317,9 +317,10 @@ impl Action {
             Self::SetVoters { .. } => {
                 "one joint change under a closed budget, refused when the configuration or the term moved"
             }
-            Self::SetFenced { .. } => {
+            Self::SetFenced { fenced: true, .. } => {
                 "it keeps its seat and its vote, another voter that can lead is there, and the spec was read again"
             }
+            Self::SetFenced { fenced: false, .. } => "the spec was read again",
             Self::TransferLeader { .. } => {
                 "Raft elects; the term it was decided in must still hold"
             }
@@ -329,7 +330,6 @@ impl Action {
     pub fn recheck(&self) -> Recheck {
         match self {
             Self::CreatePod { .. } => Recheck::Volume,
-            Self::HandVolume { .. } => Recheck::Cluster,
             Self::RetireVolume { .. }
             | Self::DeleteVolume { .. }
             | Self::DeleteCertificate { .. }
@@ -339,6 +339,7 @@ impl Action {
             | Self::RemoveLearners { .. }
             | Self::Initialize { .. }
             | Self::SetFenced { .. }
+            | Self::HandVolume { .. }
             | Self::DeletePod {
                 why: PodEnd::Retired | PodEnd::Hibernated | PodEnd::MajorityLost,
                 ..
