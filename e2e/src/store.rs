@@ -5,10 +5,11 @@ use crate::cluster::{Cluster, Kind};
 use crate::forward::Forward;
 use crate::{install, local};
 use anyhow::{Context, Result, bail};
-use crds::names::{self, CLIENT_PORT};
-use crds::{ConditionType, TaskStoreCluster};
+use crds::conditions::get;
+use crds::names::{self, CLIENT_PORT, label};
+use crds::{ConditionType, Reason, TaskStoreCluster};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::runtime::wait::await_condition;
 use std::sync::Arc;
@@ -109,6 +110,25 @@ impl Store {
         Ok(())
     }
 
+    pub async fn pod_gone(&self, pod: &str) -> Result<()> {
+        let gone = |pod: Option<&Pod>| pod.is_none();
+        timeout(READY_LIMIT, await_condition(self.pods_api(), pod, gone))
+            .await
+            .with_context(|| format!("the pod {pod} never ends"))??;
+        Ok(())
+    }
+
+    pub fn claims(&self) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.kube.clone(), &self.namespace)
+    }
+
+    /// Whether a claim is kept and will never be used again.
+    pub async fn is_retired(&self, claim: &str) -> Result<bool> {
+        let labels = self.claims().get(claim).await?.metadata.labels;
+        let retired = labels.and_then(|mut labels| labels.remove(label::RETIRED));
+        Ok(retired.as_deref() == Some(label::TRUE))
+    }
+
     pub async fn pods(&self) -> Result<Vec<Pod>> {
         let selector = names::pod_selector(&self.name);
         let list = ListParams::default().labels(&selector);
@@ -206,6 +226,14 @@ impl Acting {
     }
 }
 
+/// The node that the acting operator runs on: what is done to it is another story than the operator's own.
+pub async fn operator_node(kube: &kube::Client) -> Result<Option<String>> {
+    let acting = acting_operator(kube, None).await?;
+    let pods: Api<Pod> = Api::namespaced(kube.clone(), install::NAMESPACE);
+    let spec = pods.get(acting.pod()).await?.spec;
+    Ok(spec.and_then(|spec| spec.node_name))
+}
+
 /// Waits for an operator that acts and is not `other`: with one that crashed, until its Lease ran out.
 pub async fn acting_operator(kube: &kube::Client, other: Option<&Acting>) -> Result<Acting> {
     let leases: Api<Lease> = Api::namespaced(kube.clone(), install::NAMESPACE);
@@ -257,6 +285,14 @@ fn holder(lease: &Lease) -> Option<&str> {
 
 fn leader(cluster: &TaskStoreCluster) -> Option<String> {
     cluster.status.as_ref()?.leader.clone()
+}
+
+/// Whether a condition has this reason.
+pub fn says(cluster: &TaskStoreCluster, kind: ConditionType, reason: Reason) -> bool {
+    let conditions = cluster.status.as_ref().map(|status| &status.conditions);
+    conditions
+        .and_then(|conditions| get(conditions, kind))
+        .is_some_and(|known| known.reason == reason.as_str())
 }
 
 /// Serving, with this many voters, all of them Ready, and nothing left to do.

@@ -2,7 +2,7 @@
 
 use super::Story;
 use super::made::loaded;
-use crate::store::{KUBECTL_LIMIT, READY_LIMIT, Store};
+use crate::store::{KUBECTL_LIMIT, READY_LIMIT, Store, says};
 use anyhow::{Context, Result, bail, ensure};
 use crds::names::label;
 use crds::{ConditionType, Reason, TaskStoreCluster};
@@ -144,15 +144,8 @@ async fn one_goes_one_waits(story: &Story, store: &Store, pods: &[String]) -> Re
         Err(kube::Error::Api(status)) if status.code == TOO_MANY_REQUESTS => {}
         other => bail!("the second eviction was not refused: {other:?}"),
     }
-    let waits = |cluster: &TaskStoreCluster| {
-        let status = cluster.status.as_ref();
-        let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
-        conditions.any(|condition| {
-            condition.type_ == ConditionType::Degraded.as_str()
-                && condition.status == "True"
-                && condition.reason == Reason::DrainWaiting.as_str()
-        })
-    };
+    let waits =
+        |cluster: &TaskStoreCluster| says(cluster, ConditionType::Degraded, Reason::DrainWaiting);
     store
         .until("a condition about the drain", READY_LIMIT, waits)
         .await?;

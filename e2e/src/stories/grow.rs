@@ -2,12 +2,10 @@
 
 use super::Story;
 use super::made::{loaded, on_class};
-use crate::store::{READY_LIMIT, Store};
+use crate::store::{READY_LIMIT, Store, says};
 use anyhow::{Context, Result, ensure};
-use crds::conditions::get;
 use crds::{ConditionType, Reason, TaskStoreCluster};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{Api, ListParams};
+use kube::api::ListParams;
 
 const SIZE: &str = "2Gi";
 const GROW: &str = r#"{"storage": {"size": "2Gi"}}"#;
@@ -23,8 +21,7 @@ pub async fn volumes_grow(story: Story) -> Result<()> {
     store
         .until("volumes have grown", READY_LIMIT, is_grown)
         .await?;
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(store.kube.clone(), &store.namespace);
-    for claim in claims.list(&ListParams::default()).await?.items {
+    for claim in store.claims().list(&ListParams::default()).await?.items {
         let size = claim
             .status
             .and_then(|status| status.capacity?.remove("storage"));
@@ -51,11 +48,4 @@ pub async fn volumes_grow(story: Story) -> Result<()> {
         .until("it says that it cannot", READY_LIMIT, refused)
         .await
         .map(drop)
-}
-
-fn says(cluster: &TaskStoreCluster, kind: ConditionType, reason: Reason) -> bool {
-    let conditions = cluster.status.as_ref().map(|status| &status.conditions);
-    conditions
-        .and_then(|conditions| get(conditions, kind))
-        .is_some_and(|known| known.reason == reason.as_str())
 }

@@ -107,16 +107,7 @@ pub async fn node_returns(story: Story) -> Result<()> {
         ])
         .await?;
     let start = Instant::now();
-    local::start(node).await?;
-    story
-        .cluster
-        .kubectl(&[
-            "wait",
-            "--for=condition=Ready",
-            &format!("node/{}", node.name),
-            KUBECTL_LIMIT,
-        ])
-        .await?;
+    story.start_node(node).await?;
     ready(&story, "survivor").await?;
     story.figures.add(
         "node_return_to_pod_ready_seconds",

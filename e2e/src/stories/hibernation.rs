@@ -2,10 +2,9 @@
 
 use super::Story;
 use super::made::loaded;
-use crate::store::{KUBECTL_LIMIT, READY_LIMIT};
+use crate::store::{KUBECTL_LIMIT, READY_LIMIT, says};
 use anyhow::{Result, ensure};
-use crds::conditions::get;
-use crds::{ConditionType, Reason, TaskStoreCluster};
+use crds::{ConditionType, Reason};
 use std::time::Instant;
 
 pub async fn hibernate_and_wake(story: Story) -> Result<()> {
@@ -20,7 +19,9 @@ pub async fn hibernate_and_wake(story: Story) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     story.figures.add("hibernate_seconds", seconds);
     store
-        .until("it says that it sleeps", READY_LIMIT, sleeps)
+        .until("it says that it sleeps", READY_LIMIT, |cluster| {
+            says(cluster, ConditionType::Progressing, Reason::Hibernated)
+        })
         .await?;
     ensure!(
         story.kubectl(&volumes).await? == kept,
@@ -38,11 +39,4 @@ pub async fn hibernate_and_wake(story: Story) -> Result<()> {
     );
     load.goes_on(50).await?;
     load.finish().await.map(drop)
-}
-
-fn sleeps(cluster: &TaskStoreCluster) -> bool {
-    let conditions = cluster.status.as_ref().map(|status| &status.conditions);
-    conditions
-        .and_then(|conditions| get(conditions, ConditionType::Progressing))
-        .is_some_and(|known| known.status == "False" && known.reason == Reason::Hibernated.as_str())
 }

@@ -31,7 +31,8 @@ mod scale;
 mod sidecar;
 
 use crate::cluster::{Cluster, Kind};
-use crate::local::Found;
+use crate::local::{self, Found};
+use crate::store::KUBECTL_LIMIT;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
@@ -85,6 +86,14 @@ impl Story {
         let mut all = vec!["--namespace", &self.namespace];
         all.extend(arguments);
         self.cluster.kubectl(&all).await
+    }
+
+    /// Gives a node of the local cluster its power back, and waits until it is Ready.
+    pub async fn start_node(&self, node: &local::Node) -> anyhow::Result<()> {
+        local::start(node).await?;
+        let name = format!("node/{}", node.name);
+        let ready = ["wait", "--for=condition=Ready", &name, KUBECTL_LIMIT];
+        self.cluster.kubectl(&ready).await.map(drop)
     }
 
     /// `kubectl apply` of YAML in the story's namespace.

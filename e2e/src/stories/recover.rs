@@ -4,21 +4,17 @@
 use super::Story;
 use super::load::Load;
 use super::made::small;
-use crate::install;
 use crate::local;
-use crate::store::{KUBECTL_LIMIT, READY_LIMIT, Store, acting_operator};
+use crate::store::{READY_LIMIT, Store, operator_node};
 use anyhow::{Context, Result, ensure};
 use crds::conditions::get;
-use crds::names::{MemberId, label};
+use crds::names::MemberId;
 use crds::status::{MemberStatus, RecoveryOffer};
 use crds::{ConditionType, Reason, TaskStoreCluster};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::Api;
-use kube::runtime::wait::await_condition;
 use std::time::Instant;
 use taskstore_api::{TaskStoreClient, v1};
 
-/// The survivor leads, so what was acknowledged is on its disk whenever the others go.
+/// Each moves the lead to one of two others.
 const HAND_OVERS_MAX: usize = 20;
 const HELD_NAMESPACE: &str = "held";
 const HELD_QUEUE: &str = "held";
@@ -60,17 +56,10 @@ pub async fn majority_lost(story: Story) -> Result<()> {
     check_retired(&store, &lost).await?;
 
     for node in &nodes {
-        local::start(node).await?;
-        let name = format!("node/{}", node.name);
-        let ready = ["wait", "--for=condition=Ready", &name, KUBECTL_LIMIT];
-        story.cluster.kubectl(&ready).await?;
+        story.start_node(node).await?;
     }
     for member in &lost {
-        let gone = |pod: Option<&Pod>| pod.is_none();
-        let gone = await_condition(store.pods_api(), &member.pod, gone);
-        tokio::time::timeout(READY_LIMIT, gone)
-            .await
-            .with_context(|| format!("the pod {} never ends", member.pod))??;
+        store.pod_gone(&member.pod).await?;
     }
     let is_over = |cluster: &TaskStoreCluster| {
         let mut members = cluster.status.iter().flat_map(|status| &status.members);
@@ -86,12 +75,10 @@ pub async fn majority_lost(story: Story) -> Result<()> {
     after.finish().await.map(drop)
 }
 
-/// The leader is to survive, and the others are to go; not one of these on the acting operator's node.
+/// The leader is to survive, because all that was acknowledged is on its disk, and the others are to go; not one of
+/// these on the acting operator's node.
 async fn divide(store: &Store) -> Result<(MemberStatus, Vec<MemberStatus>)> {
-    let acting = acting_operator(&store.kube, None).await?;
-    let pods: Api<Pod> = Api::namespaced(store.kube.clone(), install::NAMESPACE);
-    let busy = pods.get(acting.pod()).await?.spec;
-    let busy = busy.and_then(|spec| spec.node_name);
+    let busy = operator_node(&store.kube).await?;
     for _ in 0..HAND_OVERS_MAX {
         let cluster = store.healed(3, READY_LIMIT).await?;
         let members = cluster.status.context("no status")?.members;
@@ -239,12 +226,9 @@ async fn check_held(client: &TaskStoreClient, held: &v1::ClaimedTask) -> Result<
 }
 
 async fn check_retired(store: &Store, lost: &[MemberStatus]) -> Result<()> {
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(store.kube.clone(), &store.namespace);
     for member in lost {
-        let labels = claims.get(&member.pod).await?.metadata.labels;
-        let retired = labels.and_then(|mut labels| labels.remove(label::RETIRED));
         ensure!(
-            retired.as_deref() == Some(label::TRUE),
+            store.is_retired(&member.pod).await?,
             "the volume of {} is not retired",
             member.id
         );

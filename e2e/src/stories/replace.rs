@@ -4,15 +4,14 @@
 use super::Story;
 use super::load::Load;
 use super::made::small;
-use crate::store::{KUBECTL_LIMIT, READY_LIMIT, Store, acting_operator, is_ready};
-use crate::{install, local};
+use crate::local;
+use crate::store::{READY_LIMIT, Store, is_ready, operator_node};
 use anyhow::{Context, Result, ensure};
 use crds::TaskStoreCluster;
-use crds::names::{self, MemberId, label};
+use crds::names::{self, MemberId};
 use crds::status::MemberStatus;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams};
-use kube::runtime::wait::await_condition;
 use std::time::Instant;
 
 /// The shortest that the rules allow.
@@ -39,16 +38,8 @@ pub async fn node_lost(story: Story) -> Result<()> {
     retired(&store, &lost).await?;
 
     let before = voters(&store.get().await?);
-    local::start(node).await?;
-    let name = format!("node/{}", node.name);
-    let ready = ["wait", "--for=condition=Ready", &name, KUBECTL_LIMIT];
-    story.cluster.kubectl(&ready).await?;
-    let gone = await_condition(store.pods_api(), &lost.pod, |pod: Option<&Pod>| {
-        pod.is_none()
-    });
-    tokio::time::timeout(READY_LIMIT, gone)
-        .await
-        .context("the old pod never ends")??;
+    story.start_node(node).await?;
+    store.pod_gone(&lost.pod).await?;
     load.goes_on(50).await?;
     retired(&store, &lost).await?;
     let healed = store.healed(3, READY_LIMIT).await?;
@@ -65,7 +56,8 @@ pub async fn volume_lost(story: Story) -> Result<()> {
     let (store, load) = impatient(&story).await?;
     let lost = follower(&store).await?;
     load.take_gap_ms();
-    claims(&store)
+    store
+        .claims()
         .delete(&lost.pod, &DeleteParams::default())
         .await
         .context("delete the claim")?;
@@ -81,7 +73,7 @@ pub async fn volume_lost(story: Story) -> Result<()> {
     story.figures.add("volume_lost_write_gap_ms", gap);
     let old = store.pods_api().get_opt(&lost.pod).await?;
     ensure!(old.is_none(), "{} was made again", lost.pod);
-    let volume = claims(&store).get_opt(&lost.pod).await?;
+    let volume = store.claims().get_opt(&lost.pod).await?;
     ensure!(volume.is_none(), "the volume of {} was made again", lost.id);
     load.finish().await.map(drop)
 }
@@ -97,13 +89,10 @@ async fn impatient(story: &Story) -> Result<(Store, Load)> {
     Ok((store, load))
 }
 
-/// One whose node the acting operator is not on: that would be another story.
+/// One whose node the acting operator is not on.
 async fn follower(store: &Store) -> Result<MemberStatus> {
     let leader = store.leader().await?;
-    let acting = acting_operator(&store.kube, None).await?;
-    let pods: Api<Pod> = Api::namespaced(store.kube.clone(), install::NAMESPACE);
-    let busy = pods.get(acting.pod()).await?.spec;
-    let busy = busy.and_then(|spec| spec.node_name);
+    let busy = operator_node(&store.kube).await?;
     let status = store.get().await?.status.context("no status")?;
     let mut members = status.members.into_iter();
     members
@@ -153,11 +142,9 @@ async fn replaced(story: &Story, store: &Store, name: &str, lost: &MemberStatus)
 
 /// Its volume is kept and never used again, and its certificate is gone.
 async fn retired(store: &Store, lost: &MemberStatus) -> Result<()> {
-    let claim = claims(store).get(&lost.pod).await?;
-    let labels = claim.metadata.labels.unwrap_or_default();
     ensure!(
-        labels.get(label::RETIRED).map(String::as_str) == Some(label::TRUE),
-        "the volume of {} is not retired: {labels:?}",
+        store.is_retired(&lost.pod).await?,
+        "the volume of {} is not retired",
         lost.id
     );
     let secrets: Api<Secret> = Api::namespaced(store.kube.clone(), &store.namespace);
@@ -165,10 +152,6 @@ async fn retired(store: &Store, lost: &MemberStatus) -> Result<()> {
     let secret = secrets.get_opt(&name).await?;
     ensure!(secret.is_none(), "the certificate {name} is still there");
     Ok(())
-}
-
-fn claims(store: &Store) -> Api<PersistentVolumeClaim> {
-    Api::namespaced(store.kube.clone(), &store.namespace)
 }
 
 fn voters(cluster: &TaskStoreCluster) -> Vec<MemberId> {
