@@ -9,15 +9,10 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
-use crds::cluster::VolumePolicy;
 use crds::{MemberId, TaskStoreCluster};
 use operator::apply::{Scope, apply};
-use operator::clients::members::Members;
 use operator::context::Context;
 use operator::error::Error;
-use operator::events::Events;
-use operator::leadership::Role;
-use operator::metrics::Metrics;
 use operator::observe::{Observed, Start};
 use operator::plan::Action;
 use operator::plan::action::{Cost, Guard};
@@ -87,34 +82,16 @@ async fn answer(
 }
 
 async fn serve() -> (Server, Context) {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let server = Server::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let router = axum::Router::new()
         .fallback(answer)
         .with_state(server.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let config = kube::Config::new(format!("http://{address}").parse().unwrap());
-    let client = kube::Client::try_from(config).unwrap();
-    let (wake, _) = tokio::sync::mpsc::channel(1);
-    let (_, role) = tokio::sync::watch::channel(Role::Leading);
-    let context = Context::new(
-        client.clone(),
-        Members::new(wake),
-        Metrics::default(),
-        Events::new(client, "test".into()),
-        role,
-        "taskstore:1".into(),
-    );
+    let context = world::server::context(router).await;
     (server, context)
 }
 
 fn running() -> (TaskStoreCluster, Observed) {
-    let mut world = World::new();
-    world.create(3, VolumePolicy::Retain, VolumePolicy::Retain);
-    world.run();
-    world.look().expect("there is a cluster")
+    World::at_rest(3).look().expect("there is a cluster")
 }
 
 fn budget(cluster: &TaskStoreCluster, min_available: u32) -> Value {

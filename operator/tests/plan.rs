@@ -2,26 +2,14 @@
 
 mod world;
 
-use crds::cluster::VolumePolicy;
+use crds::ConditionType;
 use crds::conditions::get;
 use crds::status::{OperationKind, Step};
-use crds::{ConditionType, MemberId};
 use jiff::SignedDuration;
 use operator::observe::{Life, PeerHealth, PodPhase};
 use operator::plan::action::{Guard, PodEnd};
 use operator::plan::{Action, Plan, Progress, Waiting, Wanted, outdated};
-use world::World;
-
-fn m(number: u32) -> MemberId {
-    MemberId::new(1, number)
-}
-
-fn running(size: i32) -> World {
-    let mut world = World::new();
-    world.create(size, VolumePolicy::Retain, VolumePolicy::Retain);
-    world.run();
-    world
-}
+use world::{World, m};
 
 /// The plan without what every plan carries: progress as recorded, and the next look at certificates.
 fn decided(world: &World) -> (Vec<Action>, Vec<Waiting>) {
@@ -58,12 +46,12 @@ fn until(world: &mut World, is_last: impl Fn(&Action) -> bool) -> Action {
 
 #[test]
 fn a_cluster_at_rest_has_nothing_to_do() {
-    assert_eq!(decided(&running(3)), (vec![], vec![]));
+    assert_eq!(decided(&World::at_rest(3)), (vec![], vec![]));
 }
 
 #[test]
 fn a_learner_is_promoted_only_after_it_has_caught_up() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.edit(|cluster| cluster.spec.replicas = 5);
     world.raft.slow.insert(m(5));
     world.run();
@@ -97,7 +85,7 @@ fn a_learner_is_promoted_only_after_it_has_caught_up() {
 
 #[test]
 fn a_failed_pod_is_deleted_by_uid_and_the_budget_closed_before_it() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.tick(60);
     world.pod_mut(m(2)).phase = PodPhase::Ended;
     let uid = world.pod_mut(m(2)).uid.clone();
@@ -138,7 +126,7 @@ fn a_failed_pod_is_deleted_by_uid_and_the_budget_closed_before_it() {
 
 #[test]
 fn a_replacement_that_lost_its_leader_half_way_through_the_change_is_finished_by_the_next() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.lose_volume(m(2));
     world.run();
     world.tick(300);
@@ -168,7 +156,7 @@ fn a_replacement_that_lost_its_leader_half_way_through_the_change_is_finished_by
 
 /// What runs after the leader has said this of a voter for an hour.
 fn after_an_hour_of(health: PeerHealth) -> Option<OperationKind> {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     for _ in 0..2 {
         let mut seen = world.look().expect("there is a cluster");
         let leader = seen.1.members.get_mut(&m(1)).expect("it leads");
@@ -202,7 +190,7 @@ fn a_voter_is_replaced_when_its_leader_cannot_reach_it_and_not_when_it_does_not_
 
 #[test]
 fn without_a_leader_nobody_is_lost_and_the_time_begins_anew_with_its_word() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.kill_node("n2");
     world.run();
     world.tick(200);
@@ -236,7 +224,7 @@ fn without_a_leader_nobody_is_lost_and_the_time_begins_anew_with_its_word() {
 
 #[test]
 fn the_unhealthy_leave_first_in_a_scale_in() {
-    let mut world = running(5);
+    let mut world = World::at_rest(5);
     // Their nodes are drained for good.
     for member in [m(1), m(2)] {
         let node = world.pod_mut(member).node.clone().unwrap();
@@ -256,7 +244,7 @@ fn the_unhealthy_leave_first_in_a_scale_in() {
 
 #[test]
 fn the_youngest_of_the_most_crowded_zone_goes_first() {
-    let mut world = running(5);
+    let mut world = World::at_rest(5);
     // n1 and n4 are in zone a: m1, m4 and m5 run there, m2 in b, m3 in c.
     let zones: Vec<_> = (1..=5)
         .map(|n| world.pod_mut(m(n)).zone.clone().unwrap())
@@ -277,7 +265,7 @@ fn the_youngest_of_the_most_crowded_zone_goes_first() {
 
 #[test]
 fn voters_are_not_set_while_an_eviction_that_was_granted_is_under_way() {
-    let mut world = running(5);
+    let mut world = World::at_rest(5);
     world.edit(|cluster| cluster.spec.replicas = 3);
     until(&mut world, |action| {
         matches!(action, Action::SetVoters { .. })
@@ -296,7 +284,7 @@ fn decided_step(world: &World) -> (Vec<Action>, Vec<Waiting>) {
 
 #[test]
 fn a_leader_that_reaches_no_quorum_is_not_believed() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.edit(|cluster| cluster.spec.replicas = 1);
     let mut seen = world.look().unwrap();
     let leader = world.raft.leader.unwrap();
@@ -322,7 +310,7 @@ fn a_leader_that_reaches_no_quorum_is_not_believed() {
 
 #[test]
 fn a_deposed_leader_with_an_older_configuration_retires_nothing() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     let before = world.observe();
     world.edit(|cluster| cluster.spec.replicas = 5);
     world.run();
@@ -339,7 +327,7 @@ fn a_deposed_leader_with_an_older_configuration_retires_nothing() {
 
 #[test]
 fn an_empty_status_is_not_taken_for_a_new_cluster_while_nobody_leads() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     for number in 1..=3 {
         world.pod_mut(m(number)).life = Life::Deleting;
     }
@@ -356,7 +344,7 @@ fn an_empty_status_is_not_taken_for_a_new_cluster_while_nobody_leads() {
 
 #[test]
 fn a_budget_that_was_opened_behind_the_cache_stops_a_change_of_voters() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.edit(|cluster| cluster.spec.replicas = 5);
     let promotion = until(&mut world, |action| {
         matches!(action, Action::SetVoters { .. })
@@ -372,7 +360,7 @@ fn a_budget_that_was_opened_behind_the_cache_stops_a_change_of_voters() {
 
 #[test]
 fn a_budget_stays_closed_while_its_status_counts_a_member_that_left() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     let budget = world.objects.budget.as_mut().unwrap();
     (budget.min_available, budget.healthy) = (5, 5);
     assert_eq!(decided(&world), (vec![], vec![Waiting::Budget]));
@@ -391,7 +379,7 @@ fn a_budget_stays_closed_while_its_status_counts_a_member_that_left() {
 
 #[test]
 fn an_operation_wakes_the_operator_when_it_becomes_overdue() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.edit(|cluster| cluster.spec.replicas = 5);
     world.raft.slow.insert(m(5));
     world.run();
@@ -409,7 +397,7 @@ fn an_operation_wakes_the_operator_when_it_becomes_overdue() {
 
 #[test]
 fn a_scale_out_that_is_taken_back_looks_for_learners_that_were_just_ordered() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.edit(|cluster| cluster.spec.replicas = 5);
     let order = until(&mut world, |action| {
         matches!(action, Action::AddLearners { .. })
@@ -429,7 +417,7 @@ fn a_scale_out_that_is_taken_back_looks_for_learners_that_were_just_ordered() {
 
 #[test]
 fn a_learner_that_was_let_go_is_not_added_again_under_its_id() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.edit(|cluster| cluster.spec.replicas = 5);
     world.raft.slow.insert(m(5));
     world.run();
@@ -451,7 +439,7 @@ fn is_change(action: &Action) -> bool {
 
 #[test]
 fn a_newer_renderer_alone_makes_no_pod_outdated() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     for number in 1..=3 {
         let pod = world.pod_mut(m(number));
         pod.renderer_revision += 1;
@@ -470,7 +458,7 @@ fn a_newer_renderer_alone_makes_no_pod_outdated() {
 
 #[test]
 fn a_member_takes_its_turn_only_when_that_is_recorded_and_the_budget_closed() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.edit(|cluster| cluster.spec.image = Some("taskstore:2".into()));
     let seen = world.look().unwrap();
     let operation = world.think(&seen).progress.operation.expect("it begins");
@@ -486,7 +474,7 @@ fn a_member_takes_its_turn_only_when_that_is_recorded_and_the_budget_closed() {
 
 #[test]
 fn nobody_takes_a_turn_while_the_container_before_still_has_the_old_image() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.edit(|cluster| cluster.spec.image = Some("taskstore:2".into()));
     let change = until(&mut world, is_change);
     let seen = world.look().unwrap();
@@ -504,7 +492,7 @@ fn nobody_takes_a_turn_while_the_container_before_still_has_the_old_image() {
 
 #[test]
 fn a_member_that_hangs_is_changed_although_nobody_leads() {
-    let mut world = running(1);
+    let mut world = World::at_rest(1);
     world.edit(|cluster| cluster.spec.image = Some("taskstore:2".into()));
     world.pod_mut(m(1)).ready = false;
     world.raft.leader = None;
@@ -518,7 +506,7 @@ fn a_member_that_hangs_is_changed_although_nobody_leads() {
 
 #[test]
 fn a_leader_hands_over_to_a_caught_up_member_before_its_turn() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     world.edit(|cluster| cluster.spec.image = Some("taskstore:2".into()));
     let change = until(&mut world, |action| {
         matches!(action, Action::TransferLeader { .. })

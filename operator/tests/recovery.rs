@@ -6,26 +6,14 @@ mod world;
 use std::collections::BTreeMap;
 
 use crds::MemberId;
-use crds::cluster::VolumePolicy;
 use crds::status::{LogId, OperationKind, RecoveryOffer, Step};
 use operator::observe::{PeerHealth, VolumeState};
 use operator::plan::{Action, plan};
-use world::World;
-
-fn m(number: u32) -> MemberId {
-    MemberId::new(1, number)
-}
-
-fn running(size: i32) -> World {
-    let mut world = World::new();
-    world.create(size, VolumePolicy::Retain, VolumePolicy::Retain);
-    world.run();
-    world
-}
+use world::{World, m};
 
 /// All but `left` run on nodes without power.
 fn without_majority(size: i32, left: &[MemberId]) -> World {
-    let mut world = running(size);
+    let mut world = World::at_rest(size);
     cut(&mut world, left);
     world.run();
     world
@@ -220,7 +208,7 @@ fn survivors_are_asked_again_right_before_the_first_pod_goes() {
 
 #[test]
 fn who_leads_the_lost_incarnation_is_not_believed_and_gets_no_pod_again() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     let stale = world.look().expect("there is a cluster");
     for number in [2, 3] {
         world.lose_volume(m(number));
@@ -249,7 +237,7 @@ fn who_leads_the_lost_incarnation_is_not_believed_and_gets_no_pod_again() {
 
 #[test]
 fn a_volume_of_another_cluster_of_this_name_is_left_alone() {
-    let mut world = running(3);
+    let mut world = World::at_rest(3);
     let mut foreign = world.objects.volume_of(m(1)).expect("a volume").clone();
     foreign.name = "demo-1-9".into();
     foreign.member = m(9);
@@ -285,7 +273,7 @@ fn a_majority_lost_in_the_middle_of_any_change_ends_in_a_whole_store() {
     let mut recovered = 0;
     for (number, change) in changes.into_iter().enumerate() {
         for passes in 0..20 {
-            let mut world = running(3);
+            let mut world = World::at_rest(3);
             change(&mut world);
             for _ in 0..passes {
                 pass(&mut world);

@@ -14,12 +14,8 @@ use crds::conditions::get;
 use crds::{ConditionType, MemberId, TaskStoreCluster};
 use kube::runtime::reflector;
 use operator::apply::{Scope, apply};
-use operator::clients::members::Members;
 use operator::context::Context;
 use operator::error::Error;
-use operator::events::Events;
-use operator::leadership::Role;
-use operator::metrics::Metrics;
 use operator::observe::Caches;
 use operator::plan::Action;
 use operator::plan::action::Cost;
@@ -89,26 +85,11 @@ async fn answer(
 }
 
 async fn serve() -> (Server, Arc<Context>) {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let server = Server::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let router = axum::Router::new()
         .fallback(answer)
         .with_state(server.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let config = kube::Config::new(format!("http://{address}").parse().unwrap());
-    let client = kube::Client::try_from(config).unwrap();
-    let (wake, _) = tokio::sync::mpsc::channel(1);
-    let (_, role) = tokio::sync::watch::channel(Role::Leading);
-    let context = Context::new(
-        client.clone(),
-        Members::new(wake),
-        Metrics::default(),
-        Events::new(client, "test".into()),
-        role,
-        "taskstore:1".into(),
-    );
+    let context = world::server::context(router).await;
     (server, Arc::new(context))
 }
 

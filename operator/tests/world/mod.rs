@@ -11,6 +11,7 @@
 mod effects;
 mod kubernetes;
 mod raft;
+pub mod server;
 pub mod sidecar;
 pub mod trouble;
 
@@ -62,7 +63,20 @@ pub struct World {
 
 pub const NODES: [(&str, &str); 4] = [("n1", "a"), ("n2", "b"), ("n3", "c"), ("n4", "a")];
 
+/// A member of the first incarnation.
+pub fn m(number: u32) -> MemberId {
+    MemberId::new(1, number)
+}
+
 impl World {
+    /// A cluster of this size that has come to rest.
+    pub fn at_rest(size: i32) -> Self {
+        let mut world = Self::new();
+        world.create(size, VolumePolicy::Retain, VolumePolicy::Retain);
+        world.run();
+        world
+    }
+
     pub fn new() -> Self {
         Self {
             cluster: None,
