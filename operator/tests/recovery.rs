@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crds::MemberId;
 use crds::status::{LogId, OperationKind, RecoveryOffer, Step};
-use operator::observe::{PeerHealth, VolumeState};
+use operator::observe::{Life, PeerHealth, VolumeState};
 use operator::plan::{Action, plan};
 use world::{World, m};
 
@@ -167,6 +167,19 @@ fn a_majority_that_is_back_before_the_first_pod_goes_keeps_its_store() {
     assert_eq!(world.raft.config.map(|config| config.voters.len()), Some(3));
 }
 
+/// Somebody took the pod of a survivor away, and not we.
+#[test]
+fn another_member_that_is_back_before_the_first_pod_goes_voids_the_nonce_whoever_lacks_a_pod() {
+    let mut world = about_to_stop(5, &[m(1), m(2)]);
+    world.pod_mut(m(2)).life = Life::Deleting;
+    cut(&mut world, &[m(1), m(3)]);
+    let done = world.run();
+    assert!(
+        !done.iter().any(|line| line.contains("MajorityLost")),
+        "{done:#?}"
+    );
+}
+
 #[test]
 fn survivors_that_moved_before_the_first_pod_goes_void_the_nonce() {
     let mut world = about_to_stop(5, &[m(1), m(2)]);
@@ -255,6 +268,32 @@ fn a_volume_of_another_cluster_of_this_name_is_left_alone() {
     let voters = &world.raft.config.as_ref().expect("it serves").voters;
     assert_eq!(voters.len(), 3);
     assert!(voters.iter().all(|voter| voter.number() > 9), "{voters:?}");
+}
+
+/// As long as the first may fail, nothing else is given up.
+#[test]
+fn other_survivors_keep_their_volumes_until_the_first_is_rewritten() {
+    let mut world = without_majority(5, &[m(1), m(2)]);
+    wait_for_offer(&mut world);
+    world.acknowledge();
+    let all = (1..=5).map(m).collect();
+    world.edit(|cluster| cluster.spec.recovery.accept_unconfirmed = all);
+    for _ in 0..40 {
+        pass(&mut world);
+        let is_rewritten = world
+            .disks
+            .values()
+            .any(|disk| disk.member.is_some_and(|member| member.incarnation() == 2));
+        let second = world.objects.volume_of(m(2)).expect("it stays").state;
+        if is_rewritten {
+            world.run();
+            let second = world.objects.volume_of(m(2)).expect("it stays").state;
+            assert_eq!(second, VolumeState::Retired);
+            return;
+        }
+        assert_eq!(second, VolumeState::Formatted);
+    }
+    panic!("it is never rewritten: {:#?}", world.waits());
 }
 
 /// The majority goes at every moment of every change; whoever is left is enough.

@@ -227,23 +227,22 @@ fn of_container(path: &str, container: &Container) -> Vec<Violation> {
             ));
         }
     }
-    let own = |name: &str| OWN_VOLUMES.contains(&name);
-    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        if own(&mount.name) {
-            let words = format!("may not be {}: that volume is the member's", mount.name);
-            found.push(violation(
-                format!("{path}.volumeMounts[{index}].name"),
-                words,
-            ));
-        }
-    }
-    for (index, device) in container.volume_devices.iter().flatten().enumerate() {
-        if own(&device.name) {
-            let words = format!("may not be {}: that volume is the member's", device.name);
-            found.push(violation(
-                format!("{path}.volumeDevices[{index}].name"),
-                words,
-            ));
+    let mounts = container
+        .volume_mounts
+        .iter()
+        .flatten()
+        .map(|one| &one.name);
+    let devices = container
+        .volume_devices
+        .iter()
+        .flatten()
+        .map(|one| &one.name);
+    let mounts = mounts.enumerate().map(|at| ("volumeMounts", at));
+    let devices = devices.enumerate().map(|at| ("volumeDevices", at));
+    for (list, (index, name)) in mounts.chain(devices) {
+        if OWN_VOLUMES.contains(&name.as_str()) {
+            let words = format!("may not be {name}: that volume is the member's");
+            found.push(violation(format!("{path}.{list}[{index}].name"), words));
         }
     }
     found

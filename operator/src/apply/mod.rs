@@ -130,8 +130,10 @@ async fn recheck_budget(
         .iter()
         .filter_map(|pod| seen::pod(pod, ""))
         .collect();
-    let is_allowed =
-        budget.is_some_and(|found| allows(&seen::budget(&found, scope.cluster), &pods));
+    let is_allowed = budget.is_some_and(|found| {
+        let is_any_fenced = scope.observed.is_any_fenced();
+        allows(&seen::budget(&found, scope.cluster, is_any_fenced), &pods)
+    });
     if is_allowed {
         Ok(())
     } else {

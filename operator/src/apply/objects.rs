@@ -187,13 +187,18 @@ pub async fn set_owner(
 }
 
 pub async fn create_budget(scope: &Scope<'_>, min_available: u32) -> Result<(), Error> {
-    let budget = resources::disruption_budget::build(scope.cluster, min_available);
+    let budget = budget(scope, min_available);
     create(scope, "budget created", &budget, "PodDisruptionBudget").await
+}
+
+fn budget(scope: &Scope<'_>, min_available: u32) -> PodDisruptionBudget {
+    let is_any_fenced = scope.observed.is_any_fenced();
+    resources::disruption_budget::build(scope.cluster, min_available, is_any_fenced)
 }
 
 pub async fn set_budget(scope: &Scope<'_>, min_available: u32, version: &str) -> Result<(), Error> {
     let doing = "budget set";
-    let mut budget = resources::disruption_budget::build(scope.cluster, min_available);
+    let mut budget = budget(scope, min_available);
     budget.metadata.resource_version = Some(version.to_owned());
     // A patch keeps what it does not name: somebody's maxUnavailable, or one more label in the selector.
     let replaced = scope

@@ -86,9 +86,9 @@ pub async fn grow_volume(
 
 /// Without whom it is about: `persistentvolumeclaims "demo-1-1" is forbidden: …`.
 fn reason(message: &str) -> &str {
-    message
-        .split_once(" is forbidden: ")
-        .map_or(message, |(_, reason)| reason)
+    let marks = [" is forbidden: ", " is invalid: "];
+    let mut found = marks.iter().filter_map(|mark| message.split_once(mark));
+    found.next().map_or(message, |(_, reason)| reason)
 }
 
 /// Both labels at once, so that the volume is never nobody's.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crds::names::{MEMBER_CONTAINER, annotation};
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodSpec, PodStatus};
 
 use super::App;
 use crate::resources::sidecar::is_sidecar;
@@ -14,10 +14,11 @@ const OF_CONTAINERS: [&str; 2] = ["ContainersNotReady", "ReadinessGatesNotReady"
 /// A container that waits for one of these is on its way.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
-pub fn member_status(status: &PodStatus) -> Option<&ContainerStatus> {
+/// What the kubelet says of one container, wherever it stands.
+pub fn status_of<'a>(status: &'a PodStatus, container: &str) -> Option<&'a ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
     init.chain(status.container_statuses.iter().flatten())
-        .find(|known| known.name == MEMBER_CONTAINER)
+        .find(|known| known.name == container)
 }
 
 /// Whether the member is beside containers of the user's.
@@ -66,7 +67,7 @@ pub fn app(
         ..App::default()
     };
     for container in sidecars.chain(&spec.containers) {
-        let known = status_of(status, container);
+        let known = status_of(status, &container.name);
         let id = known.and_then(|known| known.container_id.as_deref());
         if let Some(id) = id {
             app.containers.insert(container.name.clone(), id.to_owned());
@@ -78,12 +79,6 @@ pub fn app(
             .or(trouble.map(|words| format!("{} {words}", container.name)));
     }
     Some(app)
-}
-
-fn status_of<'a>(status: &'a PodStatus, container: &Container) -> Option<&'a ContainerStatus> {
-    let init = status.init_container_statuses.iter().flatten();
-    init.chain(status.container_statuses.iter().flatten())
-        .find(|known| known.name == container.name)
 }
 
 fn trouble(container: Option<&ContainerStatus>, is_replaced: bool) -> Option<String> {

@@ -337,6 +337,10 @@ impl Observed {
         known.is_some_and(|known| known.report.as_ref().is_some_and(|last| last.is_fenced))
     }
 
+    pub fn is_any_fenced(&self) -> bool {
+        self.members.keys().any(|member| self.was_fenced(*member))
+    }
+
     /// What a member says about itself right now.
     pub fn report_of(&self, member: MemberId) -> Option<&Report> {
         self.members

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::names::{annotation, label};
+use crds::names::{MEMBER_CONTAINER, annotation, label};
 use crds::{MemberId, TaskStoreCluster, quantity};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -14,7 +14,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 
-use super::app::{app, is_beside, is_member_ready, member_status, waits_for};
+use super::app::{app, is_beside, is_member_ready, status_of, waits_for};
 use super::{
     Budget, ClientSecret, Drift, Life, Object, Owner, Pod, PodPhase, Start, Trouble, Volume,
     VolumeState,
@@ -121,7 +121,7 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
     let container = resources::pod::member_container(spec)?;
     let arguments = container.args.as_deref().unwrap_or_default();
     let annotations = meta.annotations.clone().unwrap_or_default();
-    let known = member_status(&status);
+    let known = status_of(&status, MEMBER_CONTAINER);
     let is_beside = is_beside(spec);
     let is_running = known
         .and_then(|known| known.state.as_ref())
@@ -204,14 +204,18 @@ fn trouble(status: &core::PodStatus) -> Option<Trouble> {
             condition.message.clone().unwrap_or_default(),
         ));
     }
-    let (reason, message) = waits_for(member_status(status)?)?;
+    let (reason, message) = waits_for(status_of(status, MEMBER_CONTAINER)?)?;
     Some(Trouble::Container(match message {
         Some(message) => format!("{reason}: {message}"),
         None => reason.to_owned(),
     }))
 }
 
-pub fn budget(budget: &PodDisruptionBudget, cluster: &TaskStoreCluster) -> Budget {
+pub fn budget(
+    budget: &PodDisruptionBudget,
+    cluster: &TaskStoreCluster,
+    is_any_fenced: bool,
+) -> Budget {
     let meta = &budget.metadata;
     let status = budget.status.clone().unwrap_or_default();
     let min_available = match budget
@@ -223,7 +227,7 @@ pub fn budget(budget: &PodDisruptionBudget, cluster: &TaskStoreCluster) -> Budge
         // Somebody wrote a percentage, which the comparison below finds.
         _ => 0,
     };
-    let wanted = resources::disruption_budget::build(cluster, min_available);
+    let wanted = resources::disruption_budget::build(cluster, min_available, is_any_fenced);
     let mut known = object(meta, budget, &wanted, cluster);
     // One more condition of the selector leaves voters without a budget.
     let selector =
@@ -283,23 +287,26 @@ mod tests {
 
     #[test]
     fn a_budget_whose_selector_was_narrowed_protects_nobody_for_certain() {
-        let mut object = resources::disruption_budget::build(&cluster(), 3);
-        assert_eq!(budget(&object, &cluster()).object.drift, Drift::None);
-        assert!(budget(&object, &cluster()).is_closed_for_certain(3));
+        let mut object = resources::disruption_budget::build(&cluster(), 3, false);
+        assert_eq!(budget(&object, &cluster(), false).object.drift, Drift::None);
+        assert!(budget(&object, &cluster(), false).is_closed_for_certain(3));
         let selector = object.spec.as_mut().unwrap().selector.as_mut().unwrap();
         selector.match_expressions = Some(vec![LabelSelectorRequirement {
             key: "x".into(),
             operator: "Exists".into(),
             values: None,
         }]);
-        assert_eq!(budget(&object, &cluster()).object.drift, Drift::Changed);
-        assert!(!budget(&object, &cluster()).is_closed_for_certain(3));
+        assert_eq!(
+            budget(&object, &cluster(), false).object.drift,
+            Drift::Changed
+        );
+        assert!(!budget(&object, &cluster(), false).is_closed_for_certain(3));
     }
 
     #[test]
     fn a_budget_evicts_pods_that_are_not_ready_only_where_no_app_and_no_fence_makes_them_so() {
         let policy = |cluster: &TaskStoreCluster| {
-            let spec = resources::disruption_budget::build(cluster, 2).spec;
+            let spec = resources::disruption_budget::build(cluster, 2, false).spec;
             spec.unwrap().unhealthy_pod_eviction_policy.unwrap()
         };
         let alone = cluster();
@@ -311,16 +318,21 @@ mod tests {
         let mut fenced = cluster();
         fenced.spec.fenced = vec![MemberId::new(1, 2)];
         assert_eq!(policy(&fenced), "IfHealthyBudget");
-        let object = resources::disruption_budget::build(&alone, 3);
-        assert_eq!(budget(&object, &beside).object.drift, Drift::Changed);
-        assert!(!budget(&object, &beside).is_closed_for_certain(3));
+        let object = resources::disruption_budget::build(&alone, 3, false);
+        assert_eq!(budget(&object, &beside, false).object.drift, Drift::Changed);
+        // The spec has taken the fence back, and a member has not heard of that.
+        assert_eq!(budget(&object, &alone, true).object.drift, Drift::Changed);
+        assert!(!budget(&object, &beside, false).is_closed_for_certain(3));
     }
 
     #[test]
     fn a_budget_in_percent_has_drifted_whatever_is_wanted() {
-        let mut object = resources::disruption_budget::build(&cluster(), 3);
+        let mut object = resources::disruption_budget::build(&cluster(), 3, false);
         object.spec.as_mut().unwrap().min_available = Some(IntOrString::String("100%".into()));
-        assert_eq!(budget(&object, &cluster()).object.drift, Drift::Changed);
+        assert_eq!(
+            budget(&object, &cluster(), false).object.drift,
+            Drift::Changed
+        );
     }
 
     #[test]

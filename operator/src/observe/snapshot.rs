@@ -70,7 +70,7 @@ pub async fn observe(
         named(&caches.services, cluster, &name)
             .map(|found| objects::object(&found.metadata, found.as_ref(), &wanted, cluster))
     };
-    Ok(Observed {
+    let mut observed = Observed {
         volumes,
         pods,
         client_service: service(
@@ -89,13 +89,16 @@ pub async fn observe(
                 cluster,
             )
         }),
-        budget: named(&caches.budgets, cluster, &names::disruption_budget(name))
-            .map(|found| objects::budget(&found, cluster)),
+        budget: None,
         credentials,
         members,
         refused_growth: BTreeMap::new(),
         default_image: default_image.to_owned(),
-    })
+    };
+    let is_any_fenced = observed.is_any_fenced();
+    observed.budget = named(&caches.budgets, cluster, &names::disruption_budget(name))
+        .map(|found| objects::budget(&found, cluster, is_any_fenced));
+    Ok(observed)
 }
 
 /// Read until it is good, and again while a pod is Pending: it may have been taken away since.

@@ -25,9 +25,9 @@ pub fn wanted(observed: &Observed, cluster: &TaskStoreCluster) -> BTreeMap<Membe
                     || !leader.raft.membership.contains(pod.member)
                     // What the leader does not reach may tell us itself why.
                     || !leader.is_alive(pod.member)
-                    // Only itself knows of its fence.
+                    // Only itself knows of its fence; one that is not Ready may have one.
                     || cluster.spec.fenced.contains(&pod.member)
-                    || observed.was_fenced(pod.member)
+                    || !pod.ready
             })
         })
         .filter_map(|pod| {

@@ -33,6 +33,13 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
             }
             continue;
         }
+        // Only a bound claim may grow; that it is bound is an event.
+        if volume.capacity_bytes.is_none() {
+            draft.wait(Waiting::VolumesGrowing {
+                members: vec![member],
+            });
+            continue;
+        }
         let refused = observed.refused_growth.get(&member);
         let refused = refused.filter(|refused| refused.bytes == bytes);
         let again = refused.and_then(|refused| refused.at.checked_add(ASK_AGAIN).ok());

@@ -14,7 +14,7 @@ use crds::status::{Identity, Membership, Operation, OperationKind, Step};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::PodEnd;
-use super::survivors::{Assessed, OFFER_AFTER, assess};
+use super::survivors::{Assessed, OFFER_AFTER, assess, reaches};
 use super::{Action, Draft, Seat, Waiting, healing};
 use crate::observe::{Life, Phase, Report, Start, VolumeState};
 
@@ -119,15 +119,20 @@ fn stop(
         let pod = observed.pod_of(member);
         pod.is_some_and(|pod| pod.life == Life::Present)
     };
-    // Before anything is taken away.
-    if survivors.iter().all(|survivor| runs(survivor.id)) {
-        match assess(draft, identity) {
-            Assessed::Lost(now) if now.nonce == nonce => {}
-            _ => {
-                draft.finish();
-                return;
-            }
-        }
+    let is_untouched = survivors.iter().all(|survivor| runs(survivor.id));
+    let is_as_shown = match is_untouched {
+        true => matches!(assess(draft, identity), Assessed::Lost(now) if now.nonce == nonce),
+        // Whoever took a pod away: who still answers was shown, and as it is.
+        false => reaches(observed, identity).all(|(member, reach)| {
+            let shown = survivors.iter().find(|survivor| survivor.id == member);
+            shown.is_some_and(|shown| shown.last_log == reach.last)
+        }),
+    };
+    if !is_as_shown {
+        draft.finish();
+        return;
+    }
+    if is_untouched {
         draft.act(Action::ConfirmLoss { survivors });
     }
     if are_gone(draft, new, source) {
@@ -179,7 +184,8 @@ fn raise(draft: &mut Draft<'_>, identity: &Identity, operation: &Operation, new:
     draft.step(Step::Rewrite);
 }
 
-/// The survivor's volume becomes that of the only voter; all others are retired first.
+/// The survivor's volume becomes that of the only voter. All others are retired once it is: until then another
+/// survivor's may be all that is left.
 fn rewrite(draft: &mut Draft<'_>, identity: &Identity, new: MemberId, source: MemberId) {
     let observed = draft.observed;
     // An operator that was slow may have made one again.
@@ -197,22 +203,6 @@ fn rewrite(draft: &mut Draft<'_>, identity: &Identity, new: MemberId, source: Me
         }
         return;
     }
-    let lost = observed.volumes.values().filter(|volume| {
-        volume.member.incarnation() < new.incarnation()
-            && volume.cluster_id == identity.cluster_id
-            && volume.life == Life::Present
-            && volume.state != VolumeState::Retired
-    });
-    let lost: Vec<_> = lost.collect();
-    if !lost.is_empty() {
-        for volume in lost {
-            draft.act(Action::RetireVolume {
-                member: volume.member,
-                version: volume.version.clone(),
-            });
-        }
-        return;
-    }
     healing::certificate(draft, new);
     healing::pod(draft, new, Start::Rewrite { from: source }, Seat::Voter);
     match observed.report_of(new) {
@@ -220,9 +210,31 @@ fn rewrite(draft: &mut Draft<'_>, identity: &Identity, new: MemberId, source: Me
             member: new,
             what: report.damage.clone(),
         }),
-        Some(report) if is_rewritten(report, new) => draft.step(Step::Start),
+        Some(report) if is_rewritten(report, new) => {
+            if retire_others(draft, identity, new) {
+                draft.step(Step::Start);
+            }
+        }
         _ => draft.wait(Waiting::Rewrite { from: source }),
     }
+}
+
+/// True when none is left to retire.
+fn retire_others(draft: &mut Draft<'_>, identity: &Identity, new: MemberId) -> bool {
+    let others = draft.observed.volumes.values().filter(|volume| {
+        volume.member.incarnation() < new.incarnation()
+            && volume.cluster_id == identity.cluster_id
+            && volume.life == Life::Present
+            && volume.state != VolumeState::Retired
+    });
+    let others: Vec<_> = others.collect();
+    for volume in &others {
+        draft.act(Action::RetireVolume {
+            member: volume.member,
+            version: volume.version.clone(),
+        });
+    }
+    others.is_empty()
 }
 
 fn is_rewritten(report: &Report, new: MemberId) -> bool {

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{list, short};
 use super::{Draft, loss};
-use crate::observe::{Membership, Phase, Reach, Report};
+use crate::observe::{Membership, Observed, Phase, Reach, Report};
 
 /// Members that only restart answer before.
 pub const OFFER_AFTER: SignedDuration = SignedDuration::from_secs(30);
@@ -47,9 +47,8 @@ pub fn assess(draft: &Draft<'_>, identity: &Identity) -> Assessed {
         return Assessed::Quorate;
     }
     let members = config.members();
-    let reaches: Vec<(MemberId, Reach)> = members
-        .iter()
-        .filter_map(|member| Some((*member, reach(observed.report_of(*member)?)?)))
+    let reaches: Vec<(MemberId, Reach)> = reaches(observed, identity)
+        .filter(|(member, _)| members.contains(member))
         .collect();
     let source = reaches
         .iter()
@@ -102,13 +101,23 @@ pub fn assess(draft: &Draft<'_>, identity: &Identity) -> Assessed {
     })
 }
 
+/// Members of this incarnation that answer on a disk they can read, and how far each log reaches.
+pub fn reaches<'a>(
+    observed: &'a Observed,
+    identity: &'a Identity,
+) -> impl Iterator<Item = (MemberId, Reach)> + 'a {
+    let members = observed.members.keys().copied();
+    members
+        .filter(|member| member.incarnation() == identity.incarnation)
+        .filter_map(|member| {
+            let report = observed.report_of(member).filter(|known| is_sound(known))?;
+            Some((member, report.raft.as_ref()?.reach?))
+        })
+}
+
 /// Runs on a disk that it can read; it votes, now or once it has read its log.
 fn is_sound(report: &Report) -> bool {
     matches!(report.phase, Phase::Recovering | Phase::Serving)
-}
-
-fn reach(report: &Report) -> Option<Reach> {
-    report.raft.as_ref().filter(|_| is_sound(report))?.reach
 }
 
 /// Of exactly these survivors and this loss: a majority that was back in between makes another one.

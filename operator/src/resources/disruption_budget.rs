@@ -8,10 +8,16 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{cluster_name, member_selector, metadata};
 
-pub fn build(cluster: &TaskStoreCluster, min_available: u32) -> PodDisruptionBudget {
+/// `is_any_fenced` says whether a member still is by its own word, whatever the spec asks for by now.
+pub fn build(
+    cluster: &TaskStoreCluster,
+    min_available: u32,
+    is_any_fenced: bool,
+) -> PodDisruptionBudget {
     let mut selector = member_selector(cluster);
     selector.insert(label::VOTER.into(), label::TRUE.into());
-    let are_all_plain = cluster.spec.template.is_none() && cluster.spec.fenced.is_empty();
+    let is_fenced = is_any_fenced || !cluster.spec.fenced.is_empty();
+    let are_all_plain = cluster.spec.template.is_none() && !is_fenced;
     let unhealthy = match are_all_plain {
         // A pod that is not Ready protects nothing by staying.
         true => "AlwaysAllow",

@@ -73,7 +73,7 @@ impl<'a> App<'a> {
     /// Whether this container is an init container that runs as long as its pod.
     pub fn has_sidecar(&self, name: &str) -> bool {
         let mut sidecars = self.spec.init_containers.iter().flatten();
-        sidecars.any(|container| container.name == name)
+        sidecars.any(|container| is_sidecar(container) && container.name == name)
     }
 
     /// The template's labels and annotations below our own, and what the spec names.
@@ -146,9 +146,7 @@ impl<'a> App<'a> {
             ..app
         }
     }
-}
 
-impl App<'_> {
     /// The same pod for a member that serves nobody: where the app's may run, and without its containers.
     pub fn around_nothing(self, cluster: &TaskStoreCluster, alone: PodSpec) -> PodSpec {
         let grace = alone.termination_grace_period_seconds;

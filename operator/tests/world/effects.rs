@@ -508,6 +508,7 @@ impl World {
         let volume = volume.ok_or(Refused("no volume"))?;
         guarded(&volume.version, version)?;
         assert!(bytes > volume.requested_bytes, "a volume only grows");
+        assert!(volume.capacity_bytes.is_some(), "only a bound claim grows");
         if self.has_fixed_volumes {
             self.objects.refused_growth.insert(member, refused);
             return Ok(());

@@ -166,7 +166,11 @@ impl World {
 
     pub(super) fn grow_volumes(&mut self) {
         for volume in self.objects.volumes.values_mut() {
-            volume.capacity_bytes = Some(volume.requested_bytes);
+            let disk = self.disks.get(&volume.uid);
+            // Bound once its first pod has a node.
+            if disk.is_some_and(|disk| disk.node.is_some()) {
+                volume.capacity_bytes = Some(volume.requested_bytes);
+            }
         }
     }
 
