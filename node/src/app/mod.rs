@@ -43,8 +43,6 @@ use crate::service::Service;
 use crate::service::snapshots::Snapshots;
 use crate::storage::types::MemberName;
 
-/// A stopping leader waits this long for another member to take over.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
 /// Requests in flight at a stop may take this long.
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -276,7 +274,7 @@ async fn hand_over(running: &Running) {
         return;
     }
     let begun = Instant::now();
-    let handed = running.hand_over(None, HAND_OVER_PATIENCE).await;
+    let handed = running.hand_over(None, fence::HAND_OVER_PATIENCE).await;
     let elapsed_ms = begun.elapsed().as_millis() as u64;
     match handed {
         Ok(successor) => tracing::info!(successor, elapsed_ms, "leadership handed over"),

@@ -5,6 +5,7 @@ pub mod changes;
 pub mod running;
 pub mod shipping;
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -63,6 +64,7 @@ pub struct Member {
     /// A latch, see `Readiness`.
     has_caught_up: AtomicBool,
     fenced: watch::Sender<bool>,
+    fencing: Mutex<()>,
     readiness: watch::Sender<Readiness>,
     log_disk: Mutex<Option<LogDisk>>,
     running: OnceLock<Arc<Running>>,
@@ -87,6 +89,7 @@ impl Member {
             own: watch::channel(own).0,
             has_caught_up: AtomicBool::new(false),
             fenced: watch::channel(false).0,
+            fencing: Mutex::default(),
             readiness: watch::channel(Readiness::NotReady("starting".into())).0,
             log_disk: Mutex::default(),
             running: OnceLock::new(),
@@ -161,20 +164,22 @@ impl Member {
         self.retell();
     }
 
-    /// Stamps it first. An error is of the disk; a member without one cannot be fenced.
-    pub async fn fence(&self, is_fenced: bool) -> Result<(), String> {
+    /// Stamps it first. An error is of the disk; a member without one cannot be fenced. Done as a whole, one order
+    /// after the other, whether or not the caller waits: disk and memory say the same.
+    pub async fn fence(self: &Arc<Self>, is_fenced: bool) -> Result<(), String> {
         let Some(running) = self.running() else {
             return Err(format!("the member is {}", self.phase_name()));
         };
-        let stamped = tokio::task::spawn_blocking(move || running.home.mark_fenced(is_fenced));
-        match stamped.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(format!("the stamp cannot be written: {error}")),
-            Err(error) => return Err(error.to_string()),
-        }
-        tracing::info!(is_fenced, "fence");
-        self.set_fenced(is_fenced);
-        Ok(())
+        let member = self.clone();
+        let stamped = tokio::task::spawn_blocking(move || {
+            let _one = member.fencing.lock();
+            running.home.mark_fenced(is_fenced)?;
+            tracing::info!(is_fenced, "fence");
+            member.set_fenced(is_fenced);
+            io::Result::Ok(())
+        });
+        let stamped = stamped.await.map_err(|error| error.to_string())?;
+        stamped.map_err(|error| format!("the stamp cannot be written: {error}"))
     }
 
     fn retell(&self) {

@@ -102,7 +102,10 @@ impl Running {
         let deadline = Instant::now() + SUCCESSOR_PATIENCE;
         let at_least = self.consensus.metrics().last_log_index.unwrap_or(0);
         let successor = loop {
-            let heard = self.peers.heard(SILENT_FOR).into_keys().collect();
+            // Who is fenced would only hand over again.
+            let heard = self.peers.heard(SILENT_FOR).into_iter();
+            let heard = heard.filter(|(id, heard)| to == Some(*id) || heard.facts.ready);
+            let heard = heard.map(|(id, _)| id).collect();
             match self.consensus.successor(to, &heard, at_least) {
                 Ok(successor) => break successor,
                 Err(NoSuccessor::NotYet(_)) if Instant::now() < deadline => {

@@ -64,3 +64,39 @@ async fn a_fenced_leader_hands_over_and_serves_nobody_until_it_is_taken_back() {
     let client = cluster.client(&[fenced]);
     client.create(create("by-anybody")).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_fenced_members_none_hands_over_to_the_other() {
+    let cluster = Cluster::serving(5).await;
+    let (second, last) = (3, 4);
+    let request = v1::TransferLeaderRequest {
+        to: cluster.members[last].id,
+        expected_term: 0,
+    };
+    let leader = cluster.leader().await;
+    if leader != last {
+        let handed = cluster.admin(leader).await.transfer_leader(request).await;
+        handed.unwrap_or_else(|error| panic!("{error}\n{}", cluster.last_words()));
+    }
+    fence(&cluster, second, true).await;
+    cluster.until(second, |status| status.fenced).await;
+    cluster
+        .until(last, |status| {
+            let raft = status.raft.as_ref();
+            let mut peers = raft.into_iter().flat_map(|raft| &raft.peers);
+            peers.any(|peer| peer.member_id == cluster.members[second].id && !peer.ready)
+        })
+        .await;
+    let term = cluster.status(last).await.raft.unwrap().term;
+    fence(&cluster, last, true).await;
+    cluster
+        .until(last, |status| {
+            status.raft.as_ref().is_some_and(|raft| {
+                let free = &cluster.members[..second];
+                free.iter().any(|member| member.id == raft.leader_id)
+            })
+        })
+        .await;
+    let now = cluster.status(last).await.raft.unwrap().term;
+    assert_eq!(now, term + 1, "one hand-over");
+}

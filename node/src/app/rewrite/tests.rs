@@ -239,6 +239,15 @@ async fn whoever_is_not_meant_and_whatever_is_damaged_is_left_alone() {
     }
 }
 
+async fn has_no_room(rig: &Rig, root: &Path) {
+    let refused = rig.rewrite(root, MEMBER, NEW_MEMBER).await.err();
+    let said = refused.expect("it is refused");
+    assert!(
+        said.contains("has no room for a second directory"),
+        "{said}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_everything_goes_that_can_be_had_again_and_then_nothing_more() {
     let rig = Rig::new();
@@ -247,12 +256,7 @@ async fn on_a_full_disk_everything_goes_that_can_be_had_again_and_then_nothing_m
     let full = io::ErrorKind::StorageFull;
     recorder.fail_once(Step::SegmentFill, full);
     recorder.fail_once(Step::CutWrite, full);
-    let refused = rig.rewrite(lab.root(), MEMBER, NEW_MEMBER).await.err();
-    assert!(
-        refused
-            .unwrap()
-            .contains("has no room for a second directory")
-    );
+    has_no_room(&rig, lab.root()).await;
     let left = list(&lab.root().join(SNAPSHOTS)).unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].position.index, 19);
@@ -262,12 +266,7 @@ async fn on_a_full_disk_everything_goes_that_can_be_had_again_and_then_nothing_m
         "its space is free"
     );
     recorder.fail_once(Step::CutWrite, full);
-    let refused = rig.rewrite(lab.root(), MEMBER, NEW_MEMBER).await.err();
-    assert!(
-        refused
-            .unwrap()
-            .contains("has no room for a second directory")
-    );
+    has_no_room(&rig, lab.root()).await;
     assert_eq!(fs::read_dir(lab.root().join(SNAPSHOTS)).unwrap().count(), 1);
     drop(lab.recorded());
     is_as_before(&rig, lab.root(), 29).await;
@@ -283,12 +282,7 @@ async fn an_image_that_is_the_only_base_outlives_a_full_disk() {
     }
     let recorder = lab.watch();
     recorder.fail_once(Step::CutWrite, io::ErrorKind::StorageFull);
-    let refused = rig.rewrite(lab.root(), MEMBER, NEW_MEMBER).await.err();
-    assert!(
-        refused
-            .unwrap()
-            .contains("has no room for a second directory")
-    );
+    has_no_room(&rig, lab.root()).await;
     assert_eq!(recorder.times(Step::SpareImageRemove), 0);
     drop(lab.recorded());
     rewritten(&rig, lab.root(), 29, 1).await;

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 
 use super::bad;
 use super::format::Record;
-use super::read::{Blocks, Checked, Counts, check_payload};
+use super::read::{Blocks, Checked, Counts};
 use crate::task::hash::{RowsHash, of_payload};
 
 /// Takes seconds for a large state: not for an async thread.
@@ -15,15 +15,7 @@ pub fn audit(input: impl Read) -> io::Result<Checked> {
     let mut rows = RowsHash::default();
     rows.meta(&blocks.header.meta);
     let mut counts = Counts::default();
-    while blocks.next()? {
-        let mut rest: &[u8] = &blocks.block;
-        while !rest.is_empty() {
-            let (record, after) = postcard::take_from_bytes(rest)
-                .map_err(|error| bad(format!("a record: {error}")))?;
-            note(record, &mut rows, &mut counts)?;
-            rest = after;
-        }
-    }
+    blocks.each(&mut counts, |record, _| note(record, &mut rows))?;
     counts.check(&blocks.header)?;
     let (found, written) = (rows.sum(), blocks.header.state_hash);
     if found != written {
@@ -38,28 +30,16 @@ pub fn audit(input: impl Read) -> io::Result<Checked> {
     })
 }
 
-fn note(record: Record<'_>, rows: &mut RowsHash, counts: &mut Counts) -> io::Result<()> {
-    counts.records += 1;
+fn note(record: Record<'_>, rows: &mut RowsHash) -> io::Result<()> {
     match record {
-        Record::Namespace { id, name } => {
-            counts.namespaces += 1;
-            rows.namespace(id, &name);
-        }
-        Record::Queue(row) => {
-            counts.queues += 1;
-            rows.queue(&row);
-        }
+        Record::Namespace { id, name } => rows.namespace(id, &name),
+        Record::Queue(row) => rows.queue(&row),
         Record::Task { row, payload } => {
-            counts.tasks += 1;
-            check_payload(&row, payload)?;
-            if let Some(payload) = payload {
-                counts.payload_bytes += payload.len() as u64;
-                if of_payload(payload) != row.payload_hash {
-                    return Err(bad(format!(
-                        "the payload of task {} does not have the row's hash",
-                        row.seq
-                    )));
-                }
+            if payload.is_some_and(|payload| of_payload(payload) != row.payload_hash) {
+                return Err(bad(format!(
+                    "the payload of task {} does not have the row's hash",
+                    row.seq
+                )));
             }
             rows.task(&row);
         }

@@ -13,7 +13,6 @@ use super::format::{
 };
 use super::{SnapshotHandle, bad};
 use crate::task::load::Loader;
-use crate::task::row::TaskRow;
 use crate::task::state::{Bounds, FEATURE_LEVEL_KNOWN, State};
 
 /// Reads from the start, whatever other readers of the same open file do.
@@ -106,21 +105,17 @@ pub fn load(handle: &SnapshotHandle, bounds: Bounds) -> io::Result<Loaded> {
     let mut loader = Loader::new(blocks.header.meta.clone(), bounds);
     let mut places = Places::default();
     let mut counts = Counts::default();
-    while blocks.next()? {
-        let mut rest: &[u8] = &blocks.block;
-        while !rest.is_empty() {
-            let (record, after) = postcard::take_from_bytes(rest)
-                .map_err(|error| bad(format!("a record: {error}")))?;
-            counts.records += 1;
-            let payload = load_record(record, &mut loader, &mut counts)?;
-            if let Some((seq, payload_bytes)) = payload {
-                let end = blocks.block_at + (blocks.block.len() - after.len()) as u64;
-                places.seqs.push(seq);
-                places.offsets.push(end - payload_bytes);
-            }
-            rest = after;
+    blocks.each(&mut counts, |record, end| {
+        if let Record::Task {
+            row,
+            payload: Some(payload),
+        } = &record
+        {
+            places.seqs.push(row.seq);
+            places.offsets.push(end - payload.len() as u64);
         }
-    }
+        load_record(record, &mut loader)
+    })?;
     counts.check(&blocks.header)?;
     let state = loader
         .finish(blocks.header.state_hash)
@@ -139,6 +134,28 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// A task has a payload until it is finished, of the length that its row says.
+    fn note(&mut self, record: &Record<'_>) -> io::Result<()> {
+        self.records += 1;
+        match record {
+            Record::Namespace { .. } => self.namespaces += 1,
+            Record::Queue(_) => self.queues += 1,
+            Record::Task { row, payload } => {
+                self.tasks += 1;
+                let bytes = payload.map(<[u8]>::len);
+                let expected = row.finished_ms().is_none();
+                if bytes != expected.then_some(row.payload_bytes as usize) {
+                    return Err(bad(format!(
+                        "the payload of task {} is not the row's",
+                        row.seq
+                    )));
+                }
+                self.payload_bytes += bytes.unwrap_or(0) as u64;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn check(&self, header: &Header) -> io::Result<()> {
         let found = (self.namespaces, self.queues, self.tasks, self.payload_bytes);
         let written = (
@@ -156,50 +173,13 @@ impl Counts {
     }
 }
 
-/// The number and size of the payload, if the record has one.
-fn load_record(
-    record: Record<'_>,
-    loader: &mut Loader,
-    counts: &mut Counts,
-) -> io::Result<Option<(u64, u64)>> {
-    let mut found = None;
+fn load_record(record: Record<'_>, loader: &mut Loader) -> io::Result<()> {
     let loaded = match record {
-        Record::Namespace { id, name } => {
-            counts.namespaces += 1;
-            loader.namespace(id, name)
-        }
-        Record::Queue(row) => {
-            counts.queues += 1;
-            loader.queue(row.into_owned())
-        }
-        Record::Task { row, payload } => {
-            counts.tasks += 1;
-            check_payload(&row, payload)?;
-            let seq = row.seq;
-            if let Some(payload) = payload {
-                counts.payload_bytes += payload.len() as u64;
-                found = Some((seq, payload.len() as u64));
-            }
-            loader.task(row.into_owned())
-        }
+        Record::Namespace { id, name } => loader.namespace(id, name),
+        Record::Queue(row) => loader.queue(row.into_owned()),
+        Record::Task { row, .. } => loader.task(row.into_owned()),
     };
-    loaded.map_err(|unfit| bad(unfit.to_string()))?;
-    Ok(found)
-}
-
-/// A task has a payload until it is finished, of the length that its row says.
-pub(super) fn check_payload(row: &TaskRow, payload: Option<&[u8]>) -> io::Result<()> {
-    let expected = match row.finished_ms() {
-        Some(_) => None,
-        None => Some(row.payload_bytes as usize),
-    };
-    if payload.map(<[u8]>::len) == expected {
-        return Ok(());
-    }
-    Err(bad(format!(
-        "the payload of task {} is not the row's",
-        row.seq
-    )))
+    loaded.map_err(|unfit| bad(unfit.to_string()))
 }
 
 pub(super) struct Blocks<R> {
@@ -242,6 +222,28 @@ impl<R: Read> Blocks<R> {
         };
         blocks.check_hash("the header")?;
         Ok(blocks)
+    }
+
+    /// Every record up to the end mark, and where in the file it ends.
+    pub(super) fn each(
+        &mut self,
+        counts: &mut Counts,
+        mut take: impl FnMut(Record<'_>, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        while self.next()? {
+            let mut rest: &[u8] = &self.block;
+            while !rest.is_empty() {
+                let (record, after) = postcard::take_from_bytes(rest)
+                    .map_err(|error| bad(format!("a record: {error}")))?;
+                counts.note(&record)?;
+                take(
+                    record,
+                    self.block_at + (self.block.len() - after.len()) as u64,
+                )?;
+                rest = after;
+            }
+        }
+        Ok(())
     }
 
     /// The next block is in `block`; false at the end mark.

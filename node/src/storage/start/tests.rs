@@ -315,7 +315,6 @@ fn every_row_of_the_start_table_ends_as_it_says() {
 fn a_foreign_volume_is_damage_and_a_removed_member_never_starts() {
     let removed = Stamp {
         is_removed: true,
-        is_fenced: false,
         ..stamp()
     };
     let other = Identity {
