@@ -155,6 +155,8 @@ pub const BACKUP_PARTS_MAX: usize = 16_384;
 pub const BACKUP_MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// Longest name of a backup, in characters: the name of a Kubernetes object.
 pub const BACKUP_NAME_CHARS_MAX: usize = 253;
+/// Longest cluster id that names a folder of a bucket, in characters.
+pub const BACKUP_CLUSTER_ID_CHARS_MAX: usize = 63;
 /// Longest URL of a destination, in characters, and bytes of its certificates.
 pub const BACKUP_URL_CHARS_MAX: usize = 1_024;
 pub const BACKUP_CA_BYTES_MAX: usize = 256 << 10;
@@ -172,5 +174,14 @@ pub const BACKUP_UNFINISHED_AGE_MS_MIN: u64 = 7 * BACKUP_MS_MAX;
 /// first bound.
 pub const BACKUP_SEGMENT_BYTES: usize = 4 << 20;
 pub const BACKUP_SEGMENT_BYTES_MAX: usize = BACKUP_SEGMENT_BYTES + ENTRY_BYTES_MAX + (64 << 10);
-/// Segments of one lineage: half a year of one every five seconds. Their names are 8 bytes of memory each.
+/// Bytes of the head of one segment.
+pub const BACKUP_SEGMENT_HEAD_BYTES_MAX: usize = 4 << 10;
+/// Segments of one lineage: almost five months of one every four seconds. Their names are 8 bytes of memory
+/// each.
 pub const BACKUP_SEGMENTS_LISTED_MAX: usize = 3_200_000;
+/// Segments of other chains that are looked at where one ends. As many behind the oldest backup are kept.
+pub const BACKUP_SEGMENTS_BESIDE_MAX: usize = 8;
+/// Longest reason that is passed on from a store, in characters: some answer with a page of HTML.
+pub const BACKUP_REASON_CHARS_MAX: usize = 400;
+/// Tries of one request after the first.
+pub const BACKUP_RETRIES_MAX: usize = 8;

@@ -95,7 +95,11 @@ fn running() -> (TaskStoreCluster, Observed) {
 }
 
 fn budget(cluster: &TaskStoreCluster, min_available: u32) -> Value {
-    let mut budget = json!(resources::disruption_budget::build(cluster, min_available, false));
+    let mut budget = json!(resources::disruption_budget::build(
+        cluster,
+        min_available,
+        false
+    ));
     budget["metadata"]["generation"] = json!(1);
     budget["status"] = json!({
         "observedGeneration": 1, "expectedPods": 3, "currentHealthy": 3,

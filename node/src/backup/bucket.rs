@@ -13,7 +13,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 use super::error::{Access, Error};
 use crate::limits::BACKUPS_LISTED_MAX;
 
-/// One request with all its retries.
+/// One request, or one page of a list, with all its retries.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Clone)]
@@ -148,10 +148,7 @@ impl Bucket {
         let object = self.name_of(below);
         let location = self.within(below);
         let listed = self.store.list_with_delimiter(Some(&location));
-        let listed = match self.asked(Access::List, &object, listed).await {
-            Err(Error::Missing { .. }) => return Ok(Vec::new()),
-            listed => listed?,
-        };
+        let listed = self.asked(Access::List, &object, listed).await?;
         let mut names: Vec<String> = listed
             .common_prefixes
             .iter()
@@ -190,16 +187,16 @@ impl Bucket {
                 modified_ms: modified_ms.unwrap_or_default(),
             })
         };
-        let list = self
-            .store
-            .list(Some(&location))
-            .take(objects_max)
-            .try_filter_map(|meta| std::future::ready(Ok(found(meta))))
-            .try_collect();
-        match self.asked(Access::List, &object, list).await {
-            Err(Error::Missing { .. }) => Ok(Vec::new()),
-            listed => listed,
+        let mut objects = self.store.list(Some(&location)).take(objects_max);
+        let mut kept = Vec::new();
+        // Thousands of pages may come: the patience is for each.
+        while let Some(meta) = self
+            .asked(Access::List, &object, objects.try_next())
+            .await?
+        {
+            kept.extend(found(meta));
         }
+        Ok(kept)
     }
 
     fn within(&self, path: &Path) -> Path {

@@ -63,13 +63,14 @@ async fn prune_log(
 }
 
 fn held(listed: &Listed) -> Option<Held> {
-    let (at_ms, is_complete) = match &listed.state {
-        State::Complete(manifest) => (manifest.created_at_ms, true),
-        State::Unfinished { modified_ms } => (*modified_ms, false),
+    let (index, at_ms, is_complete) = match &listed.state {
+        State::Complete(manifest) => (manifest.log_id.index, manifest.created_at_ms, true),
+        State::Unfinished { modified_ms } => (0, *modified_ms, false),
         State::Unreadable(_) => return None,
     };
     Some(Held {
         name: listed.name.clone(),
+        index,
         at_ms,
         is_complete,
     })

@@ -17,11 +17,10 @@ use super::bucket::Bucket;
 use super::credentials::{AZURE_KEYS, Credentials, GCS_KEYS, S3_KEYS};
 use super::error::Error;
 use super::http::Connector;
-use crate::limits::{BACKUP_CA_BYTES_MAX, BACKUP_URL_CHARS_MAX};
+use crate::limits::{BACKUP_CA_BYTES_MAX, BACKUP_RETRIES_MAX, BACKUP_URL_CHARS_MAX};
 
 /// A store that fails for longer is reported; the order may be repeated.
 const RETRY_PATIENCE: Duration = Duration::from_secs(30);
-const RETRIES_MAX: usize = 8;
 
 /// As given; nothing is checked yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -254,7 +253,7 @@ fn option<K: FromStr<Err = object_store::Error>>(key: &str) -> Result<K, Error> 
 
 fn retry() -> RetryConfig {
     RetryConfig {
-        max_retries: RETRIES_MAX,
+        max_retries: BACKUP_RETRIES_MAX,
         retry_timeout: RETRY_PATIENCE,
         ..RetryConfig::default()
     }

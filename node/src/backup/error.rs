@@ -4,8 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-/// Longest reason that is passed on from a store: some answer with a page of HTML.
-const REASON_CHARS_MAX: usize = 400;
+use crate::limits::BACKUP_REASON_CHARS_MAX;
 
 /// What was asked of the store; also the right that it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +108,10 @@ impl Error {
         use object_store::Error as Store;
         let reason = root_cause(error);
         match error {
-            Store::NotFound { .. } if matches!(access, Access::Write | Access::Create) => {
+            // What is created or listed need not be there: then it is what it would stand in.
+            Store::NotFound { .. }
+                if matches!(access, Access::Write | Access::Create | Access::List) =>
+            {
                 let reason = format!("names a bucket or folder that is not there: {reason}");
                 Error::invalid("url", reason)
             }
@@ -174,7 +176,7 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 
 fn shortened(reason: &str) -> String {
     let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(REASON_CHARS_MAX) {
+    match line.char_indices().nth(BACKUP_REASON_CHARS_MAX) {
         Some((at, _)) => format!("{} …", &line[..at]),
         None => line,
     }
@@ -195,6 +197,6 @@ mod tests {
         let shown = Error::of_store(Access::Write, "s3://b/a".into(), &error).to_string();
         let expected = "no right to write s3://b/a: SignatureDoesNotMatch: The signatures differ.";
         assert_eq!(shown, expected);
-        assert!(shortened(&"word ".repeat(1_000)).len() <= REASON_CHARS_MAX + " …".len());
+        assert!(shortened(&"word ".repeat(1_000)).len() <= BACKUP_REASON_CHARS_MAX + " …".len());
     }
 }

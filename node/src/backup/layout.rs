@@ -6,12 +6,11 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use crate::limits::BACKUP_NAME_CHARS_MAX;
+use crate::limits::{BACKUP_CLUSTER_ID_CHARS_MAX, BACKUP_NAME_CHARS_MAX};
 use crate::storage::snapshot::SnapshotIdentity;
 
 const MANIFEST: &str = "manifest.json";
 const BACKUPS: &str = "backups";
-const CLUSTER_ID_CHARS_MAX: usize = 63;
 
 /// One life of a store: everything it ever wrote to a bucket stands in one folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,12 +22,13 @@ pub struct Lineage {
 
 impl Lineage {
     pub fn new(cluster_id: &str, incarnation: u16) -> Result<Lineage, Error> {
-        let fits = (1..=CLUSTER_ID_CHARS_MAX).contains(&cluster_id.len())
+        let fits = (1..=BACKUP_CLUSTER_ID_CHARS_MAX).contains(&cluster_id.len())
             && cluster_id
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if !fits {
-            let bound = format!("must be 1 to {CLUSTER_ID_CHARS_MAX} letters, digits and hyphens");
+            let bound =
+                format!("must be 1 to {BACKUP_CLUSTER_ID_CHARS_MAX} letters, digits and hyphens");
             return Err(Error::invalid("cluster_id", bound));
         }
         if incarnation == 0 {

@@ -49,7 +49,7 @@ pub async fn lineages(bucket: &Bucket) -> Result<Vec<Lineage>, Error> {
     Ok(found)
 }
 
-/// The backups of a lineage, oldest first; what is no whole backup stands at the end. A manifest that cannot
+/// The backups of a lineage, oldest first by the log; what is no whole backup stands at the end. A manifest that cannot
 /// be reached now is an error, not a missing backup.
 pub async fn backups(bucket: &Bucket, lineage: &Lineage) -> Result<Vec<Listed>, Error> {
     let names = bucket.folders(&lineage.backups()).await?;
@@ -64,7 +64,7 @@ pub async fn backups(bucket: &Bucket, lineage: &Lineage) -> Result<Vec<Listed>, 
         .try_collect()
         .await?;
     listed.sort_by_key(|listed| match &listed.state {
-        State::Complete(manifest) => (0, manifest.created_at_ms, manifest.log_id.index),
+        State::Complete(manifest) => (0, manifest.log_id.index, manifest.created_at_ms),
         State::Unreadable(_) => (1, 0, 0),
         State::Unfinished { .. } => (2, 0, 0),
     });

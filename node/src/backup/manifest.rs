@@ -125,14 +125,7 @@ struct Versioned {
 }
 
 impl Manifest {
-    /// The file, with the checksum that it says.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut sealed = self.clone();
-        sealed.checksum = self.checksum();
-        sealed.bytes()
-    }
-
-    /// The same, for whoever names this manifest.
+    /// With the checksum of what it says.
     pub fn sealed(mut self) -> Manifest {
         self.checksum = self.checksum();
         self
@@ -143,10 +136,11 @@ impl Manifest {
             checksum: String::new(),
             ..self.clone()
         };
-        sha256_hex(&open.bytes())
+        sha256_hex(&open.encode())
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    /// The file of a sealed one.
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self)
             .expect("a manifest holds nothing that JSON cannot, and a Vec grows");
         bytes.push(b'\n');
@@ -172,7 +166,7 @@ impl Manifest {
             });
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(not_a_manifest)?;
-        if manifest.bytes() != bytes || manifest.checksum() != manifest.checksum {
+        if manifest.encode() != bytes || manifest.checksum() != manifest.checksum {
             return Err(damaged("it does not have its checksum".into()));
         }
         if manifest.lineage != *lineage {

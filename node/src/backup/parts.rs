@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::progress::{Noted, Phase};
 use crate::limits::BACKUP_PARTS_READ_AHEAD;
 use crate::raft::transport::tls::sha256_hex;
-use crate::storage::snapshot::{Checked, audit};
+use crate::storage::snapshot::audit;
 
 /// Reads every part, checks its size and hash, and audits what they are together: that it is a whole
 /// snapshot, whose rows hash to what the manifest says, and the one that the manifest describes. The bytes
@@ -54,12 +54,10 @@ pub async fn prove<W: Write + Send + 'static>(
         return Err(Error::Local(error));
     }
     let object = bucket.name_of(&manifest.lineage.manifest(&manifest.name));
-    let matches = |checked: Checked| manifest.check_snapshot(&checked);
-    match checked.map_err(|error| format!("its parts are no good snapshot: {error}")) {
-        Ok(checked) => matches(checked),
-        Err(reason) => Err(reason),
-    }
-    .map_err(|reason| Error::damaged(object, reason))?;
+    checked
+        .map_err(|error| format!("its parts are no good snapshot: {error}"))
+        .and_then(|checked| manifest.check_snapshot(&checked))
+        .map_err(|reason| Error::damaged(object, reason))?;
     Ok(sink)
 }
 

@@ -1,13 +1,14 @@
 //! Which backups a lineage need not keep. Pure.
 //!
 //! A whole backup may go when it is beyond the newest `count` or older than `age_ms`, whichever comes first.
-//! The newest whole one never goes, nor one that is in use. What is unfinished goes only when nobody can
-//! still be writing it. What cannot be read is not asked about: it is somebody's to look at.
+//! The newest whole one, by the log and not by anybody's clock, never goes, nor one that is in use. What is
+//! unfinished goes only when nobody can still be writing it. What cannot be read is not asked about: it is
+//! somebody's to look at.
 
 use std::collections::BTreeSet;
 
 use super::layout::BackupName;
-use crate::limits::BACKUP_UNFINISHED_AGE_MS_MIN;
+use crate::limits::{BACKUP_SEGMENTS_BESIDE_MAX, BACKUP_UNFINISHED_AGE_MS_MIN};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keep {
@@ -22,6 +23,8 @@ pub struct Keep {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     pub name: BackupName,
+    /// Of the last log entry in it; 0 while it is unfinished.
+    pub index: u64,
     /// When it was created, or last written to.
     pub at_ms: u64,
     pub is_complete: bool,
@@ -30,7 +33,7 @@ pub struct Held {
 /// Names to delete, in this order: oldest first, so that what is cut off has kept the newest.
 pub fn expendable(held: &[Held], keep: &Keep, now_ms: u64) -> Vec<BackupName> {
     let mut newest_first: Vec<&Held> = held.iter().collect();
-    newest_first.sort_by_key(|held| std::cmp::Reverse((held.at_ms, held.name.clone())));
+    newest_first.sort_by_key(|held| std::cmp::Reverse((held.index, held.at_ms, held.name.clone())));
     let mut complete_newer = 0;
     let mut names = Vec::new();
     for held in newest_first {
@@ -53,11 +56,12 @@ pub fn expendable(held: &[Held], keep: &Keep, now_ms: u64) -> Vec<BackupName> {
     names
 }
 
-/// Of the log's segments, by their first indexes in order, those that end before the oldest backup does: no
-/// restore needs them. One that a later one does not bound stays.
+/// Of the log's segments, by their first indexes in order, those that no restore looks at. It begins with the
+/// newest one that starts no later than right behind its backup. With chains side by side one before that may
+/// end later: as many stay as a restore tries where a chain ends.
 pub fn expendable_segments(first_indexes: &[u64], oldest_backup_index: u64) -> &[u64] {
-    let next = first_indexes.iter().skip(1);
-    let needless = next.take_while(|next| **next <= oldest_backup_index + 1);
+    let later = first_indexes.iter().skip(1 + BACKUP_SEGMENTS_BESIDE_MAX);
+    let needless = later.take_while(|later| **later <= oldest_backup_index + 1);
     &first_indexes[..needless.count()]
 }
 
@@ -70,10 +74,15 @@ mod tests {
 
     /// `b3` is a whole backup of three days ago, `u3` an unfinished one.
     fn held(words: &str) -> Vec<Held> {
-        let one = |word: &str| Held {
-            name: BackupName::parse(word).expect("a name"),
-            at_ms: NOW_MS - word[1..].parse::<u64>().expect("days") * DAY_MS,
-            is_complete: word.starts_with('b'),
+        let one = |word: &str| {
+            let days: u64 = word[1..].parse().expect("days");
+            let is_complete = word.starts_with('b');
+            Held {
+                name: BackupName::parse(word).expect("a name"),
+                index: if is_complete { 1_000 - days } else { 0 },
+                at_ms: NOW_MS - days * DAY_MS,
+                is_complete,
+            }
         };
         words.split_whitespace().map(one).collect()
     }
@@ -124,16 +133,32 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_is_the_one_that_holds_most_whatever_the_clocks_said() {
+        let mut all = held("b1 b2 b3");
+        all[2].at_ms = NOW_MS + DAY_MS;
+        for (count, expected) in [(1, "b3 b2"), (2, "b3")] {
+            let keep = Keep {
+                count: Some(count),
+                ..Keep::default()
+            };
+            let deleted = expendable(&all, &keep, NOW_MS);
+            let deleted: Vec<&str> = deleted.iter().map(BackupName::as_str).collect();
+            assert_eq!(deleted.join(" "), expected, "{count}");
+        }
+    }
+
+    #[test]
     fn segments_go_once_the_oldest_backup_has_all_that_is_in_them() {
-        let segments = [1, 21, 41, 61];
+        let segments: Vec<u64> = (0..12).map(|n| 1 + 20 * n).collect();
         let rows = [
+            // Each one from 9 on lets one more go.
             (0, 0),
-            (19, 0),
-            (20, 1),
-            (39, 1),
-            (40, 2),
-            (60, 3),
-            (61, 3),
+            (179, 0),
+            (180, 1),
+            (199, 1),
+            (200, 2),
+            (220, 3),
+            (221, 3),
             (500, 3),
         ];
         for (oldest, count) in rows {
@@ -144,5 +169,10 @@ mod tests {
             );
         }
         assert_eq!(expendable_segments(&[], 9), &[] as &[u64]);
+        // The one from 21 may go to 50 and be all that leads on from there.
+        let side_by_side = [21, 25, 32, 51, 81];
+        for oldest in [24, 31, 40] {
+            assert_eq!(expendable_segments(&side_by_side, oldest), &[] as &[u64]);
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::backup::log::replay::{Upto, replay};
 use crate::backup::progress::Noted;
 use crate::backup::retention::Keep;
 use crate::backup::verify::{read_manifest, verify};
-use crate::member::backups::now_ms;
+use crate::service::clock::now_ms;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -31,18 +31,14 @@ pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
         true => Output::Json,
         false => Output::Text,
     };
-    if let Action::Create(create_args) = &args.action {
-        create(&args.at, create_args, output).await?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let credentials = args.at.credentials();
-    let bucket = args.at.destination()?.connect(&credentials).await?;
+    let at = args.at;
     match args.action {
-        Action::Create(_) => {}
+        Action::Create(ordered) => create(&at, &ordered, output).await?,
         Action::List => {
+            let bucket = open(&at).await?;
             let mut all = Vec::new();
             for lineage in lineages(&bucket).await? {
-                if args.at.is_meant(&lineage) {
+                if at.is_meant(&lineage) {
                     let listed = backups(&bucket, &lineage).await?;
                     all.push((lineage, listed));
                 }
@@ -50,11 +46,11 @@ pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
             output.listed(&all);
         }
         Action::Inspect { name } => {
-            let (lineage, name) = meant(&bucket, &args.at, &name).await?;
+            let (bucket, lineage, name) = meant(&at, &name).await?;
             output.inspected(&read_manifest(&bucket, &lineage, &name).await?);
         }
         Action::Verify { name, with_log } => {
-            let (lineage, name) = meant(&bucket, &args.at, &name).await?;
+            let (bucket, lineage, name) = meant(&at, &name).await?;
             let manifest = verify(&bucket, &lineage, &name, &Noted::default()).await?;
             let reached = match with_log {
                 true => {
@@ -66,30 +62,36 @@ pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
             output.verified(&manifest, reached);
         }
         Action::Export { name, file } => {
-            let (lineage, name) = meant(&bucket, &args.at, &name).await?;
+            let (bucket, lineage, name) = meant(&at, &name).await?;
             let noted = Noted::default();
-            let (manifest, _) = download(&bucket, &lineage, &name, &file, &noted).await?;
+            let manifest = download(&bucket, &lineage, &name, &file, &noted).await?;
             output.verified(&manifest, None);
         }
         Action::Delete { name } => {
-            let (lineage, name) = meant(&bucket, &args.at, &name).await?;
+            let (bucket, lineage, name) = meant(&at, &name).await?;
             delete(&bucket, &lineage, &name).await?;
             output.deleted(&[name]);
         }
         Action::Prune(asked) => {
-            let lineage = only(&bucket, &args.at).await?;
+            let bucket = open(&at).await?;
+            let lineage = only(&bucket, &at).await?;
             let keep = keep(asked)?;
             output.deleted(&prune(&bucket, &lineage, &keep, now_ms()).await?);
         }
         Action::Check(asked) => {
-            let cluster = args.at.cluster_id.as_deref().unwrap_or(&asked.cluster);
-            let lineage = Lineage::new(cluster, args.at.incarnation.unwrap_or(1))?;
+            let bucket = open(&at).await?;
+            let cluster = at.cluster_id.as_deref().unwrap_or(&asked.cluster);
+            let lineage = Lineage::new(cluster, at.incarnation.unwrap_or(1))?;
             let unique = uuid::Uuid::new_v4().simple().to_string();
             check(&bucket, &lineage, &unique).await?;
-            println!("backups can be written here");
+            output.fit();
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn open(at: &At) -> anyhow::Result<Bucket> {
+    Ok(at.destination()?.connect(&at.credentials()).await?)
 }
 
 async fn create(at: &At, create: &Create, output: Output) -> anyhow::Result<()> {
@@ -125,15 +127,17 @@ fn keep(asked: Prune) -> anyhow::Result<Keep> {
 }
 
 /// The lineage that holds something of this name.
-async fn meant(bucket: &Bucket, at: &At, name: &str) -> anyhow::Result<(Lineage, BackupName)> {
+async fn meant(at: &At, name: &str) -> anyhow::Result<(Bucket, Lineage, BackupName)> {
+    let bucket = open(at).await?;
     let name = BackupName::parse(name)?;
     let mut found = Vec::new();
-    for lineage in lineages(bucket).await? {
+    for lineage in lineages(&bucket).await? {
         if at.is_meant(&lineage) && !bucket.objects(&lineage.backup(&name)).await?.is_empty() {
             found.push(lineage);
         }
     }
-    Ok((one(found, &format!("a backup named {name}"))?, name))
+    let lineage = one(found, &format!("a backup named {name}"))?;
+    Ok((bucket, lineage, name))
 }
 
 async fn only(bucket: &Bucket, at: &At) -> anyhow::Result<Lineage> {

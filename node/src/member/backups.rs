@@ -1,7 +1,7 @@
 //! Backups as a member makes them: of its own newest state, one at a time, away from what Raft waits for.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -14,6 +14,7 @@ use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::manifest::{Creator, Manifest, ManifestRef};
 use crate::backup::progress::{Noted, Progress};
 use crate::backup::write::{Order, find, write};
+use crate::service::clock::now_ms;
 
 /// One report at most in this time.
 const REPORT_PAUSE: Duration = Duration::from_millis(500);
@@ -133,10 +134,4 @@ async fn make(
         "backup complete"
     );
     Ok(manifest)
-}
-
-/// The wall clock, for what people and retention compare.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
 }

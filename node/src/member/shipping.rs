@@ -9,12 +9,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::backups::{Backups, now_ms};
+use super::backups::Backups;
 use super::running::Running;
 use crate::backup::bucket::Bucket;
+use crate::backup::check::{Unfit, check};
 use crate::backup::credentials::Credentials;
 use crate::backup::destination::Destination;
-use crate::backup::error::Error;
+use crate::backup::error::{Access, Error};
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::list::{State, backups};
 use crate::backup::log::ship::{End, Source, Step, end, step};
@@ -22,15 +23,15 @@ use crate::backup::manifest::{Creator, Manifest};
 use crate::backup::progress::Noted;
 use crate::backup::write::{Order, write};
 use crate::limits::BACKUP_SEGMENT_BYTES;
-use crate::storage::log_store::LogStore;
+use crate::service::clock::now_ms;
 use crate::storage::snapshot::Position;
-use crate::storage::store::Store;
 use crate::storage::types::Entry;
 
 /// What is committed waits no longer than this, and for the upload: with it a disaster loses five seconds.
 const SHIP_EVERY: Duration = Duration::from_secs(4);
-/// After a failure.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// After a failure the next try waits, twice as long each time until something was shipped.
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(2);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// How far shipping has come, for whoever watches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,10 +83,6 @@ impl Shipping {
         let to = to?;
         let (sender, shipped) = watch::channel(Shipped::default());
         let shipper = Shipper {
-            source: Committed {
-                log: running.log.clone(),
-                state: running.state.clone(),
-            },
             running,
             backups: backups.clone(),
             to: to.clone(),
@@ -113,21 +110,9 @@ impl Shipping {
 }
 
 /// What this member has applied, as far as its log still has it.
-struct Committed {
-    log: LogStore,
-    state: Arc<Store>,
-}
-
-impl Committed {
-    fn applied_index(&self) -> u64 {
-        let applied = self.state.progress().borrow().applied;
-        applied.map_or(0, |applied| applied.index)
-    }
-}
-
-impl Source for Committed {
+impl Source for Running {
     async fn committed(&self, from: u64, bytes_max: usize) -> io::Result<Option<Vec<Entry>>> {
-        let applied = self.applied_index();
+        let (applied, _) = self.applied();
         if from > applied {
             return Ok(Some(Vec::new()));
         }
@@ -143,18 +128,22 @@ struct Shipper {
     running: Arc<Running>,
     backups: Backups,
     to: (Destination, Credentials),
-    source: Committed,
     shipped: watch::Sender<Shipped>,
 }
 
 impl Shipper {
     async fn run(self) {
+        let mut pause = None;
         loop {
+            let before = self.shipped.borrow().last;
             let Err(error) = self.ship().await;
             tracing::warn!(%error, "the log is not shipped");
             self.shipped
                 .send_modify(|shipped| shipped.problem = error.to_string());
-            tokio::time::sleep(RETRY_PAUSE).await;
+            let has_progressed = self.shipped.borrow().last != before;
+            let next = next_pause(pause, has_progressed);
+            pause = Some(next);
+            tokio::time::sleep(next).await;
         }
     }
 
@@ -174,10 +163,10 @@ impl Shipper {
                 applied.is_some_and(|applied| applied.index > at.last.index)
             });
             news.await.map_err(io::Error::other)?;
-            match step(&bucket, &lineage, &at, &self.source).await? {
+            match step(&bucket, &lineage, &at, self.running.as_ref()).await? {
                 Step::Shipped(next) => {
                     at = next;
-                    let waiting_bytes = self.source.log.bytes_from(at.last.index + 1);
+                    let waiting_bytes = self.running.log.bytes_from(at.last.index + 1);
                     if waiting_bytes < BACKUP_SEGMENT_BYTES as u64 {
                         self.note(&at);
                         tokio::time::sleep(SHIP_EVERY).await;
@@ -211,20 +200,19 @@ impl Shipper {
         lineage: &Lineage,
         ended: Option<End>,
     ) -> Result<End, Error> {
-        let newest = backups(bucket, lineage).await?.into_iter().rev();
-        let newest = newest
-            .filter_map(|listed| match listed.state {
-                State::Complete(manifest) => Some(*manifest),
-                _ => None,
-            })
-            .max_by_key(|manifest| manifest.log_id.index);
+        let mut newest_first = backups(bucket, lineage).await?.into_iter().rev();
+        let newest = newest_first.find_map(|listed| match listed.state {
+            State::Complete(manifest) => Some(*manifest),
+            _ => None,
+        });
         if let Some(manifest) = newest {
             let next = manifest.log_id.index + 1;
-            if self.source.committed(next, 0).await?.is_some() {
+            if self.running.committed(next, 0).await?.is_some() {
                 return Ok(end_of(&manifest));
             }
         }
         let _permit = self.backups.permit().await;
+        self.prove_rights(bucket, lineage).await?;
         let cut = self.running.snapshots.cut_now().await;
         let snapshot = cut.map_err(io::Error::other)?;
         let order = Order {
@@ -249,6 +237,24 @@ impl Shipper {
             .send_modify(|shipped| shipped.chains_started += 1);
         Ok(end_of(&manifest))
     }
+
+    /// Before a whole state is cut and sent to a bucket that will not have it. Shipping deletes nothing: that
+    /// right may be missing, and then one small object of each member stays.
+    async fn prove_rights(&self, bucket: &Bucket, lineage: &Lineage) -> Result<(), Error> {
+        let member_id = self.running.home.stamp().identity.member_id;
+        match check(bucket, lineage, &format!("member-{member_id}")).await {
+            Ok(()) => Ok(()),
+            Err(Unfit::Failed(error)) => Err(error),
+            Err(Unfit::Lacks { missing, reason }) => match missing {
+                Access::Delete => Ok(()),
+                access => Err(Error::Forbidden {
+                    access,
+                    object: bucket.name_of(&lineage.folder()),
+                    reason,
+                }),
+            },
+        }
+    }
 }
 
 /// The log is held for nobody once shipping has ended.
@@ -258,6 +264,30 @@ impl Drop for Shipper {
     }
 }
 
+fn next_pause(before: Option<Duration>, has_progressed: bool) -> Duration {
+    match before {
+        Some(before) if !has_progressed => RETRY_PAUSE_MAX.min(2 * before),
+        _ => RETRY_PAUSE_MIN,
+    }
+}
+
 fn end_of(backup: &Manifest) -> End {
     End::of_backup(backup.log_id.into(), backup.wall_time_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_that_refuses_is_asked_less_and_less_often_until_something_was_shipped() {
+        let mut pause = None;
+        let mut pauses = Vec::new();
+        for has_progressed in [true].into_iter().chain([false; 9]).chain([true, false]) {
+            let next = next_pause(pause, has_progressed);
+            pauses.push(next.as_secs());
+            pause = Some(next);
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 2, 4]);
+    }
 }

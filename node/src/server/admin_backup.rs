@@ -20,9 +20,10 @@ use crate::backup::progress::{Phase, Progress};
 use crate::backup::retention::Keep;
 use crate::limits::BACKUPS_LISTED_MAX;
 use crate::member::Member;
-use crate::member::backups::{Ordered, Report, UnderWay, now_ms};
+use crate::member::backups::{Ordered, Report, UnderWay};
 use crate::member::running::Running;
 use crate::member::shipping::Shipped;
+use crate::service::clock::now_ms;
 
 pub type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::BackupProgress, Status>> + Send>>;
 

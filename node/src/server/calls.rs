@@ -2,7 +2,7 @@
 //! protocols come through here.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use taskstore_api::v1;
 
@@ -12,6 +12,7 @@ use super::{answer, convert};
 use crate::limits::CALL_MS_MAX;
 use crate::metrics::{Metrics, Operation};
 use crate::service::Door;
+use crate::service::clock::now_ms;
 use crate::service::request::{Request, Response};
 use crate::task::command::Settle;
 
@@ -248,11 +249,4 @@ impl Calls {
         )
         .await
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::UNIX_EPOCH
-        .elapsed()
-        .map(|since| since.as_millis() as u64)
-        .unwrap_or(0)
 }

@@ -176,6 +176,11 @@ fn since_1970(system: SystemTime) -> Duration {
     system.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// The system clock as it stands, for what people and retention compare. Nothing that entries are stamped with.
+pub fn now_ms() -> u64 {
+    unix_ms(SystemTime::now())
+}
+
 /// Milliseconds since 1970; 0 before.
 pub fn unix_ms(system: SystemTime) -> u64 {
     since_1970(system).as_millis() as u64

@@ -208,6 +208,17 @@ async fn an_order_that_cannot_be_is_refused_with_the_field_and_a_dropped_one_mak
     );
 }
 
+#[test]
+fn a_program_that_asks_for_json_is_answered_in_it_also_by_the_check() {
+    let bucket = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", bucket.path().display());
+    let said = text(&taskstore(&url, &["check", "--json"]));
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["fit"], true);
+    let plain = text(&taskstore(&url, &["check"]));
+    assert_eq!(plain, "backups can be written here\n");
+}
+
 /// Listens until the bucket has this entry.
 async fn shipped_to(cluster: &Cluster, index: usize, url: &str, entry: u64) -> v1::LogShipped {
     let order = v1::ShipLogRequest {

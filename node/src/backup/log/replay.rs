@@ -8,12 +8,10 @@ use super::ship::{End, first_indexes, path, read};
 use crate::backup::bucket::Bucket;
 use crate::backup::error::Error;
 use crate::backup::layout::Lineage;
+use crate::limits::BACKUP_SEGMENTS_BESIDE_MAX;
 use crate::storage::snapshot::Position;
 use crate::storage::store::position;
 use crate::storage::types::{Entry, wall_time_ms_of};
-
-/// Segments of other chains that are looked at for the one that is named.
-const BESIDE_MAX: usize = 8;
 
 /// How far to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +107,6 @@ struct Walk<'a> {
     /// May be older than the bucket: a name that is not there says where the log ends.
     listed: Vec<u64>,
     visited: BTreeSet<u64>,
-    begin: u64,
     next_index: u64,
     before: Option<End>,
 }
@@ -123,14 +120,13 @@ impl<'a> Walk<'a> {
         let listed = first_indexes(bucket, lineage).await?;
         let next = after.index + 1;
         let first = listed.iter().rev().find(|first| **first <= next);
-        let begin = first.copied().unwrap_or(next);
+        let next_index = first.copied().unwrap_or(next);
         Ok(Walk {
             bucket,
             lineage,
             listed,
             visited: BTreeSet::new(),
-            begin,
-            next_index: begin,
+            next_index,
             before: None,
         })
     }
@@ -164,13 +160,23 @@ impl<'a> Walk<'a> {
     }
 
     /// Two members that started a chain each, at the same time, leave segments side by side. Where one of the
-    /// chains ends, the other goes on: by the segment that holds the last entry and more.
+    /// chains ends, the other goes on: by the segment that holds the last entry and more, which may also have
+    /// begun before the first one here.
     async fn beside(&self) -> Result<Option<Segment>, Error> {
         let Some(before) = self.before else {
             return Ok(None);
         };
-        for first_index in self.unvisited(self.begin) {
-            let segment = read(self.bucket, self.lineage, first_index).await?;
+        for first_index in self.unvisited() {
+            let segment = match read(self.bucket, self.lineage, first_index).await {
+                // Retention has been there since it was listed.
+                Err(Error::Missing { .. }) => continue,
+                // Most likely it is needed by nobody here: it does not keep all the others from a restore.
+                Err(error @ Error::Damaged { .. }) if Some(&first_index) < self.visited.first() => {
+                    tracing::warn!(%error, "a segment from before the backup is not looked at");
+                    continue;
+                }
+                segment => segment?,
+            };
             let mut entries = segment.entries.iter();
             let holds = entries.any(|entry| position(entry.log_id) == before.last);
             if holds && segment.head.last.index > before.last.index {
@@ -192,7 +198,7 @@ impl<'a> Walk<'a> {
         let Some(previous) = segment.head.previous.filter(|hash| !before.is(hash)) else {
             return true;
         };
-        for first_index in self.unvisited(0).take(BESIDE_MAX) {
+        for first_index in self.unvisited() {
             let other = read(self.bucket, self.lineage, first_index).await;
             let other = other.map(|other| End::of_segment(&other));
             if other.is_ok_and(|other| other.last == before.last && other.is(&previous)) {
@@ -202,11 +208,11 @@ impl<'a> Walk<'a> {
         false
     }
 
-    /// From the newest before the next one down.
-    fn unvisited(&self, from: u64) -> impl Iterator<Item = u64> {
-        let before = self.listed.iter().rev().copied();
-        before.filter(move |first| {
-            (from..self.next_index).contains(first) && !self.visited.contains(first)
-        })
+    /// From the newest before the next one down, a few.
+    fn unvisited(&self) -> impl Iterator<Item = u64> {
+        let newest_first = self.listed.iter().rev().copied();
+        newest_first
+            .filter(|first| *first < self.next_index && !self.visited.contains(first))
+            .take(BACKUP_SEGMENTS_BESIDE_MAX)
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::error::Error;
 use crate::backup::layout::Lineage;
-use crate::limits::BACKUP_SEGMENT_BYTES_MAX;
+use crate::limits::{BACKUP_SEGMENT_BYTES_MAX, BACKUP_SEGMENT_HEAD_BYTES_MAX};
 use crate::storage::codec::{self, ENTRY_HEAD_BYTES, EntryHead};
 use crate::storage::snapshot::{Position, SnapshotIdentity};
 use crate::storage::store::position;
@@ -18,7 +18,6 @@ use crate::storage::types::Entry;
 const MAGIC: [u8; 8] = *b"TSKLOGS\n";
 pub const FORMAT: u32 = 1;
 const HASH_BYTES: usize = 32;
-const HEAD_BYTES_MAX: usize = 4 << 10;
 
 pub type Hash = [u8; HASH_BYTES];
 
@@ -108,7 +107,7 @@ pub fn decode(
         });
     }
     let head_bytes = from.get_u32_le() as usize;
-    if head_bytes > HEAD_BYTES_MAX.min(from.len()) {
+    if head_bytes > BACKUP_SEGMENT_HEAD_BYTES_MAX.min(from.len()) {
         return Err(damaged("its head is too long"));
     }
     let head: Head = postcard::from_bytes(&from.split_to(head_bytes))

@@ -3,6 +3,7 @@
 use std::io;
 
 use object_store::path::Path;
+use tokio::task::spawn_blocking;
 
 use super::segment::{Encoded, Hash, Head, Segment, decode, encode};
 use crate::backup::bucket::{Bucket, Created, Found};
@@ -40,8 +41,8 @@ pub enum Step {
     Shipped(End),
     /// Nothing new is committed.
     Idle,
-    /// What should come next is gone from this member's log. The chain has ended: the next one starts behind
-    /// a new backup.
+    /// What should come next is gone from this member's log, and nobody has shipped it. The chain has ended:
+    /// the next one starts behind a new backup.
     Gap,
 }
 
@@ -89,20 +90,28 @@ pub async fn step(
 ) -> Result<Step, Error> {
     let from = end.last.index + 1;
     let Some(entries) = source.committed(from, BACKUP_SEGMENT_BYTES).await? else {
-        return Ok(Step::Gap);
+        // Others may have shipped on meanwhile: a chain beside theirs would serve nobody.
+        let found = self::end(bucket, lineage).await?;
+        let further = found.filter(|found| found.last > end.last);
+        return Ok(further.map_or(Step::Gap, Step::Shipped));
     };
     let Some(last) = entries.last() else {
         return Ok(Step::Idle);
     };
-    let head = Head {
+    let mut head = Head {
         identity: lineage.identity(),
         previous: end.hash,
         after: end.last,
         last: position(last.log_id),
         entries: entries.len() as u64,
-        wall_time_ms: wall_time_ms(&entries)?.max(end.wall_time_ms),
+        wall_time_ms: end.wall_time_ms,
     };
-    let encoded = encode(&head, &entries);
+    let (head, encoded) = aside(move || {
+        head.wall_time_ms = wall_time_ms(&entries)?.max(head.wall_time_ms);
+        let encoded = encode(&head, &entries);
+        Ok((head, encoded))
+    })
+    .await?;
     if let Some(other) = create(bucket, lineage, from, &encoded).await? {
         // Another member was here: its segment counts, if it goes on from where this one would have. It may
         // name another segment that ends there: then two chains have met.
@@ -153,7 +162,15 @@ pub(super) async fn read(
 ) -> Result<Segment, Error> {
     let path = path(lineage, first_index);
     let bytes = bucket.get(&path, BACKUP_SEGMENT_BYTES_MAX as u64).await?;
-    decode(&bytes, &bucket.name_of(&path), lineage, first_index)
+    let (object, lineage) = (bucket.name_of(&path), lineage.clone());
+    aside(move || decode(&bytes, &object, &lineage, first_index)).await
+}
+
+/// Milliseconds of hashing and copying: not on the threads that carry heartbeats.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Of the segments that are listed, in order.

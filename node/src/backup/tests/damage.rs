@@ -145,7 +145,7 @@ async fn no_damage_to_a_backup_is_silent_and_each_is_named() {
                     let left = std::fs::read_dir(dir.path()).expect("a folder").count();
                     assert_eq!(left, usize::from(read.is_ok()), "a file is left behind");
                     let _ = std::fs::remove_file(&to);
-                    read.map(|(manifest, _)| manifest)
+                    read
                 }
                 _ => verify(&bucket, &lineage(), &at, &noted).await,
             };

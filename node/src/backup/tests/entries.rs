@@ -13,6 +13,8 @@ pub struct Log {
     pub entries: Vec<Entry>,
     pub committed: AtomicU64,
     pub first: AtomicU64,
+    /// Of one segment: small, whatever a real one may hold.
+    pub segment_entries: usize,
 }
 
 /// Wall time of the entry at this index.
@@ -41,6 +43,7 @@ pub fn log(entries: u64) -> Log {
         entries: (1..=entries).map(entry).collect(),
         committed: AtomicU64::new(entries),
         first: AtomicU64::new(1),
+        segment_entries: 7,
     }
 }
 
@@ -50,8 +53,7 @@ impl Source for Log {
             return Ok(None);
         }
         let committed = self.committed.load(Ordering::Relaxed);
-        // A small segment, whatever a real one may hold.
-        let entries_max = 7.min(bytes_max / 300);
+        let entries_max = self.segment_entries.min(bytes_max / 300);
         let entries = self.entries.iter();
         let wanted = entries.filter(|entry| (from..=committed).contains(&entry.log_id.index));
         Ok(Some(wanted.take(entries_max).cloned().collect()))

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use object_store::memory::InMemory;
 
 use super::entries::{Log, log, time_at};
 use super::faults::unreliable;
-use super::rig::{bucket_over, cut, lineage, name, objects, order};
+use super::rig::{Fate, Fated, SLOW, bucket_over, cut, lineage, name, objects, order};
 use crate::backup::bucket::Bucket;
 use crate::backup::delete::prune;
-use crate::backup::error::Error;
+use crate::backup::error::{Access, Error};
 use crate::backup::log::replay::{Reached, Upto, replay};
-use crate::backup::log::ship::{End, Step, end, step};
+use crate::backup::log::ship::{End, Step, end, first_indexes, path, step};
 use crate::backup::progress::Noted;
 use crate::backup::retention::Keep;
 use crate::backup::write::write;
@@ -31,6 +32,13 @@ async fn ship(bucket: &Bucket, log: &Log, from: End) -> End {
         end = next;
     }
     end
+}
+
+fn in_segments_of(segment_entries: usize, entries: u64) -> Log {
+    Log {
+        segment_entries,
+        ..log(entries)
+    }
 }
 
 async fn read(
@@ -212,6 +220,79 @@ async fn two_chains_that_meet_at_one_entry_go_on_as_one() {
     }
 }
 
+#[tokio::test]
+async fn a_chain_that_ends_is_gone_on_with_by_one_whose_segment_began_before_it() {
+    let backup = |log: &Log, index| End::of_backup(at(log, index), time_at(index));
+    for committed in [50, 100] {
+        let bucket = bucket_over(Arc::new(InMemory::new()));
+        let (small, large) = (log(100), in_segments_of(30, 100));
+        large.committed.store(committed, Ordering::Relaxed);
+        ship(&bucket, &large, backup(&large, 20)).await;
+        small.committed.store(38, Ordering::Relaxed);
+        ship(&bucket, &small, backup(&small, 24)).await;
+        for from in [20, 24, 31, 38, 40] {
+            let (entries, _) = read(&bucket, at(&small, from), Upto::Latest)
+                .await
+                .expect("good");
+            assert_eq!(
+                entries,
+                small.entries[from as usize..committed as usize],
+                "{from} to {committed}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn damage_to_what_is_older_than_a_backup_is_not_in_its_way() {
+    let bucket = bucket_over(Arc::new(InMemory::new()));
+    let log = log(60);
+    ship(&bucket, &log, End::of_backup(NOTHING, 0)).await;
+    let older = path(&lineage(), 15);
+    bucket.put(&older, "bad".into()).await.expect("put");
+    let (entries, _) = read(&bucket, at(&log, 30), Upto::Latest)
+        .await
+        .expect("good");
+    assert_eq!(entries, log.entries[30..]);
+    let refused = read(&bucket, at(&log, 10), Upto::Latest).await;
+    assert!(matches!(refused, Err(Error::Damaged { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn who_was_away_for_long_goes_on_behind_what_others_shipped() {
+    let bucket = bucket_over(Arc::new(InMemory::new()));
+    let log = log(100);
+    log.committed.store(50, Ordering::Relaxed);
+    let away = ship(&bucket, &log, End::of_backup(NOTHING, 0)).await;
+    log.committed.store(80, Ordering::Relaxed);
+    let others = ship(&bucket, &log, away).await;
+    log.committed.store(100, Ordering::Relaxed);
+    log.first.store(70, Ordering::Relaxed);
+    let found = step(&bucket, &lineage(), &away, &log).await.expect("asked");
+    assert_eq!(found, Step::Shipped(others));
+    ship(&bucket, &log, others).await;
+    let (entries, _) = read(&bucket, NOTHING, Upto::Latest).await.expect("good");
+    assert_eq!(entries, log.entries);
+}
+
+#[tokio::test]
+async fn a_list_of_many_pages_may_take_longer_than_one_request() {
+    let memory = Arc::new(InMemory::new());
+    let log = in_segments_of(1, 30);
+    let bucket = bucket_over(memory.clone());
+    ship(&bucket, &log, End::of_backup(NOTHING, 0)).await;
+    let slow = Fated::new(memory, |access, _| match access {
+        Access::List => Fate::Slow,
+        _ => Fate::Fine,
+    });
+    let patience = 15 * SLOW;
+    let bucket = bucket_over(slow).with_patience(patience);
+    let began = Instant::now();
+    let found = first_indexes(&bucket, &lineage()).await.expect("listed");
+    assert_eq!(found, (1..=30).collect::<Vec<u64>>());
+    assert!(began.elapsed() > patience, "it was not slow");
+}
+
 /// Two members that know nothing of each other, on a store that fails now and then.
 #[tokio::test]
 async fn two_shippers_on_a_failing_store_build_one_chain() {
@@ -257,7 +338,7 @@ async fn two_shippers_on_a_failing_store_build_one_chain() {
 async fn retention_keeps_the_log_that_the_oldest_backup_needs() {
     let memory = Arc::new(InMemory::new());
     let bucket = bucket_over(memory.clone());
-    let log = log(100);
+    let log = in_segments_of(1, 100);
     ship(&bucket, &log, End::of_backup(NOTHING, 0)).await;
     let segments = objects(&memory).await.len();
     let keep = Keep {
@@ -297,7 +378,7 @@ async fn retention_keeps_the_log_that_the_oldest_backup_needs() {
         .count();
     assert_eq!(
         in_log,
-        segments - 2,
-        "entries 1 to 14 are in the backup of 17"
+        segments - 9,
+        "a backup of 17 needs none before 18, and eight more stay"
     );
 }

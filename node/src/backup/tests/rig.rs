@@ -38,6 +38,9 @@ use crate::task::tests::{START_MS, World, task};
 /// With a store that never answers. What does answer is in memory.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// Between the objects of a slow list.
+pub const SLOW: Duration = Duration::from_millis(20);
+
 pub const CLUSTER: &str = "c-1";
 
 pub fn lineage() -> Lineage {
@@ -169,6 +172,10 @@ pub enum Fate {
     Truncated,
     /// A list shows nothing that was written lately.
     Stale,
+    /// Each object of a list takes its time.
+    Slow,
+    /// The bucket is not there.
+    NoBucket,
     /// Whoever asks has no right to.
     Forbidden,
     /// The condition of a write is not looked at.
@@ -212,7 +219,10 @@ impl Fated {
                 path: path.to_string(),
                 source: "403 access denied".into(),
             }),
-            Fate::Fine | Fate::Truncated | Fate::Stale | Fate::Unconditional => request.await,
+            Fate::NoBucket => Err(no_bucket(path)),
+            Fate::Fine | Fate::Truncated | Fate::Stale | Fate::Slow | Fate::Unconditional => {
+                request.await
+            }
         }
     }
 }
@@ -221,6 +231,13 @@ pub fn failed(reason: &str) -> object_store::Error {
     object_store::Error::Generic {
         store: "test",
         source: reason.into(),
+    }
+}
+
+fn no_bucket(path: &Path) -> object_store::Error {
+    object_store::Error::NotFound {
+        path: path.to_string(),
+        source: "404 NoSuchBucket".into(),
     }
 }
 
@@ -320,6 +337,14 @@ impl ObjectStore for Fated {
                 futures::stream::once(async { Err(failed("503 slow down")) }).boxed()
             }
             Fate::Silent => futures::stream::pending().boxed(),
+            Fate::NoBucket => futures::stream::once(async move { Err(no_bucket(&path)) }).boxed(),
+            Fate::Slow => {
+                let late = |found| async {
+                    tokio::time::sleep(SLOW).await;
+                    found
+                };
+                self.inner.list(prefix).then(late).boxed()
+            }
             Fate::Forbidden => {
                 let denied = object_store::Error::PermissionDenied {
                     path: path.to_string(),

@@ -6,7 +6,11 @@ use object_store::memory::InMemory;
 
 use super::rig::{Fate, Fated, bucket_over, lineage, objects};
 use crate::backup::check::{Unfit, check};
-use crate::backup::error::Access;
+use crate::backup::credentials::Credentials;
+use crate::backup::destination::Destination;
+use crate::backup::error::{Access, Error};
+use crate::backup::list::{backups, lineages};
+use crate::backup::log::ship::first_indexes;
 
 async fn checked(denied: Option<(Access, Fate)>) -> (Result<(), Unfit>, usize) {
     let memory = Arc::new(InMemory::new());
@@ -56,12 +60,42 @@ async fn a_store_that_overwrites_is_no_place_for_backups() {
     assert_eq!((missing, left), (Access::Create, 0), "{reason}");
 }
 
+#[tokio::test]
+async fn a_bucket_that_is_not_there_is_no_empty_one_and_a_folder_in_it_is() {
+    let nowhere = Fated::new(Arc::new(InMemory::new()), |_, _| Fate::NoBucket);
+    let bucket = bucket_over(nowhere);
+    let listed = [
+        lineages(&bucket).await.map(drop),
+        backups(&bucket, &lineage()).await.map(drop),
+        first_indexes(&bucket, &lineage()).await.map(drop),
+    ];
+    for refused in listed {
+        let Err(Error::Invalid { field, reason }) = &refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(*field, "url");
+        assert!(reason.contains("404 NoSuchBucket"), "{reason}");
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let destination = Destination {
+        url: format!("file://{}", dir.path().display()),
+        ..Destination::default()
+    };
+    let connected = destination.connect(&Credentials::Environment).await;
+    for empty in [
+        bucket_over(Arc::new(InMemory::new())),
+        connected.expect("it is there"),
+    ] {
+        assert_eq!(lineages(&empty).await.expect("listed"), []);
+        assert_eq!(backups(&empty, &lineage()).await.expect("listed").len(), 0);
+        let segments = first_indexes(&empty, &lineage()).await;
+        assert_eq!(segments.expect("listed"), [] as [u64; 0]);
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_folder_that_is_not_there_is_named() {
-    use crate::backup::credentials::Credentials;
-    use crate::backup::destination::Destination;
-
     let destination = Destination {
         url: "file:///nowhere/at/all".into(),
         ..Destination::default()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use object_store::memory::InMemory;
 
-use super::rig::{bucket_over, cut, lineage, name, objects, order, proven};
+use super::rig::{Fate, Fated, bucket_over, cut, lineage, name, objects, order, proven};
 use crate::backup::bucket::Bucket;
 use crate::backup::credentials::Credentials;
 use crate::backup::delete::{delete, prune};
@@ -17,7 +17,7 @@ use crate::backup::progress::{Noted, Phase};
 use crate::backup::retention::Keep;
 use crate::backup::verify::verify;
 use crate::backup::write::{Order, write};
-use crate::storage::snapshot::load;
+use crate::storage::snapshot::{SnapshotHandle, load};
 use crate::task::state::Bounds;
 use crate::task::tests::START_MS;
 
@@ -64,7 +64,8 @@ async fn what_comes_back_is_the_snapshot_that_went() {
         assert_eq!(verified.expect("good"), manifest);
         let to = dir.path().join(format!("{at}.snapshot"));
         let back = download(&bucket, &lineage(), &name("b-1"), &to, &noted).await;
-        let (again, handle) = back.expect("downloaded");
+        let again = back.expect("downloaded");
+        let handle = SnapshotHandle::open(&to, &lineage().identity()).expect("good");
         assert_eq!((again, &handle.id), (manifest, &cut.handle.id));
         let loaded = load(&handle, Bounds::default()).expect("loaded");
         assert_eq!(loaded.state.hash(), cut.handle.header.state_hash);
@@ -74,6 +75,40 @@ async fn what_comes_back_is_the_snapshot_that_went() {
             "nothing is overwritten"
         );
     }
+}
+
+#[tokio::test]
+async fn a_download_overwrites_nothing_and_leaves_nothing_of_its_own_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Arc::new(InMemory::new());
+    let bucket = bucket_over(store.clone());
+    let cut = cut("placed", 5);
+    let noted = Noted::default();
+    write(&bucket, &cut.handle, &order("b-1"), &noted)
+        .await
+        .expect("written");
+    let to = dir.path().join("b-1.snapshot");
+    // A file of somebody's that has the name of the unfinished one.
+    let partial = dir.path().join("b-1.snapshot.partial");
+    std::fs::write(&partial, "mine").expect("written");
+    let refused = download(&bucket, &lineage(), &name("b-1"), &to, &noted).await;
+    assert!(matches!(refused, Err(Error::Local(_))), "{refused:?}");
+    assert_eq!(std::fs::read(&partial).expect("there"), b"mine");
+    assert!(!to.exists());
+    std::fs::remove_file(&partial).expect("removed");
+    // And one that comes while the download is under way.
+    let theirs = to.clone();
+    let meanwhile = Fated::new(store, move |_, path| {
+        if path.as_ref().ends_with(".part") {
+            std::fs::write(&theirs, "theirs").expect("written");
+        }
+        Fate::Fine
+    });
+    let bucket = bucket_over(meanwhile);
+    let refused = download(&bucket, &lineage(), &name("b-1"), &to, &noted).await;
+    assert!(matches!(refused, Err(Error::Local(_))), "{refused:?}");
+    assert_eq!(std::fs::read(&to).expect("there"), b"theirs");
+    assert!(!partial.exists());
 }
 
 #[tokio::test]
@@ -111,6 +146,33 @@ async fn two_members_at_one_name_end_with_one_backup_and_no_other_parts() {
     assert_eq!(one, two);
     assert_eq!(objects(&store).await.len(), one.parts.len() + 1);
     assert_eq!(proven(&store).await, [one]);
+}
+
+#[tokio::test]
+async fn a_member_with_a_clock_ahead_does_not_make_its_backup_the_newest_for_ever() {
+    let bucket = bucket_over(Arc::new(InMemory::new()));
+    let (older, newer) = (cut("older", 0), cut("newer", 2));
+    assert!(older.handle.position() < newer.handle.position());
+    for (text, cut, created_at_ms) in [
+        ("ahead", &older, START_MS + 1_000_000),
+        ("right", &newer, START_MS),
+    ] {
+        let asked = Order {
+            created_at_ms,
+            ..order(text)
+        };
+        let written = write(&bucket, &cut.handle, &asked, &Noted::default()).await;
+        written.expect("written");
+    }
+    let listed = backups(&bucket, &lineage()).await.expect("listed");
+    let listed: Vec<_> = listed.iter().map(|listed| listed.name.as_str()).collect();
+    assert_eq!(listed, ["ahead", "right"], "oldest first");
+    let keep = Keep {
+        count: Some(1),
+        ..Keep::default()
+    };
+    let pruned = prune(&bucket, &lineage(), &keep, START_MS).await;
+    assert_eq!(pruned.expect("pruned"), [name("ahead")]);
 }
 
 #[tokio::test]

@@ -98,6 +98,14 @@ impl Output {
         }
     }
 
+    /// Of a destination.
+    pub fn fit(self) {
+        match self {
+            Output::Json => print_json(&json!({ "fit": true })),
+            Output::Text => println!("backups can be written here"),
+        }
+    }
+
     pub fn progress(self, progress: &v1::BackupProgress) {
         if self == Output::Text {
             println!(
