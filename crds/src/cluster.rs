@@ -147,6 +147,13 @@ pub struct TaskStoreClusterSpec {
     /// running members' pods are made again one at a time, the leader last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<PodTemplate>,
+
+    /// Name of the TaskStoreRestore of the same namespace whose contents the cluster begins with, at most 253
+    /// characters; that object sets it. Default none: the cluster begins empty. Never changes; without meaning
+    /// once the cluster has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub restored_by: Option<String>,
 }
 
 impl Default for TaskStoreClusterSpec {
@@ -166,6 +173,7 @@ impl Default for TaskStoreClusterSpec {
             fenced: Vec::new(),
             recovery: Recovery::default(),
             template: None,
+            restored_by: None,
         }
     }
 }
@@ -352,7 +360,7 @@ pub struct Recovery {
 /// The name of a Secret in the cluster's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretName {
-    /// At most 253 characters.
+    /// At most 253 characters. No default. May change.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }

@@ -68,7 +68,7 @@ impl PodTemplate {
 }
 
 /// The API server keeps what it does not know; we refuse it in our own words.
-fn open_object(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn open_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true

@@ -1,6 +1,6 @@
 //! The rules of a TaskStoreCluster, each once: as CEL for the API server and as a pure function for us.
 //!
-//! Expected flow: `schema::crd` writes [`RULES`] into the CRD; the operator calls [`validate`] in every
+//! Expected flow: `schema::cluster_crd` writes [`RULES`] into the CRD; the operator calls [`validate`] in every
 //! reconcile, because an object may be older than a rule. `cases` holds one table that both must agree on.
 //!
 //! Caveats: a transition rule is skipped by the API server when its old or new value is absent, so all of
@@ -174,6 +174,13 @@ pub const RULES: &[Rule] = &[
                 order.is_none_or(Ordering::is_eq)
             })
         },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.restoredBy",
+        cel: "has(self.restoredBy) == has(oldSelf.restoredBy) && (!has(self.restoredBy) || self.restoredBy == oldSelf.restoredBy)",
+        message: "restoredBy may not change: a cluster begins once",
+        keeps: |new, old| old.is_none_or(|old| new.spec.restored_by == old.spec.restored_by),
     },
     Rule {
         scope: Scope::Spec,

@@ -371,6 +371,15 @@ fn changes() -> Vec<Case> {
     let storage = |storage: Value| json!({"storage": storage});
     vec![
         change(
+            "beginning anew",
+            json!({"restoredBy": "r"}),
+            json!({}),
+            Refused {
+                field: "spec.restoredBy",
+                message: "may not change",
+            },
+        ),
+        change(
             "scaling out",
             json!({"replicas": 3}),
             json!({"replicas": 5}),
