@@ -8,6 +8,8 @@
 //!                      all asleep  │
 //!                      recovery    │
 //!                      one is left │
+//!                      restore     │
+//!                      one begins  │
 //! ```
 //!
 //! Invariants: O1 pure and total. O2 what must be remembered is in `progress`, and the caller writes it to
@@ -31,6 +33,7 @@ mod membership;
 mod objects;
 mod recovery;
 mod replacement;
+mod restore;
 mod retirement;
 mod rollout;
 mod roster;
@@ -38,7 +41,7 @@ mod safety;
 mod survivors;
 mod wanted;
 
-use crds::status::{Identity, Membership, Operation, OperationKind, RecoveryOffer, Step};
+use crds::status::{Identity, Membership, Operation, OperationKind, RecoveryOffer, Restored, Step};
 use crds::{MemberId, TaskStoreCluster, TaskStoreClusterStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -64,6 +67,8 @@ pub struct Progress {
     /// When replacements began, oldest first.
     pub replacements: Vec<Time>,
     pub recovery: Option<RecoveryOffer>,
+    /// What the cluster began with.
+    pub restored: Option<Restored>,
 }
 
 impl Progress {
@@ -75,6 +80,7 @@ impl Progress {
             membership: status.membership,
             replacements: status.replacements,
             recovery: status.recovery,
+            restored: status.restored,
         }
     }
 }
@@ -121,7 +127,7 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
                 hibernation::plan(&mut draft);
                 return draft.plan;
             }
-            if recovery::plan(&mut draft, &identity) {
+            if restore::plan(&mut draft, &identity) || recovery::plan(&mut draft, &identity) {
                 draft.wake_when_overdue();
                 return draft.plan;
             }

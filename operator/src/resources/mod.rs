@@ -5,6 +5,7 @@
 
 pub mod disruption_budget;
 pub mod pod;
+pub mod restore;
 pub mod secret;
 pub mod service;
 pub mod sidecar;

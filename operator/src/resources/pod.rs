@@ -24,8 +24,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::secret::{CA_CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, PEER_CERTIFICATE, PEER_KEY};
-use super::{RUN_AS, cluster_name, member_labels, member_selector, metadata, namespace, sidecar};
-use crate::observe::Start;
+use super::{
+    RUN_AS, cluster_name, member_labels, member_selector, metadata, namespace, restore, sidecar,
+};
+use crate::observe::{RestoreOrder, Start};
 
 /// Rises with every change of what this file renders, while [`template_hash`] goes on knowing what earlier
 /// revisions rendered. Pods keep the revision they were made with until a change of the user's reaches them.
@@ -49,6 +51,8 @@ pub struct Identity<'a> {
     /// Name of the volume claim.
     pub volume: &'a str,
     pub volume_uid: &'a str,
+    /// Of a member that is started to fill its disk.
+    pub restore: Option<&'a RestoreOrder>,
 }
 
 pub fn build(
@@ -109,6 +113,7 @@ fn hash(cluster: &TaskStoreCluster) -> String {
         member,
         volume: &names::volume_claim(cluster_name(cluster), member),
         volume_uid: "",
+        restore: None,
     };
     let spec = spec(cluster, &nobody, "", Start::Serve);
     let rendered = match sidecar::App::of(cluster) {
@@ -131,10 +136,15 @@ fn spec(cluster: &TaskStoreCluster, identity: &Identity<'_>, image: &str, start:
         data_volume(identity.volume),
         tls_volume(cluster, identity.member),
     ]);
+    if let Some(order) = identity.restore {
+        restore::mount(order, &mut spec);
+    }
     match (sidecar::App::of(cluster), start) {
         (None, _) => spec,
         (Some(app), Start::Serve) => app.around(cluster, spec),
-        (Some(app), Start::Inspect | Start::Rewrite { .. }) => app.around_nothing(cluster, spec),
+        (Some(app), Start::Inspect | Start::Rewrite { .. } | Start::Restore) => {
+            app.around_nothing(cluster, spec)
+        }
     }
 }
 
@@ -166,6 +176,12 @@ fn arguments(cluster: &TaskStoreCluster, identity: &Identity<'_>, start: Start) 
         Start::Serve => {}
         Start::Inspect => arguments.push("--inspect".to_owned()),
         Start::Rewrite { from } => arguments.push(format!("--rewrite-from={from}")),
+        Start::Restore => arguments.extend(
+            identity
+                .restore
+                .iter()
+                .flat_map(|order| restore::arguments(order)),
+        ),
     }
     arguments
 }
@@ -443,6 +459,7 @@ mod tests {
                 member: MemberId::new(1, number),
                 volume: "demo-1-1",
                 volume_uid: "v",
+                restore: None,
             };
             let pod = build(&cluster(), &identity, "taskstore:1", Start::Inspect, true);
             let annotations = pod.metadata.annotations.unwrap();

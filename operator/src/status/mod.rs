@@ -45,6 +45,7 @@ pub fn next(
         operation: plan.progress.operation.clone(),
         replacements: plan.progress.replacements.clone(),
         recovery: plan.progress.recovery.clone(),
+        restored: plan.progress.restored.clone(),
         template: template(observed).or(old.template),
         summary: Some(summary(&members, voters)),
         selector: Some(names::pod_selector(cluster_name(cluster))),
