@@ -36,6 +36,7 @@ use crate::error::Error;
 use crate::leadership::Role;
 use crate::observe::Caches;
 use crate::reconcile::reconcile;
+use crate::restores;
 
 /// Events of one burst are one pass. Short: a bootstrap is a chain of some twenty passes.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -74,6 +75,7 @@ pub async fn run(
         let (waker, queue) = mpsc::channel(QUEUE);
         let caches = watch_all(&ctx.client, scope.as_deref(), &waker, &mut watches);
         appliers.spawn(work(ctx.clone(), caches.clone(), queue, stop.clone()));
+        appliers.spawn(restores::run(ctx.clone(), scope.clone(), stop.clone()));
         areas.push(Area {
             scope,
             caches,

@@ -31,5 +31,6 @@ pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod resources;
+pub mod restores;
 pub mod server;
 pub mod status;
