@@ -10,6 +10,7 @@
 //! before it is done.
 
 mod app;
+pub mod backups;
 pub mod objects;
 pub mod report;
 mod snapshot;
@@ -21,6 +22,7 @@ use crds::MemberId;
 use crds::status::LogId;
 use jiff::Timestamp;
 
+pub use backups::Backups;
 pub use report::{Membership, Peer, PeerHealth, Phase, Raft, Reach, Report};
 pub use snapshot::{Caches, observe};
 
@@ -41,6 +43,7 @@ pub struct Observed {
     pub refused_growth: BTreeMap<MemberId, RefusedGrowth>,
     /// Image of a spec that names none.
     pub default_image: String,
+    pub backups: Backups,
 }
 
 /// Whose an object is by its controller reference.
@@ -161,6 +164,8 @@ pub struct Pod {
     pub trouble: Option<Trouble>,
     /// Containers of the user's around the member, when there are any.
     pub app: Option<App>,
+    /// The Secret that its member has credentials for backups from.
+    pub backup_secret: Option<String>,
 }
 
 impl Pod {

@@ -178,6 +178,7 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
         container: running,
         trouble: trouble(&status),
         app: app(spec, &status, &annotations),
+        backup_secret: resources::pod::mounted_backup_secret(spec).map(str::to_owned),
     })
 }
 

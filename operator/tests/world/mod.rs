@@ -8,6 +8,7 @@
 // Each test program uses its own part of the world.
 #![allow(dead_code)]
 
+pub mod bucket;
 mod effects;
 mod kubernetes;
 mod raft;
@@ -21,6 +22,7 @@ use crds::cluster::{TaskStoreClusterSpec, VolumePolicy};
 use crds::{MemberId, TaskStoreCluster};
 use jiff::{SignedDuration, Timestamp};
 use operator::error::Error;
+use operator::observe::backups::Orders;
 use operator::observe::{
     Authority, Budget, ClientSecret, Credentials, Drift, Life, Object, Observed, Owner, Pod,
     VolumeState,
@@ -48,6 +50,7 @@ pub struct World {
     pub replacements: BTreeMap<String, Timestamp>,
     /// Their class lets no volume grow.
     pub has_fixed_volumes: bool,
+    pub bucket: bucket::Bucket,
     /// Secrets of the user's that are there.
     pub secrets: Vec<String>,
     /// By pod UID: the container that a changed image replaces.
@@ -92,6 +95,7 @@ impl World {
             lost: BTreeSet::new(),
             replacements: BTreeMap::new(),
             has_fixed_volumes: false,
+            bucket: bucket::Bucket::default(),
             secrets: Vec::new(),
             replaced: BTreeMap::new(),
             replaced_apps: BTreeSet::new(),
@@ -172,6 +176,7 @@ impl World {
     pub fn replace_operator(&mut self) {
         self.objects.credentials = Credentials::default();
         self.objects.refused_growth.clear();
+        self.objects.backups.orders = Orders::default();
         self.is_new_process = true;
     }
 
@@ -253,6 +258,7 @@ impl World {
         self.run_apps();
         self.observe_budget();
         self.note_losses();
+        self.run_orders();
         self.number_pods(&before.0);
         before != (self.objects.clone(), self.raft.clone(), self.disks.clone())
     }
@@ -433,6 +439,7 @@ impl World {
         if let Some(budget) = &self.objects.budget {
             lines.push(format!("budget min={}", budget.min_available));
         }
+        lines.extend(self.summary_of_backups());
         let status = self
             .cluster
             .as_ref()
@@ -556,6 +563,21 @@ fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {
             "voters {} learners {}",
             operator::plan::action::list(&membership.voters),
             operator::plan::action::list(&membership.learners)
+        ));
+    }
+    if old.backup != new.backup {
+        let backup = &new.backup;
+        let accepted = if backup.accepted.is_some() {
+            "accepted"
+        } else {
+            "not accepted"
+        };
+        let shipper = backup.shipper.map(operator::plan::action::short);
+        let up_to = backup.scheduled_up_to.map(|at| at.to_string());
+        words.push(format!(
+            "destination {accepted}, log shipped by {}, scheduled up to {}",
+            shipper.as_deref().unwrap_or("nobody"),
+            up_to.as_deref().unwrap_or("never")
         ));
     }
     if old.recovery != new.recovery {
