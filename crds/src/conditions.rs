@@ -101,6 +101,8 @@ words! {
         RollingOut,
         /// Going on from a survivor of a lost majority, as the user has acknowledged.
         Recovering,
+        /// Filling the first volume with what a bucket holds.
+        Restoring,
         /// Making an object again that was lost or drifted.
         Healing,
 
@@ -139,6 +141,10 @@ words! {
         NothingToReplaceFrom,
         /// A majority is lost; the user may acknowledge the nonce of `status.recovery`.
         WaitingForAcknowledgement,
+        /// For the TaskStoreRestore that the spec names.
+        WaitingForRestore,
+        /// The bucket does not hold what was asked for, or it is damaged.
+        RestoreRefused,
         /// For volumes to grow to their new size.
         WaitingForVolumes,
         /// An operation has passed its deadline; it is still being tried.

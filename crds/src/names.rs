@@ -24,6 +24,8 @@ pub const MEMBER_CONTAINER: &str = "taskstore";
 pub const DATA_VOLUME: &str = "data";
 /// The volume with a member's certificates and keys, in every pod.
 pub const TLS_VOLUME: &str = "tls";
+/// The volume with the rights to the bucket that a member is restored from.
+pub const RESTORE_VOLUME: &str = "taskstore-restore";
 /// The volume with the CA that containers beside a member trust.
 pub const CA_VOLUME: &str = "taskstore-ca";
 
@@ -71,6 +73,8 @@ pub mod annotation {
     pub const REPLACED_CONTAINER: &str = "taskstore.dev/replaced-container";
     /// On a pod with containers of the user's: the images that the spec named for them, as a JSON object.
     pub const APP_IMAGES: &str = "taskstore.dev/app-images";
+    /// On a cluster: UID of the TaskStoreRestore that made it.
+    pub const RESTORE_UID: &str = "taskstore.dev/restore-uid";
     /// The same as [`REPLACED_CONTAINER`] for those containers, separated by commas.
     pub const REPLACED_APP_CONTAINERS: &str = "taskstore.dev/replaced-app-containers";
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::destination::{Destination, Lineage};
-use crate::status::LogId;
+use crate::status::Restored;
 use crate::template::open_object;
 
 /// Makes a TaskStoreCluster that begins with the contents of a backup and of the log behind it.
@@ -45,7 +45,7 @@ use crate::template::open_object;
         name = "Restored-To",
         type_ = "date",
         description = "The store's time at the last entry that was restored",
-        json_path = ".status.restoredTo"
+        json_path = ".status.restored.restoredTo"
     ),
     printcolumn(
         name = "Age",
@@ -150,23 +150,9 @@ pub struct TaskStoreRestoreStatus {
     #[schemars(length(max = 36))]
     pub cluster_uid: Option<String>,
 
-    /// The backup that was read.
+    /// What the cluster began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub backup: Option<String>,
-
-    /// The last log entry of the old store that was restored.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_id: Option<LogId>,
-
-    /// The old store's time at that entry: what came later is not there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restored_to: Option<Time>,
-
-    /// Hash of the state at that entry, before it was given to the new cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub state_hash: Option<String>,
+    pub restored: Option<Restored>,
 
     /// When its cluster was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]

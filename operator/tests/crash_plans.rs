@@ -17,7 +17,7 @@ use std::thread::available_parallelism;
 use crds::MemberId;
 use crds::cluster::{OnDrain, VolumePolicy};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use operator::observe::{Life, PodPhase};
+use operator::observe::{Life, PodPhase, VolumeState};
 use world::World;
 use world::trouble::{Effects, TROUBLES, Trouble};
 
@@ -35,6 +35,21 @@ fn resize<const TO: i32>(world: &mut World) {
 
 fn create<const SIZE: i32>(world: &mut World) {
     world.create(SIZE, VolumePolicy::Retain, VolumePolicy::Delete);
+}
+
+fn restore<const SIZE: i32>(world: &mut World) {
+    world.create_restored(SIZE);
+}
+
+/// Somebody has put the volumes of an earlier cluster of this name aside.
+fn restore_beside(world: &mut World) {
+    world.delete_cluster();
+    world.run();
+    for volume in world.objects.volumes.values_mut() {
+        volume.state = VolumeState::Retired;
+    }
+    world.raft = world::Raft::default();
+    world.create_restored(3);
 }
 
 /// Each pod in turn has ended or is on its way out.
@@ -266,10 +281,13 @@ fn resize_and_back(world: &mut World) {
 }
 
 #[rustfmt::skip]
-const STORIES: [Story; 43] = [
+const STORIES: [Story; 46] = [
     Story { name: "create 1", from: 0, happens: create::<1> },
     Story { name: "create 3", from: 0, happens: create::<3> },
     Story { name: "create 5", from: 0, happens: create::<5> },
+    Story { name: "restore 1", from: 0, happens: restore::<1> },
+    Story { name: "restore 3", from: 0, happens: restore::<3> },
+    Story { name: "restore beside a retired volume", from: 3, happens: restore_beside },
     Story { name: "scale 1 to 3", from: 1, happens: resize::<3> },
     Story { name: "scale 3 to 5", from: 3, happens: resize::<5> },
     Story { name: "scale 5 to 7", from: 5, happens: resize::<7> },

@@ -8,7 +8,7 @@ use std::path::Path;
 use crds::MemberId;
 use crds::cluster::VolumePolicy;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use operator::observe::{Drift, Life, PodPhase, VolumeState};
+use operator::observe::{Drift, Filled, Life, PodPhase, Restore, VolumeState};
 use world::{Disk, World};
 
 fn member(word: &str) -> MemberId {
@@ -36,6 +36,19 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
             let size = size.trim_start_matches("size=").parse().expect("a size");
             world.create(size, policy("deleted=Delete"), policy("scaled=Delete"));
         }
+        ["restore", size] => {
+            let size = size.trim_start_matches("size=").parse().expect("a size");
+            world.create_restored(size);
+        }
+        ["forget", "restore"] => world.objects.restore = None,
+        ["fail", "restore"] => world.objects.restore = Some(Restore::Ended),
+        ["bucket", "fails", words @ ..] => {
+            world.bucket_says = Some(Filled::Failing(words.join(" ")));
+        }
+        ["bucket", "refuses", words @ ..] => {
+            world.bucket_says = Some(Filled::Refused(words.join(" ")));
+        }
+        ["bucket", "is", "good"] => world.bucket_says = None,
         ["run"] => {
             let mut lines = world.run();
             lines.extend(world.waits());
@@ -265,7 +278,7 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
         ["ship", "log"] => world.back_up(|policy| policy.log_shipping = true),
         ["backup", name] => world.create_backup(name),
         ["backups"] => {
-            let status = |world: &World| Some(world.cluster.clone()?.status?.backup?);
+            let status = |world: &World| world.cluster.clone()?.status?.backup;
             let mut lines = world.summary();
             lines.retain(|line| {
                 let starts = ["backup ", "bucket ", "BackupReady "];

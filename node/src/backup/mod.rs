@@ -28,6 +28,7 @@ pub mod manifest;
 mod pace;
 pub mod parts;
 pub mod progress;
+pub mod restore;
 pub mod retention;
 pub mod verify;
 pub mod write;

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 use taskstore_api::{admin, v1};
 
-pub use self::args::BackupArgs;
-use self::args::{Action, At, Create, Prune};
-use self::show::Output;
+use self::args::{Action, Create, Prune};
+pub use self::args::{At, BackupArgs};
+pub use self::show::Output;
 use crate::backup::bucket::Bucket;
 use crate::backup::check::check;
 use crate::backup::delete::{delete, prune};
@@ -27,10 +27,7 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// Runs one action and prints its answer.
 pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
-    let output = match args.json {
-        true => Output::Json,
-        false => Output::Text,
-    };
+    let output = Output::asked(args.json);
     let at = args.at;
     match args.action {
         Action::Create(ordered) => create(&at, &ordered, output).await?,
@@ -55,7 +52,7 @@ pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
             let reached = match with_log {
                 true => {
                     let after = manifest.log_id.into();
-                    Some(replay(&bucket, &lineage, after, Upto::Latest, |_| Ok(())).await?)
+                    Some(replay(&bucket, &lineage, after, Upto::Latest, |_, _| Ok(())).await?)
                 }
                 false => None,
             };
@@ -140,7 +137,8 @@ async fn meant(at: &At, name: &str) -> anyhow::Result<(Bucket, Lineage, BackupNa
     Ok((bucket, lineage, name))
 }
 
-async fn only(bucket: &Bucket, at: &At) -> anyhow::Result<Lineage> {
+/// The only lineage that can be meant.
+pub async fn only(bucket: &Bucket, at: &At) -> anyhow::Result<Lineage> {
     let found = lineages(bucket).await?;
     one(
         found

@@ -12,8 +12,8 @@ use crate::clients::members::Target;
 use crate::clients::orders::Asked;
 use crate::error::{Error, kubernetes};
 use crate::observe::streams;
+use crate::resources::backup::CREDENTIALS;
 use crate::resources::labels;
-use crate::resources::pod::BACKUP_CREDENTIALS;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -160,7 +160,7 @@ fn object(scope: &Scope<'_>, name: &str) -> TaskStoreBackup {
 
 fn destination(policy: &BackupPolicy) -> v1::BackupDestination {
     let destination = policy.destination.clone();
-    let credentials = destination.credentials.map(|_| BACKUP_CREDENTIALS.into());
+    let credentials = destination.credentials.map(|_| CREDENTIALS.into());
     v1::BackupDestination {
         url: destination.url,
         endpoint: destination.endpoint.unwrap_or_default(),

@@ -176,7 +176,5 @@ fn reads(restore: &TaskStoreRestore) -> Option<String> {
         return None;
     }
     let found = status.source.and_then(|source| source.backup);
-    found
-        .or(status.backup)
-        .or(restore.spec.source.backup.clone())
+    found.or(restore.spec.source.backup.clone())
 }

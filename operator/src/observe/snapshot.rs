@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crds::names::{self, label};
+use crds::status::OperationKind;
 use crds::{TaskStoreBackup, TaskStoreCluster, TaskStoreRestore};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -10,7 +11,9 @@ use kube::api::ListParams;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
-use super::{Backups, ClientSecret, Credentials, Member, Observed, Pod, PodPhase, objects};
+use super::{
+    Backups, ClientSecret, Credentials, Member, Observed, Pod, PodPhase, Restore, objects,
+};
 use crate::resources::{self, cluster_name, namespace};
 use crds::MemberId;
 use std::collections::BTreeMap;
@@ -100,6 +103,7 @@ pub async fn observe(
             &of_namespace(&caches.backups, cluster),
             &of_namespace(&caches.restores, cluster),
         ),
+        restore: restore(client, cluster).await?,
         default_image: default_image.to_owned(),
     };
     let is_any_fenced = observed.is_any_fenced();
@@ -132,6 +136,23 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     store.state_filter(|object| object.namespace().as_deref() == Some(namespace(cluster)))
+}
+
+/// Asked for by whoever has not begun alone.
+async fn restore(
+    client: &Client,
+    cluster: &TaskStoreCluster,
+) -> Result<Option<Restore>, kube::Error> {
+    let status = cluster.status.as_ref();
+    let operation = status.and_then(|status| status.operation.as_ref());
+    let has_begun = status.is_some_and(|status| status.identity.is_some())
+        && operation.is_none_or(|operation| operation.kind != OperationKind::Restore);
+    let Some(name) = cluster.spec.restored_by.as_ref().filter(|_| !has_begun) else {
+        return Ok(None);
+    };
+    let restores: Api<TaskStoreRestore> = Api::namespaced(client.clone(), namespace(cluster));
+    let found = restores.get_opt(name).await?;
+    Ok(Some(objects::restore(found.as_ref(), cluster)))
 }
 
 fn of_cluster<K>(store: &Store<K>, cluster: &TaskStoreCluster) -> Vec<Arc<K>>

@@ -53,7 +53,7 @@ pub enum PodEnd {
     Retired,
     /// A majority is lost, and the user has acknowledged what goes with it.
     MajorityLost,
-    /// It was started to rewrite its volume, and has done so.
+    /// It was started to rewrite its volume, or to fill it, and has done so.
     Rewritten,
 }
 

@@ -8,6 +8,8 @@
 //!                      all asleep  │
 //!                      recovery    │
 //!                      one is left │
+//!                      restore     │
+//!                      one begins  │
 //! ```
 //!
 //! Invariants: O1 pure and total. O2 what must be remembered is in `progress`, and the caller writes it to
@@ -32,6 +34,7 @@ mod membership;
 mod objects;
 mod recovery;
 mod replacement;
+mod restore;
 mod retirement;
 mod rollout;
 mod roster;
@@ -39,7 +42,7 @@ mod safety;
 mod survivors;
 mod wanted;
 
-use crds::status::{Identity, Membership, Operation, OperationKind, RecoveryOffer, Step};
+use crds::status::{Identity, Membership, Operation, OperationKind, RecoveryOffer, Restored, Step};
 use crds::{MemberId, TaskStoreCluster, TaskStoreClusterStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -66,6 +69,8 @@ pub struct Progress {
     pub replacements: Vec<Time>,
     pub recovery: Option<RecoveryOffer>,
     pub backup: backups::Progress,
+    /// What the cluster began with.
+    pub restored: Option<Restored>,
 }
 
 impl Progress {
@@ -84,6 +89,7 @@ impl Progress {
                     scheduled_up_to: known.scheduled_up_to.map(|at| at.0),
                     shipper: known.shipper,
                 }),
+            restored: status.restored,
         }
     }
 }
@@ -132,7 +138,7 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
                 hibernation::plan(&mut draft);
                 return draft.plan;
             }
-            if recovery::plan(&mut draft, &identity) {
+            if restore::plan(&mut draft, &identity) || recovery::plan(&mut draft, &identity) {
                 draft.wake_when_overdue();
                 return draft.plan;
             }

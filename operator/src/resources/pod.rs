@@ -9,24 +9,26 @@ use std::collections::BTreeMap;
 
 use crds::cluster::Spread;
 use crds::names::{
-    self, ADMIN_PORT, BACKUP_VOLUME, CLIENT_PORT, DATA_VOLUME, HEALTH_PORT, MEMBER_CONTAINER,
-    PEER_PORT, TLS_VOLUME,
+    self, ADMIN_PORT, CLIENT_PORT, DATA_VOLUME, HEALTH_PORT, MEMBER_CONTAINER, PEER_PORT,
+    TLS_VOLUME,
 };
 use crds::names::{annotation, label};
 use crds::{MemberId, TaskStoreCluster, quantity};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, HTTPGetAction, KeyToPath, LocalObjectReference,
     PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
-    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection,
-    SecretVolumeSource, SecurityContext, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
-    VolumeProjection,
+    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext,
+    Toleration, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::secret::{CA_CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, PEER_CERTIFICATE, PEER_KEY};
-use super::{RUN_AS, cluster_name, member_labels, member_selector, metadata, namespace, sidecar};
-use crate::observe::Start;
+use super::{
+    RUN_AS, backup, cluster_name, member_labels, member_selector, metadata, namespace, restore,
+    sidecar,
+};
+use crate::observe::{RestoreOrder, Start};
 
 /// Rises with every change of what this file renders, while [`template_hash`] goes on knowing what earlier
 /// revisions rendered. Pods keep the revision they were made with until a change of the user's reaches them.
@@ -41,9 +43,6 @@ const LIVENESS_FAILURES: i32 = 6;
 
 const DATA_DIR: &str = "/data";
 const TLS_DIR: &str = "/tls";
-const CREDENTIALS_DIR: &str = "/credentials";
-/// The folder below it that `spec.backup.destination.credentials` is in.
-pub const BACKUP_CREDENTIALS: &str = "backup";
 
 /// A member as its pod needs to know it.
 #[derive(Clone, Debug)]
@@ -53,6 +52,8 @@ pub struct Identity<'a> {
     /// Name of the volume claim.
     pub volume: &'a str,
     pub volume_uid: &'a str,
+    /// Of a member that is started to fill its disk.
+    pub restore: Option<&'a RestoreOrder>,
 }
 
 pub fn build(
@@ -113,6 +114,7 @@ fn hash(cluster: &TaskStoreCluster) -> String {
         member,
         volume: &names::volume_claim(cluster_name(cluster), member),
         volume_uid: "",
+        restore: None,
     };
     let spec = spec(cluster, &nobody, "", Start::Serve);
     let rendered = match sidecar::App::of(cluster) {
@@ -131,16 +133,22 @@ fn spec(cluster: &TaskStoreCluster, identity: &Identity<'_>, image: &str, start:
         container.image = Some(image.to_owned());
         container.args = Some(arguments(cluster, identity, start));
     }
-    let mut volumes = vec![
+    spec.volumes = Some(vec![
         data_volume(identity.volume),
         tls_volume(cluster, identity.member),
-    ];
-    volumes.extend(backup_secret(cluster).map(credentials_volume));
-    spec.volumes = Some(volumes);
+    ]);
+    if let Some(order) = identity.restore {
+        restore::mount(order, &mut spec);
+    }
+    if let Some(secret) = backup::secret(cluster).filter(|_| start == Start::Serve) {
+        backup::mount(secret, &mut spec);
+    }
     match (sidecar::App::of(cluster), start) {
         (None, _) => spec,
         (Some(app), Start::Serve) => app.around(cluster, spec),
-        (Some(app), Start::Inspect | Start::Rewrite { .. }) => app.around_nothing(cluster, spec),
+        (Some(app), Start::Inspect | Start::Rewrite { .. } | Start::Restore) => {
+            app.around_nothing(cluster, spec)
+        }
     }
 }
 
@@ -168,13 +176,16 @@ fn arguments(cluster: &TaskStoreCluster, identity: &Identity<'_>, start: Start) 
     if let Some(bytes) = quantity::units(&cluster.spec.storage.log_budget) {
         arguments.push(format!("--log-budget-bytes={bytes}"));
     }
-    if backup_secret(cluster).is_some() {
-        arguments.push(format!("--backup-credentials-dir={CREDENTIALS_DIR}"));
-    }
     match start {
         Start::Serve => {}
         Start::Inspect => arguments.push("--inspect".to_owned()),
         Start::Rewrite { from } => arguments.push(format!("--rewrite-from={from}")),
+        Start::Restore => arguments.extend(
+            identity
+                .restore
+                .iter()
+                .flat_map(|order| restore::arguments(order)),
+        ),
     }
     arguments
 }
@@ -254,27 +265,21 @@ fn container(cluster: &TaskStoreCluster) -> Container {
             }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(mounts(cluster)),
+        volume_mounts: Some(vec![
+            VolumeMount {
+                name: DATA_VOLUME.into(),
+                mount_path: DATA_DIR.into(),
+                ..VolumeMount::default()
+            },
+            VolumeMount {
+                name: TLS_VOLUME.into(),
+                mount_path: TLS_DIR.into(),
+                read_only: Some(true),
+                ..VolumeMount::default()
+            },
+        ]),
         ..Container::default()
     }
-}
-
-fn mounts(cluster: &TaskStoreCluster) -> Vec<VolumeMount> {
-    let mount = |name: &str, path: String, read_only| VolumeMount {
-        name: name.into(),
-        mount_path: path,
-        read_only,
-        ..VolumeMount::default()
-    };
-    let mut mounts = vec![
-        mount(DATA_VOLUME, DATA_DIR.into(), None),
-        mount(TLS_VOLUME, TLS_DIR.into(), Some(true)),
-    ];
-    if backup_secret(cluster).is_some() {
-        let folder = format!("{CREDENTIALS_DIR}/{BACKUP_CREDENTIALS}");
-        mounts.push(mount(BACKUP_VOLUME, folder, Some(true)));
-    }
-    mounts
 }
 
 fn port(name: &str, number: u16) -> ContainerPort {
@@ -378,34 +383,6 @@ fn tls_volume(cluster: &TaskStoreCluster, member: MemberId) -> Volume {
     }
 }
 
-/// The Secret that the spec names for its bucket.
-fn backup_secret(cluster: &TaskStoreCluster) -> Option<&str> {
-    let destination = &cluster.spec.backup.as_ref()?.destination;
-    let secret = destination.credentials.as_ref()?;
-    Some(&secret.name)
-}
-
-/// Without the Secret backups fail, and say why; a member starts all the same.
-fn credentials_volume(secret: &str) -> Volume {
-    Volume {
-        name: BACKUP_VOLUME.into(),
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(secret.to_owned()),
-            default_mode: Some(0o440),
-            optional: Some(true),
-            ..SecretVolumeSource::default()
-        }),
-        ..Volume::default()
-    }
-}
-
-/// The Secret whose values a member's pod has for backups.
-pub fn mounted_backup_secret(spec: &PodSpec) -> Option<&str> {
-    let mut volumes = spec.volumes.iter().flatten();
-    let volume = volumes.find(|volume| volume.name == BACKUP_VOLUME)?;
-    volume.secret.as_ref()?.secret_name.as_deref()
-}
-
 fn projection(secret: String, items: &[(&str, &str)]) -> VolumeProjection {
     VolumeProjection {
         secret: Some(SecretProjection {
@@ -491,36 +468,6 @@ mod tests {
     }
 
     #[test]
-    fn a_member_finds_the_credentials_that_the_spec_names_and_starts_without_them() {
-        let mut cluster = cluster();
-        let member = MemberId::new(1, 1);
-        let identity = Identity {
-            cluster_id: "c",
-            member,
-            volume: "demo-1-1",
-            volume_uid: "v",
-        };
-        let spec_of = |cluster: &TaskStoreCluster| spec(cluster, &identity, "i", Start::Serve);
-        assert_eq!(mounted_backup_secret(&spec_of(&cluster)), None);
-        cluster.spec.backup = Some(with_credentials("bucket"));
-        let spec = spec_of(&cluster);
-        assert_eq!(mounted_backup_secret(&spec), Some("bucket"));
-        let volume = spec.volumes.as_ref().unwrap().last().unwrap();
-        assert_eq!(volume.secret.as_ref().unwrap().optional, Some(true));
-        let container = member_container(&spec).unwrap();
-        let mount = container.volume_mounts.as_ref().unwrap().last().unwrap();
-        let arguments = container.args.as_ref().unwrap();
-        let dir = arguments
-            .last()
-            .unwrap()
-            .strip_prefix("--backup-credentials-dir=");
-        assert_eq!(
-            mount.mount_path,
-            format!("{}/{BACKUP_CREDENTIALS}", dir.unwrap())
-        );
-    }
-
-    #[test]
     fn every_pod_records_the_hash_of_its_revision() {
         for number in [1, 2] {
             let identity = Identity {
@@ -528,6 +475,7 @@ mod tests {
                 member: MemberId::new(1, number),
                 volume: "demo-1-1",
                 volume_uid: "v",
+                restore: None,
             };
             let pod = build(&cluster(), &identity, "taskstore:1", Start::Inspect, true);
             let annotations = pod.metadata.annotations.unwrap();

@@ -224,6 +224,7 @@ fn progressing(
             OperationKind::Replace => Reason::Replacing,
             OperationKind::Rollout => Reason::RollingOut,
             OperationKind::Recover => Reason::Recovering,
+            OperationKind::Restore => Reason::Restoring,
         };
         let mut words = format!("{:?}: {}", operation.step, list(&operation.members));
         if let Some(earlier) = operation.replaces {

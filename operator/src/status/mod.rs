@@ -47,6 +47,7 @@ pub fn next(
         replacements: plan.progress.replacements.clone(),
         recovery: plan.progress.recovery.clone(),
         backup: backups::next(cluster, observed, plan),
+        restored: plan.progress.restored.clone(),
         template: template(observed).or(old.template),
         summary: Some(summary(&members, voters)),
         selector: Some(names::pod_selector(cluster_name(cluster))),

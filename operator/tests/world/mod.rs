@@ -8,7 +8,8 @@
 // Each test program uses its own part of the world.
 #![allow(dead_code)]
 
-pub mod bucket;
+pub mod backups;
+mod bucket;
 mod effects;
 mod kubernetes;
 mod raft;
@@ -24,8 +25,8 @@ use jiff::{SignedDuration, Timestamp};
 use operator::error::Error;
 use operator::observe::backups::Orders;
 use operator::observe::{
-    Authority, Budget, ClientSecret, Credentials, Drift, Life, Object, Observed, Owner, Pod,
-    VolumeState,
+    Authority, Budget, ClientSecret, Credentials, Drift, Filled, Life, Object, Observed, Owner,
+    Pod, VolumeState,
 };
 use operator::plan::{Plan, plan};
 use operator::status;
@@ -50,7 +51,9 @@ pub struct World {
     pub replacements: BTreeMap<String, Timestamp>,
     /// Their class lets no volume grow.
     pub has_fixed_volumes: bool,
-    pub bucket: bucket::Bucket,
+    pub bucket: backups::Bucket,
+    /// Instead of what was asked for.
+    pub bucket_says: Option<Filled>,
     /// Secrets of the user's that are there.
     pub secrets: Vec<String>,
     /// By pod UID: the container that a changed image replaces.
@@ -95,7 +98,8 @@ impl World {
             lost: BTreeSet::new(),
             replacements: BTreeMap::new(),
             has_fixed_volumes: false,
-            bucket: bucket::Bucket::default(),
+            bucket: backups::Bucket::default(),
+            bucket_says: None,
             secrets: Vec::new(),
             replaced: BTreeMap::new(),
             replaced_apps: BTreeSet::new(),
@@ -157,6 +161,7 @@ impl World {
         if !self.is_new_process {
             observed.members = self.raft.reports(&self.objects, &self.disks);
         }
+        observed.restore = self.restore_seen();
         observed.credentials.client_secret = self.client_secret().map(|name| {
             let state = if self.secrets.contains(&name) {
                 ClientSecret::Good
@@ -252,6 +257,7 @@ impl World {
         self.schedule();
         self.grow_volumes();
         self.run_pods();
+        self.fill_disks();
         self.raft.rewrite(&self.objects, &mut self.disks);
         self.raft.turn(&self.objects, &mut self.disks);
         self.ready_pods();
@@ -588,6 +594,11 @@ fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {
             },
             None => "no recovery".to_owned(),
         });
+    }
+    if old.restored != new.restored
+        && let Some(restored) = &new.restored
+    {
+        words.push(format!("restored from {}", restored.backup));
     }
     format!("record {}", words.join("; "))
 }

@@ -47,7 +47,7 @@ async fn read(
     upto: Upto,
 ) -> Result<(Vec<Entry>, Reached), Error> {
     let mut entries = Vec::new();
-    let each = |entry| {
+    let each = |_, entry| {
         entries.push(entry);
         Ok(())
     };

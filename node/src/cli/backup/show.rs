@@ -1,5 +1,7 @@
 //! Prints what a bucket holds: as text for people, or as JSON for programs.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskstore_api::v1;
@@ -8,6 +10,7 @@ use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::list::{Listed, State};
 use crate::backup::log::replay::Reached;
 use crate::backup::manifest::Manifest;
+use crate::backup::restore::Facts;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -16,6 +19,29 @@ pub enum Output {
 }
 
 impl Output {
+    pub fn asked(is_json: bool) -> Output {
+        match is_json {
+            true => Output::Json,
+            false => Output::Text,
+        }
+    }
+
+    pub fn restored(self, facts: &Facts, data_dir: &Path) {
+        if self == Output::Json {
+            let json = serde_json::to_value(facts).expect("facts hold nothing that JSON cannot");
+            return print_json(&json);
+        }
+        println!(
+            "restored {} up to index {}, {}: {} tasks, state hash {}",
+            facts.backup,
+            facts.log_id.index,
+            time(facts.wall_time_ms),
+            facts.tasks,
+            facts.state_hash
+        );
+        println!("run it: taskstore dev --data-dir {}", data_dir.display());
+    }
+
     pub fn listed(self, all: &[(Lineage, Vec<Listed>)]) {
         if self == Output::Json {
             let rows = all.iter().flat_map(|(lineage, listed)| {
