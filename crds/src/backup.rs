@@ -90,6 +90,10 @@ pub struct TaskStoreBackupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_id: Option<LogId>,
 
+    /// The moment that it shows the store in, by the clock of the member that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<Time>,
+
     /// Of the snapshot, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,

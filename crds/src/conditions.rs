@@ -50,6 +50,8 @@ words! {
         TLSReady,
         /// `spec.paused` is set.
         Paused,
+        /// Backups can be made, and the log is shipped where the spec asks for it. Only with `spec.backup`.
+        BackupReady,
     }
 }
 
@@ -203,6 +205,18 @@ words! {
         PausedBySpec,
         /// `spec.paused` is not set.
         NotPaused,
+
+        // BackupReady.
+        /// The destination was found good, and the log is shipped if it is to be.
+        DestinationAccepted,
+        /// No member has looked at the destination yet.
+        DestinationUnchecked,
+        /// Members lack a right at the destination, or it cannot be one.
+        DestinationRefused,
+        /// Nobody knows: the destination does not answer.
+        DestinationUnavailable,
+        /// The log is to be shipped, and is not.
+        LogNotShipped,
     }
 }
 

@@ -8,6 +8,7 @@
 //! quantity.rs amounts that people write as text      duration.rs    times that people write as text
 //! template.rs the user's pod around each member      destination.rs where backups are
 //! backup.rs   one backup                             restore.rs     a cluster made from one
+//! backup_policy.rs  when backups are made            schedule.rs    what is due of that
 //! ```
 //!
 //! Pure: no async, no clock, no randomness, no Kubernetes client. The operator, the chart and the
@@ -22,6 +23,7 @@
 //!   foreign number formats. It also bounds every string, list and map, or CEL's cost check fails.
 
 pub mod backup;
+pub mod backup_policy;
 pub mod cluster;
 pub mod conditions;
 pub mod destination;
@@ -29,12 +31,14 @@ pub mod duration;
 pub mod names;
 pub mod quantity;
 pub mod restore;
+pub mod schedule;
 pub mod schema;
 pub mod status;
 pub mod template;
 pub mod validate;
 
 pub use backup::{TaskStoreBackup, TaskStoreBackupStatus};
+pub use backup_policy::BackupPolicy;
 pub use cluster::{TaskStoreCluster, TaskStoreClusterSpec};
 pub use conditions::{ConditionType, Reason};
 pub use names::MemberId;

@@ -44,6 +44,9 @@ pub struct TaskStoreClusterStatus {
     /// What is left once a majority is lost, and the nonce to go on from it; absent while a leader is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryOffer>,
+    /// How its backups stand; absent without `spec.backup`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupStatus>,
     /// What the running pods were made from. A newer operator goes on rendering with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
@@ -308,6 +311,32 @@ pub struct Survivor {
     pub id: MemberId,
     /// Its last log entry; later ones only lost members can have.
     pub last_log: LogId,
+}
+
+/// How a cluster's backups stand. The first three fields are more than a report: they are written before
+/// anything is done on them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStatus {
+    /// Hash of the destination that a member last found good, with every right that backups need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub accepted: Option<String>,
+    /// Runs of the schedule up to this moment were made or made up for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_up_to: Option<Time>,
+    /// The member that ships the log; absent while nobody is told to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipper: Option<MemberId>,
+    /// When the newest backup was completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Time>,
+    /// A restore can go to any moment from here, with the log shipped; without, to the moments of the backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recoverable_from: Option<Time>,
+    /// The last moment that a restore can go to, written at most once a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recoverable_to: Option<Time>,
 }
 
 /// What the running pods were made from.

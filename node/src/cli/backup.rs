@@ -83,7 +83,7 @@ pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
             let bucket = open(&at).await?;
             let lineage = only(&bucket, &at).await?;
             let keep = keep(asked)?;
-            output.deleted(&prune(&bucket, &lineage, &keep, now_ms()).await?);
+            output.deleted(&prune(&bucket, &lineage, &keep, now_ms()).await?.deleted);
         }
         Action::Check(asked) => {
             let bucket = open(&at).await?;

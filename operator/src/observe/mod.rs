@@ -10,6 +10,7 @@
 //! before it is done.
 
 mod app;
+pub mod backups;
 pub mod objects;
 pub mod report;
 mod snapshot;
@@ -22,6 +23,7 @@ use crds::restore::{BucketSource, RestoreUpto};
 use crds::status::LogId;
 use jiff::Timestamp;
 
+pub use backups::Backups;
 pub use report::{Filled, Membership, Peer, PeerHealth, Phase, Raft, Reach, Report};
 pub use snapshot::{Caches, observe};
 
@@ -44,6 +46,7 @@ pub struct Observed {
     pub restore: Option<Restore>,
     /// Image of a spec that names none.
     pub default_image: String,
+    pub backups: Backups,
 }
 
 /// The TaskStoreRestore that a cluster is to begin with.
@@ -184,6 +187,8 @@ pub struct Pod {
     pub trouble: Option<Trouble>,
     /// Containers of the user's around the member, when there are any.
     pub app: Option<App>,
+    /// The Secret that its member has credentials for backups from.
+    pub backup_secret: Option<String>,
 }
 
 impl Pod {

@@ -179,6 +179,7 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
         container: running,
         trouble: trouble(&status),
         app: app(spec, &status, &annotations),
+        backup_secret: resources::backup::mounted(spec).map(str::to_owned),
     })
 }
 

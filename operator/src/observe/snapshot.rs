@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use crds::names::{self, label};
 use crds::status::OperationKind;
-use crds::{TaskStoreCluster, TaskStoreRestore};
+use crds::{TaskStoreBackup, TaskStoreCluster, TaskStoreRestore};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
-use super::{ClientSecret, Credentials, Member, Observed, Pod, PodPhase, Restore, objects};
+use super::{
+    Backups, ClientSecret, Credentials, Member, Observed, Pod, PodPhase, Restore, objects,
+};
 use crate::resources::{self, cluster_name, namespace};
 use crds::MemberId;
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ pub struct Caches {
     pub services: Store<core::Service>,
     pub accounts: Store<core::ServiceAccount>,
     pub budgets: Store<PodDisruptionBudget>,
+    pub backups: Store<TaskStoreBackup>,
+    pub restores: Store<TaskStoreRestore>,
 }
 
 /// Builds the picture of one cluster. Asks the API server only while the cluster has no recorded identity,
@@ -94,6 +98,11 @@ pub async fn observe(
         credentials,
         members,
         refused_growth: BTreeMap::new(),
+        backups: Backups::of(
+            name,
+            &of_namespace(&caches.backups, cluster),
+            &of_namespace(&caches.restores, cluster),
+        ),
         restore: restore(client, cluster).await?,
         default_image: default_image.to_owned(),
     };
@@ -120,6 +129,13 @@ async fn client_secret(
     let secrets: Api<core::Secret> = Api::namespaced(client.clone(), namespace(cluster));
     let found = secrets.get_opt(name).await?;
     Ok(Some((name.clone(), objects::client_secret(found.as_ref()))))
+}
+
+fn of_namespace<K>(store: &Store<K>, cluster: &TaskStoreCluster) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state_filter(|object| object.namespace().as_deref() == Some(namespace(cluster)))
 }
 
 /// Asked for by whoever has not begun alone.

@@ -1,9 +1,9 @@
 //! What to do next, decided by a pure function: `plan(cluster, observed, now) -> Plan`.
 //!
 //! ```text
-//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement ─▶ growth, fence
-//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     one at     removed       larger
-//!                                  │ from Raft  pods       once         and in,       a time     members go    volumes
+//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement ─▶ growth, fence ─▶ backups
+//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     one at     removed       larger          orders to
+//!                                  │ from Raft  pods       once         and in,       a time     members go    volumes         members
 //!                      hibernation │                                    replace
 //!                      all asleep  │
 //!                      recovery    │
@@ -19,6 +19,7 @@
 
 pub mod action;
 mod adoption;
+pub mod backups;
 mod bootstrap;
 mod budget;
 pub mod explain;
@@ -67,6 +68,7 @@ pub struct Progress {
     /// When replacements began, oldest first.
     pub replacements: Vec<Time>,
     pub recovery: Option<RecoveryOffer>,
+    pub backup: backups::Progress,
     /// What the cluster began with.
     pub restored: Option<Restored>,
 }
@@ -80,6 +82,13 @@ impl Progress {
             membership: status.membership,
             replacements: status.replacements,
             recovery: status.recovery,
+            backup: status
+                .backup
+                .map_or_else(Default::default, |known| backups::Progress {
+                    accepted: known.accepted,
+                    scheduled_up_to: known.scheduled_up_to.map(|at| at.0),
+                    shipper: known.shipper,
+                }),
             restored: status.restored,
         }
     }
@@ -91,6 +100,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     pub waiting: Vec<Waiting>,
     pub wake_at: Option<Timestamp>,
+    /// Absent while nothing was found out about backups, and without any.
+    pub backup_ready: Option<backups::Readiness>,
 }
 
 impl Plan {
@@ -142,6 +153,8 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
             retirement::plan(&mut draft, &identity);
             growth::plan(&mut draft, &identity);
             fence::plan(&mut draft, &identity);
+            // Last of all: nothing of the store's waits for a bucket.
+            backups::plan(&mut draft, &identity);
         }
     }
     draft.wake_when_overdue();

@@ -25,7 +25,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::secret::{CA_CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, PEER_CERTIFICATE, PEER_KEY};
 use super::{
-    RUN_AS, cluster_name, member_labels, member_selector, metadata, namespace, restore, sidecar,
+    RUN_AS, backup, cluster_name, member_labels, member_selector, metadata, namespace, restore,
+    sidecar,
 };
 use crate::observe::{RestoreOrder, Start};
 
@@ -138,6 +139,9 @@ fn spec(cluster: &TaskStoreCluster, identity: &Identity<'_>, image: &str, start:
     ]);
     if let Some(order) = identity.restore {
         restore::mount(order, &mut spec);
+    }
+    if let Some(secret) = backup::secret(cluster).filter(|_| start == Start::Serve) {
+        backup::mount(secret, &mut spec);
     }
     match (sidecar::App::of(cluster), start) {
         (None, _) => spec,
@@ -406,6 +410,8 @@ fn some_unless_empty<T>(items: Vec<T>) -> Option<Vec<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crds::BackupPolicy;
+    use crds::cluster::SecretName;
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
     fn cluster() -> TaskStoreCluster {
@@ -428,7 +434,8 @@ mod tests {
     #[test]
     fn the_hash_moves_with_every_wish_for_a_pod_and_with_no_other() {
         let before = hash_of(&cluster());
-        let moves: [fn(&mut TaskStoreCluster); 6] = [
+        let moves: [fn(&mut TaskStoreCluster); 7] = [
+            |cluster| cluster.spec.backup = Some(with_credentials("bucket")),
             |cluster| cluster.spec.storage.log_budget = Quantity("2Gi".into()),
             |cluster| {
                 let cpu = ("cpu".to_owned(), Quantity("2".into()));
@@ -448,7 +455,16 @@ mod tests {
         other.spec.replicas = 5;
         other.spec.image = Some("taskstore:2".into());
         other.metadata.generation = Some(7);
+        other.spec.backup = Some(BackupPolicy::default());
         assert_eq!(hash_of(&other), before);
+    }
+
+    fn with_credentials(secret: &str) -> BackupPolicy {
+        let mut policy = BackupPolicy::default();
+        policy.destination.credentials = Some(SecretName {
+            name: secret.into(),
+        });
+        policy
     }
 
     #[test]

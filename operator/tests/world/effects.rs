@@ -24,7 +24,7 @@ use super::{Disk, World};
 #[derive(Debug, PartialEq)]
 pub struct Refused(pub &'static str);
 
-type Outcome = Result<(), Refused>;
+pub type Outcome = Result<(), Refused>;
 
 impl World {
     pub fn effect(&mut self, seen: &(TaskStoreCluster, Observed), action: &Action) -> Outcome {
@@ -321,6 +321,7 @@ impl World {
                 self.raft.leader = Some(*to);
                 self.raft.term += 1;
             }
+            about_backups => return self.backup_effect(about_backups),
         }
         Ok(())
     }
@@ -717,7 +718,7 @@ fn asks_too_much(pod: &Pod) -> bool {
         .is_some_and(|cpus| cpus > 64)
 }
 
-fn guarded(now: &str, seen: &str) -> Outcome {
+pub fn guarded(now: &str, seen: &str) -> Outcome {
     if now == seen {
         Ok(())
     } else {

@@ -8,6 +8,7 @@
 // Each test program uses its own part of the world.
 #![allow(dead_code)]
 
+pub mod backups;
 mod bucket;
 mod effects;
 mod kubernetes;
@@ -22,6 +23,7 @@ use crds::cluster::{TaskStoreClusterSpec, VolumePolicy};
 use crds::{MemberId, TaskStoreCluster};
 use jiff::{SignedDuration, Timestamp};
 use operator::error::Error;
+use operator::observe::backups::Orders;
 use operator::observe::{
     Authority, Budget, ClientSecret, Credentials, Drift, Filled, Life, Object, Observed, Owner,
     Pod, VolumeState,
@@ -49,6 +51,7 @@ pub struct World {
     pub replacements: BTreeMap<String, Timestamp>,
     /// Their class lets no volume grow.
     pub has_fixed_volumes: bool,
+    pub bucket: backups::Bucket,
     /// Instead of what was asked for.
     pub bucket_says: Option<Filled>,
     /// Secrets of the user's that are there.
@@ -95,6 +98,7 @@ impl World {
             lost: BTreeSet::new(),
             replacements: BTreeMap::new(),
             has_fixed_volumes: false,
+            bucket: backups::Bucket::default(),
             bucket_says: None,
             secrets: Vec::new(),
             replaced: BTreeMap::new(),
@@ -177,6 +181,7 @@ impl World {
     pub fn replace_operator(&mut self) {
         self.objects.credentials = Credentials::default();
         self.objects.refused_growth.clear();
+        self.objects.backups.orders = Orders::default();
         self.is_new_process = true;
     }
 
@@ -259,6 +264,7 @@ impl World {
         self.run_apps();
         self.observe_budget();
         self.note_losses();
+        self.run_orders();
         self.number_pods(&before.0);
         before != (self.objects.clone(), self.raft.clone(), self.disks.clone())
     }
@@ -439,6 +445,7 @@ impl World {
         if let Some(budget) = &self.objects.budget {
             lines.push(format!("budget min={}", budget.min_available));
         }
+        lines.extend(self.summary_of_backups());
         let status = self
             .cluster
             .as_ref()
@@ -562,6 +569,21 @@ fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {
             "voters {} learners {}",
             operator::plan::action::list(&membership.voters),
             operator::plan::action::list(&membership.learners)
+        ));
+    }
+    if old.backup != new.backup {
+        let backup = &new.backup;
+        let accepted = if backup.accepted.is_some() {
+            "accepted"
+        } else {
+            "not accepted"
+        };
+        let shipper = backup.shipper.map(operator::plan::action::short);
+        let up_to = backup.scheduled_up_to.map(|at| at.to_string());
+        words.push(format!(
+            "destination {accepted}, log shipped by {}, scheduled up to {}",
+            shipper.as_deref().unwrap_or("nobody"),
+            up_to.as_deref().unwrap_or("never")
         ));
     }
     if old.recovery != new.recovery {
