@@ -53,6 +53,9 @@ pub mod label {
     /// On a volume whose member was removed for good: it is never started again.
     pub const RETIRED: &str = "taskstore.dev/retired";
 
+    /// On a cluster: UID of the TaskStoreRestore that made it.
+    pub const RESTORE_UID: &str = "taskstore.dev/restore-uid";
+
     pub const TRUE: &str = "true";
     pub const APP_NAME_VALUE: &str = "taskstore";
     pub const COMPONENT_MEMBER: &str = "member";
@@ -73,8 +76,6 @@ pub mod annotation {
     pub const REPLACED_CONTAINER: &str = "taskstore.dev/replaced-container";
     /// On a pod with containers of the user's: the images that the spec named for them, as a JSON object.
     pub const APP_IMAGES: &str = "taskstore.dev/app-images";
-    /// On a cluster: UID of the TaskStoreRestore that made it.
-    pub const RESTORE_UID: &str = "taskstore.dev/restore-uid";
     /// The same as [`REPLACED_CONTAINER`] for those containers, separated by commas.
     pub const REPLACED_APP_CONTAINERS: &str = "taskstore.dev/replaced-app-containers";
 }

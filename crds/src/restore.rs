@@ -15,6 +15,9 @@ use crate::destination::{Destination, Lineage};
 use crate::status::Restored;
 use crate::template::open_object;
 
+/// Longest message of a status, in characters.
+pub const MESSAGE_CHARS_MAX: usize = 1024;
+
 /// Makes a TaskStoreCluster that begins with the contents of a backup and of the log behind it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(

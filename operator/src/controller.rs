@@ -39,6 +39,7 @@ use crate::leadership::Role;
 use crate::observe::Caches;
 use crate::orphans;
 use crate::reconcile::reconcile;
+use crate::restores;
 
 /// Events of one burst are one pass. Short: a bootstrap is a chain of some twenty passes.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -83,6 +84,7 @@ pub async fn run(
             queue,
             stop.clone(),
         ));
+        appliers.spawn(restores::run(ctx.clone(), scope.clone(), stop.clone()));
         areas.push(Area {
             scope,
             caches,

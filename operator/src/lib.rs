@@ -32,5 +32,6 @@ pub mod orphans;
 pub mod plan;
 pub mod reconcile;
 pub mod resources;
+pub mod restores;
 pub mod server;
 pub mod status;

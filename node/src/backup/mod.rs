@@ -19,6 +19,7 @@ pub mod credentials;
 pub mod delete;
 pub mod destination;
 pub mod download;
+pub mod drill;
 pub mod error;
 mod http;
 pub mod layout;

@@ -320,6 +320,10 @@ async fn a_laptop_goes_on_with_what_a_lost_cluster_left_in_its_bucket() {
         cluster.kill(index);
     }
 
+    let drilled = text(&taskstore(&url, &["drill", "--json"]));
+    let drilled: serde_json::Value = serde_json::from_str(&drilled).unwrap();
+    assert_eq!(drilled["restorable"]["tasks"], 2, "{drilled}");
+
     let laptop = tempfile::tempdir().unwrap();
     let restore = |more: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_taskstore"));

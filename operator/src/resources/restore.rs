@@ -63,3 +63,54 @@ pub fn mount(order: &RestoreOrder, spec: &mut PodSpec) {
             });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crds::cluster::SecretName;
+    use crds::destination::{Destination, Lineage};
+    use crds::restore::{BucketSource, RestoreUpto};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn an_order_names_the_bucket_and_no_secret_is_in_it() {
+        let lineage = Lineage {
+            cluster_id: "lost".into(),
+            incarnation: 4,
+        };
+        let mut order = RestoreOrder {
+            source: BucketSource {
+                destination: Destination {
+                    url: "s3://bucket/team".into(),
+                    path_style: true,
+                    ..Destination::default()
+                },
+                lineage,
+                backup: None,
+            },
+            upto: RestoreUpto {
+                index: None,
+                time: Some(Time("2026-01-31T12:00:00Z".parse().expect("a time"))),
+            },
+        };
+        assert_eq!(
+            arguments(&order),
+            [
+                "--restore={\"clusterId\":\"lost\",\"incarnation\":4,\"pathStyle\":true,\
+                 \"uptoTimeMs\":1769860800000,\"url\":\"s3://bucket/team\"}"
+            ]
+        );
+        let mut spec = PodSpec::default();
+        mount(&order, &mut spec);
+        assert_eq!(spec, PodSpec::default(), "the pod's own identity is used");
+        let name = "keys".to_owned();
+        order.source.destination.credentials = Some(SecretName { name });
+        let with_credentials = arguments(&order);
+        assert!(with_credentials[0].contains("\"credentials\":\"source\""));
+        assert_eq!(with_credentials[1], "--backup-credentials-dir=/restore");
+        mount(&order, &mut spec);
+        let volumes = serde_json::to_string(&spec.volumes).expect("JSON");
+        assert!(volumes.contains("\"secretName\":\"keys\""), "{volumes}");
+    }
+}

@@ -8,6 +8,7 @@ use crate::app::crashes::lab::scratch;
 use crate::app::crashes::member::Rig;
 use crate::app::crashes::restores::{Written, is_restored, lineage};
 use crate::app::crashes::rewrites::NEW_MEMBER;
+use crate::backup::drill::{Drilled, drill, is_same};
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::log::replay::Upto;
 use crate::storage::types::wall_time_ms_of;
@@ -149,6 +150,81 @@ fn parts(written: &Written) -> Vec<PathBuf> {
     let folder = folders.next().expect("the parts");
     let parts = fs::read_dir(folder).unwrap();
     parts.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Leaves nothing behind.
+async fn drilled(written: &Written) -> Result<Drilled, Error> {
+    let order = written.order(Upto::Latest);
+    let bucket = order.from.connect(&order.credentials).await.unwrap();
+    let folder = scratch();
+    let drilled = drill(&bucket, &lineage(), folder.path(), &Noted::default()).await;
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+    drilled
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_tells_what_a_restore_gives_and_what_it_was_compared_with() {
+    let rig = Rig::new();
+    let written = Written::new(&rig.history, &[20, 70], 100).await;
+    let came_of_it = drilled(&written).await.unwrap();
+    let compared = came_of_it.compared.map(|name| name.to_string());
+    assert_eq!((compared.as_deref(), came_of_it.gap), (Some("b-1"), None));
+    let last = rig.history.id(100);
+    let hash = format!("{:032x}", rig.history.hash(Some(last)));
+    assert_eq!(came_of_it.restorable.state_hash, hash);
+
+    let only = Written::new(&rig.history, &[20], 41).await;
+    let came_of_it = drilled(&only).await.unwrap();
+    assert_eq!((came_of_it.compared, came_of_it.gap), (None, None));
+
+    // Without a log there is nothing to compare.
+    let other = Written::new(&rig.history, &[20, 69], 100).await;
+    let place = "c/1/backups/b-2";
+    fs::remove_dir_all(other.path().join("c/1/log")).unwrap();
+    let came_of_it = drilled(&other).await.unwrap();
+    let gap = came_of_it.gap.expect("there is no log");
+    assert!(gap.ends_with("21.segment"), "{gap}");
+    let manifest = fs::read(written.path().join(place).join("manifest.json")).unwrap();
+    let mut lying: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    lying["snapshot"]["state_hash"] = "0".repeat(32).into();
+    fs::write(
+        written.path().join(place).join("manifest.json"),
+        serde_json::to_vec_pretty(&lying).unwrap(),
+    )
+    .unwrap();
+    let refused = drilled(&written).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("b-2/manifest.json is damaged"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_log_that_leads_to_another_state_is_told_from_one_that_leads_to_the_same() {
+    let rig = Rig::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let written = runtime.block_on(Written::new(&rig.history, &[20, 70], 100));
+    let order = written.order(Upto::Index(70));
+    let named = named(order, "b-1");
+    let volume = scratch();
+    let facts = runtime
+        .block_on(rig.restore(volume.path(), &named))
+        .unwrap();
+    let backup = &written.backups[1];
+    assert_eq!(is_same(&facts, backup), Ok(()));
+    for change in [
+        |facts: &mut Facts| facts.tasks += 1,
+        |facts: &mut Facts| facts.log_id.term += 1,
+        |facts: &mut Facts| facts.state_hash.replace_range(..1, "x"),
+    ] {
+        let mut other = facts.clone();
+        change(&mut other);
+        let told = is_same(&other, backup).unwrap_err();
+        assert!(
+            told.contains("the log behind b-1 leads to another state"),
+            "{told}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

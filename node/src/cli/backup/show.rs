@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskstore_api::v1;
 
+use crate::backup::drill::Drilled;
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::list::{Listed, State};
 use crate::backup::log::replay::Reached;
@@ -121,6 +122,35 @@ impl Output {
             Output::Json => print_json(&json!({ "deleted": names })),
             Output::Text if names.is_empty() => println!("nothing to delete"),
             Output::Text => names.iter().for_each(|name| println!("{name} deleted")),
+        }
+    }
+
+    pub fn drilled(self, drilled: &Drilled) {
+        if self == Output::Json {
+            let json = serde_json::to_value(drilled).expect("it holds nothing that JSON cannot");
+            return print_json(&json);
+        }
+        let Facts {
+            backup,
+            log_id,
+            wall_time_ms,
+            state_hash,
+            tasks,
+        } = &drilled.restorable;
+        println!(
+            "a restore of {backup} and the log behind it gives {tasks} tasks at index {}, {}, state hash \
+             {state_hash}",
+            log_id.index,
+            time(*wall_time_ms)
+        );
+        match (&drilled.compared, &drilled.gap) {
+            (Some(before), _) => {
+                println!("{before} and the log behind it lead to the same as {backup}")
+            }
+            (None, Some(gap)) => {
+                println!("no log leads to {backup} from the backup before it: {gap} is not there")
+            }
+            (None, None) => println!("{backup} is the only backup"),
         }
     }
 
