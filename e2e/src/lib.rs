@@ -1,7 +1,8 @@
 //! Everything that drives the product from outside: a local Kubernetes, images, stories, checks.
 //!
-//! - `local`: upstream Kubernetes on this machine, four workers as namespaces; the only module
-//!   that needs root.
+//! - `local`: upstream Kubernetes on this machine, four workers as namespaces, an S3 server; the only
+//!   module that needs root.
+//! - `bucket`: that S3 server, as those who keep backups see it.
 //! - `cluster`: a Kubernetes to talk to, local or given by a kubeconfig.
 //! - `images`: the product's two images, and any other single-binary image.
 //! - `install`: the product on a cluster, by its charts.
@@ -12,6 +13,7 @@
 //! - `verify`: all checks by name.
 
 pub mod binaries;
+pub mod bucket;
 pub mod cache;
 pub mod cluster;
 pub mod demo;

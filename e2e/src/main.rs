@@ -18,7 +18,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// A real Kubernetes on this machine.
+    /// A real Kubernetes on this machine, with an S3 server beside it.
+    ///
+    /// Pods reach the S3 server at https://s3.bucket.svc:7070, this machine at https://198.18.0.3:7070; with
+    /// the path style. Its certificate is of the CA in /var/lib/taskstore-local/pki/ca.crt, its access key id is
+    /// taskstore-local and the secret key is in pki/s3-secret-access-key beside it. A folder in
+    /// /var/lib/taskstore-local-buckets is a bucket.
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// The main job on real input: the machine's Debian index through a replicated store.
@@ -34,7 +39,11 @@ enum ClusterCommand {
     /// Brings it up; does nothing when it is up, and switches killed nodes on again.
     Up,
     /// Removes it without a trace.
-    Down,
+    Down {
+        /// Leaves what is in the S3 server's buckets; the next `up` serves it again, under another secret key.
+        #[arg(long)]
+        keep_bucket: bool,
+    },
     /// Says which of its machines and daemons run.
     Status,
     /// Builds the product's images, puts them onto every node and installs both charts.
@@ -72,7 +81,13 @@ async fn run(command: Command) -> Result<ExitCode> {
 async fn cluster(command: ClusterCommand) -> Result<()> {
     match command {
         ClusterCommand::Up => up().await,
-        ClusterCommand::Down => local::down().await,
+        ClusterCommand::Down { keep_bucket } => {
+            let buckets = match keep_bucket {
+                true => local::Buckets::Stay,
+                false => local::Buckets::Go,
+            };
+            local::down(buckets).await
+        }
         ClusterCommand::Status => {
             print!("{}", local::status().await?);
             Ok(())

@@ -202,7 +202,7 @@ async fn all_stories() -> Result<()> {
     let cluster = Cluster::open(selection.kubeconfig.as_deref()).await?;
     let report = stories::run(&cluster, &selection).await;
     if cluster.kind == Kind::Local(Found::Made) {
-        local::down()
+        local::down(local::Buckets::Go)
             .await
             .context("take the cluster down after the stories")?;
     }

@@ -28,6 +28,7 @@ pub mod events;
 pub mod leadership;
 pub mod metrics;
 pub mod observe;
+pub mod orphans;
 pub mod plan;
 pub mod reconcile;
 pub mod resources;

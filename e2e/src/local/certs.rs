@@ -1,6 +1,9 @@
 //! One certificate authority per cluster, a certificate per component, and kubeconfigs from both.
 
-use super::layout::{API_SERVICE, CONTROL, HOST, WORKERS, Worker, home, kubeconfig, pki};
+use super::layout::{
+    API_SERVICE, CONTROL, HOST, S3, S3_NAME, S3_NAMESPACE, WORKERS, Worker, home, kubeconfig, pki,
+    s3_secret,
+};
 use anyhow::Result;
 use base64::Engine;
 use rcgen::{
@@ -72,6 +75,7 @@ pub fn create() -> Result<()> {
             None,
         )?;
     }
+    authority.s3()?;
     for worker in &WORKERS {
         authority.worker(worker)?;
     }
@@ -97,6 +101,16 @@ impl Authority {
             &format!("system:node:{}", worker.name),
             Some("system:nodes"),
         )
+    }
+
+    /// Its certificate, and the secret by which it knows its users.
+    fn s3(&self) -> Result<()> {
+        let service = format!("{S3_NAME}.{S3_NAMESPACE}.svc");
+        let whole = format!("{service}.cluster.local");
+        self.pair(S3_NAME, S3_NAME, None, &[&service, &whole, S3])?;
+        let chance = KeyPair::generate()?.serialize_pem();
+        let drawn = blake3::hash(chance.as_bytes()).to_hex();
+        secret(&s3_secret(), &drawn[..40])
     }
 
     fn pair(

@@ -2,13 +2,24 @@
 //! names and addresses put in.
 
 use super::cgroups;
-use super::layout::{CONTROL, CONTROL_NAME, PAUSE_IMAGE, PODS, WORKERS, Worker, home, pki, state};
+use super::layout::{
+    CONTROL, CONTROL_NAME, PAUSE_IMAGE, PODS, S3, S3_NAME, S3_NAMESPACE, S3_PORT, WORKERS, Worker,
+    buckets, home, pki, state,
+};
 use crate::binaries::Binaries;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
 
-pub const CLUSTER: &str = include_str!("config/cluster.yaml");
+/// What the cluster holds before anyone uses it.
+pub fn objects() -> String {
+    let s3 = include_str!("config/s3.yaml")
+        .replace("@NAME@", S3_NAME)
+        .replace("@NAMESPACE@", S3_NAMESPACE)
+        .replace("@ADDRESS@", S3)
+        .replace("@PORT@", &S3_PORT.to_string());
+    format!("{}---\n{s3}", include_str!("config/cluster.yaml"))
+}
 
 /// Folders, scripts and programs that all nodes share.
 pub fn create(binaries: &Binaries) -> Result<()> {
@@ -23,12 +34,17 @@ pub fn create(binaries: &Binaries) -> Result<()> {
         scripts.join("control.sh"),
         include_str!("config/control.sh"),
     )?;
+    fs::write(scripts.join("s3.sh"), include_str!("config/s3.sh"))?;
 
     let programs = state().join("bin");
     fs::create_dir_all(&programs)?;
     place(&binaries.kubernetes, &programs.join("kubernetes"))?;
     place(&binaries.coredns, &programs.join("coredns"))?;
+    place(&binaries.versitygw, &programs.join("versitygw"))?;
     std::os::unix::fs::symlink("kubernetes", programs.join("kubectl"))?;
+
+    fs::create_dir_all(buckets())?;
+    fs::create_dir_all(home(S3_NAME).join("logs"))?;
 
     let own = home(CONTROL_NAME);
     fs::create_dir_all(own.join("logs"))?;

@@ -7,6 +7,9 @@
 use std::path::{Path, PathBuf};
 
 pub const STATE: &str = "/var/lib/taskstore-local";
+/// A folder for each bucket of the S3 server. Not in STATE: a bucket can outlive the Kubernetes that
+/// wrote it.
+pub const BUCKETS: &str = "/var/lib/taskstore-local-buckets";
 /// Prefix of network namespaces, and the name of our part of every cgroup tree.
 pub const NAME: &str = "taskstore-local";
 /// The one device that the machine's own network gets.
@@ -14,6 +17,8 @@ pub const HOST_DEVICE: &str = "taskstore0";
 
 pub const HOST: &str = "198.18.0.1";
 pub const CONTROL: &str = "198.18.0.2";
+pub const S3: &str = "198.18.0.3";
+pub const S3_PORT: u16 = 7070;
 pub const NODE_NETWORK_BITS: u8 = 24;
 /// All pod networks together.
 pub const PODS: &str = "198.18.8.0/21";
@@ -24,6 +29,11 @@ pub const ALL: &str = "198.18.0.0/15";
 
 pub const FABRIC: &str = "fabric";
 pub const CONTROL_NAME: &str = "control";
+/// The S3 server's machine. Under the same name its Service stands in a namespace of its own.
+pub const S3_NAME: &str = "s3";
+pub const S3_NAMESPACE: &str = "bucket";
+
+pub const S3_ACCESS_KEY_ID: &str = "taskstore-local";
 
 /// Sandbox image of every pod, and where all local images seem to come from.
 pub const PAUSE_IMAGE: &str = "taskstore.local/pause:1";
@@ -80,6 +90,15 @@ pub fn kubeconfig() -> PathBuf {
 
 pub fn pki() -> PathBuf {
     state().join("pki")
+}
+
+/// The S3 server's secret access key.
+pub fn s3_secret() -> PathBuf {
+    pki().join("s3-secret-access-key")
+}
+
+pub fn buckets() -> &'static Path {
+    Path::new(BUCKETS)
 }
 
 pub fn volumes() -> PathBuf {

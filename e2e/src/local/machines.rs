@@ -1,7 +1,8 @@
 //! Starts and stops the namespaces that play machines: the control plane's and each worker's.
 
 use super::layout::{
-    CONTROL, CONTROL_NAME, SERVICES, STATE, Worker, containerd_socket, home, namespace_file, state,
+    BUCKETS, CONTROL, CONTROL_NAME, S3, S3_ACCESS_KEY_ID, S3_NAME, S3_PORT, SERVICES, STATE,
+    Worker, containerd_socket, home, namespace_file, state,
 };
 use super::{cgroups, network};
 use crate::process::{output, program};
@@ -18,10 +19,11 @@ pub const CONTROL_DAEMONS: &[&str] = &[
     "kube-proxy",
     "local-provisioner",
 ];
+pub const S3_DAEMONS: &[&str] = &["init", "versitygw"];
 pub const WORKER_DAEMONS: &[&str] = &["init", "containerd", "kubelet", "kube-proxy"];
 
 /// Shares the machine's mounts: the provisioner's are to be seen by all nodes.
-const CONTROL_UNSHARE: &str = "unshare --pid --fork --kill-child";
+const SHARING_UNSHARE: &str = "unshare --pid --fork --kill-child";
 const WORKER_UNSHARE: &str =
     "unshare --pid --fork --kill-child --mount --propagation slave --mount-proc --uts --ipc";
 
@@ -34,11 +36,22 @@ pub async fn start_control() -> Result<()> {
     boot(
         CONTROL_NAME,
         CONTROL_DAEMONS,
-        CONTROL_UNSHARE,
+        SHARING_UNSHARE,
         "control.sh",
         &environment,
     )
     .await
+}
+
+/// Its namespace must exist; the buckets are as they were left.
+pub async fn start_s3() -> Result<()> {
+    let listen = format!("{S3}:{S3_PORT}");
+    let environment = [
+        ("LISTEN", listen.as_str()),
+        ("BUCKETS", BUCKETS),
+        ("ACCESS_KEY_ID", S3_ACCESS_KEY_ID),
+    ];
+    boot(S3_NAME, S3_DAEMONS, SHARING_UNSHARE, "s3.sh", &environment).await
 }
 
 /// A worker's namespace must exist; its disk is as it was left.
@@ -59,11 +72,11 @@ pub async fn start_worker(worker: &Worker) -> Result<()> {
 }
 
 /// A power cut: the cable first, so that nobody hears a dying process close its connections.
-pub async fn kill_worker(worker: &Worker) -> Result<()> {
-    network::unplug(worker.name).await?;
-    cgroups::kill(Some(worker.name)).await?;
-    network::remove_namespace(worker.name).await?;
-    cgroups::remove(Some(worker.name))
+pub async fn kill(name: &str) -> Result<()> {
+    network::unplug(name).await?;
+    cgroups::kill(Some(name)).await?;
+    network::remove_namespace(name).await?;
+    cgroups::remove(Some(name))
 }
 
 /// Daemons of a machine that do not run now.

@@ -1,6 +1,6 @@
 //! A real Kubernetes on this machine: upstream's components, containerd, four workers in three
-//! zones. Every machine of the cluster is a set of namespaces, so each can be killed or cut off,
-//! and nothing outlives `down`.
+//! zones, and an S3 server beside it. Every machine of the cluster is a set of namespaces, so each can be
+//! killed or cut off, and nothing outlives `down` but buckets, when it is told to keep them.
 
 mod certs;
 mod cgroups;
@@ -16,13 +16,14 @@ use crate::process::{feed, output, program};
 use crate::progress::{say, step};
 use crate::{cache, host, images};
 use anyhow::{Context, Result, bail};
-use layout::{CONTROL_NAME, WORKERS, Worker};
+use layout::{CONTROL_NAME, S3_NAME, WORKERS, Worker};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 
 pub use layout::Worker as Node;
-pub use teardown::leftovers;
+pub use teardown::{Buckets, leftovers};
 
 const API_LIMIT: Duration = Duration::from_secs(90);
 const READY_LIMIT: &str = "--timeout=120s";
@@ -53,8 +54,9 @@ pub async fn up() -> Result<Found> {
         revive(&pause).await?;
         return Ok(Found::Running);
     }
-    if !leftovers()?.is_empty() {
-        step("Remove what an earlier cluster left", teardown::down()).await?;
+    if !teardown::leftovers_beside_buckets()?.is_empty() {
+        let down = teardown::down(Buckets::Stay);
+        step("Remove what an earlier cluster left", down).await?;
     }
     fs::create_dir_all(layout::state())?;
     create(&binaries, &pause).await?;
@@ -63,15 +65,15 @@ pub async fn up() -> Result<Found> {
 }
 
 /// Takes the cluster down, in whatever state it is.
-pub async fn down() -> Result<()> {
+pub async fn down(buckets: Buckets) -> Result<()> {
     let _lock = lock().await?;
-    teardown::down().await
+    teardown::down(buckets).await
 }
 
 /// One line per machine; an error when the cluster is not whole.
 pub async fn status() -> Result<String> {
     if !layout::ready_mark().exists() {
-        let left = leftovers()?;
+        let left = teardown::leftovers_beside_buckets()?;
         if left.is_empty() {
             bail!("there is no local cluster: `cargo cluster up` makes one");
         }
@@ -82,6 +84,7 @@ pub async fn status() -> Result<String> {
     }
     let mut text = String::new();
     let mut whole = machine(&mut text, CONTROL_NAME, machines::CONTROL_DAEMONS)?;
+    whole &= machine(&mut text, S3_NAME, machines::S3_DAEMONS)?;
     for worker in &WORKERS {
         whole &= machine(&mut text, worker.name, machines::WORKER_DAEMONS)?;
     }
@@ -119,7 +122,7 @@ pub fn node(name: &str) -> Result<&'static Worker> {
 
 /// A power cut: all processes, mounts and connections of the node are gone at once, its disk stays.
 pub async fn kill(node: &Worker) -> Result<()> {
-    machines::kill_worker(node).await
+    machines::kill(node.name).await
 }
 
 /// SIGKILL to every process of a pod: nothing of it hears that it ends.
@@ -207,9 +210,14 @@ async fn create(binaries: &Binaries, pause: &Path) -> Result<()> {
         api_server().await?;
         feed(
             &mut own_kubectl(&["apply", "--server-side", "-f", "-"]),
-            config::CLUSTER,
+            &config::objects(),
         )
         .await
+    })
+    .await?;
+    step("Start the S3 server", async {
+        machines::start_s3().await?;
+        s3_server().await
     })
     .await?;
     step("Start the workers", async {
@@ -221,18 +229,25 @@ async fn create(binaries: &Binaries, pause: &Path) -> Result<()> {
     .await
 }
 
-/// Switches on what was killed: nodes as a whole, control plane daemons by their own supervisor.
+/// Switches on what was killed: machines as a whole, the control plane's daemons by their own supervisor.
 async fn revive(pause: &Path) -> Result<()> {
+    if !machines::missing(S3_NAME, &["init"])?.is_empty() {
+        say("the S3 server is switched on again");
+        machines::kill(S3_NAME).await?;
+        network::create_s3().await?;
+        machines::start_s3().await?;
+    }
     for worker in &WORKERS {
         if machines::missing(worker.name, machines::WORKER_DAEMONS)?.is_empty() {
             mend(worker).await?;
             continue;
         }
         say(&format!("{} is switched on again", worker.name));
-        machines::kill_worker(worker).await?;
+        machines::kill(worker.name).await?;
         start(worker).await?;
     }
     api_server().await?;
+    s3_server().await?;
     nodes(pause).await?;
     // A drain that was killed half-way leaves its node closed to all that comes later.
     let all: Vec<&str> = std::iter::once("uncordon")
@@ -267,6 +282,15 @@ async fn nodes(pause: &Path) -> Result<()> {
 async fn api_server() -> Result<()> {
     wait_for("the API server", || async {
         kubectl(&["get", "--raw", "/readyz", "--request-timeout=2s"]).await
+    })
+    .await?;
+    Ok(())
+}
+
+async fn s3_server() -> Result<()> {
+    let server = (layout::S3, layout::S3_PORT);
+    wait_for("the S3 server", || async {
+        Ok(TcpStream::connect(server).await?)
     })
     .await?;
     Ok(())
@@ -321,6 +345,8 @@ fn mark(binaries: &Binaries) -> Result<String> {
         concat!(
             include_str!("config/worker.sh"),
             include_str!("config/control.sh"),
+            include_str!("config/s3.sh"),
+            include_str!("config/s3.yaml"),
             include_str!("config/supervise.sh"),
             include_str!("config/containerd.toml"),
             include_str!("config/kubelet.yaml"),
@@ -339,9 +365,10 @@ fn mark(binaries: &Binaries) -> Result<String> {
         .as_bytes(),
     );
     Ok(format!(
-        "{boot}{}\n{}\n{sources}\n",
+        "{boot}{}\n{}\n{}\n{sources}\n",
         binaries.kubernetes.display(),
-        binaries.coredns.display()
+        binaries.coredns.display(),
+        binaries.versitygw.display()
     ))
 }
 

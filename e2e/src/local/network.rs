@@ -2,8 +2,8 @@
 //! gets a single device with addresses and routes of our range, and loses them with that device.
 
 use super::layout::{
-    ALL, CONTROL, CONTROL_NAME, FABRIC, HOST, HOST_DEVICE, NODE_NETWORK_BITS, SERVICES, WORKERS,
-    Worker, namespace, namespace_file,
+    ALL, CONTROL, CONTROL_NAME, FABRIC, HOST, HOST_DEVICE, NODE_NETWORK_BITS, S3, S3_NAME,
+    SERVICES, WORKERS, Worker, namespace, namespace_file,
 };
 use crate::process::{feed, line, program, run};
 use anyhow::{Result, bail};
@@ -22,18 +22,14 @@ pub async fn create() -> Result<()> {
     run(&format!("ip -n {fabric} link set bridge up")).await?;
 
     attach(CONTROL_NAME, CONTROL).await?;
+    route_to_pods(CONTROL_NAME, |_| true).await?;
     let control = namespace(CONTROL_NAME);
-    for worker in &WORKERS {
-        run(&format!(
-            "ip -n {control} route add {} via {}",
-            worker.pods, worker.address
-        ))
-        .await?;
-    }
     run(&format!(
         "ip -n {control} route add {SERVICES} dev {UPLINK}"
     ))
     .await?;
+
+    create_s3().await?;
 
     let own = std::process::id();
     run(&format!(
@@ -58,17 +54,17 @@ pub async fn create() -> Result<()> {
     Ok(())
 }
 
+/// The S3 server's namespace. It speaks to nobody but those who ask it.
+pub async fn create_s3() -> Result<()> {
+    attach(S3_NAME, S3).await?;
+    route_to_pods(S3_NAME, |_| true).await
+}
+
 /// A worker's namespace, as after a reboot: no rule, device or address of an earlier life.
 pub async fn create_worker(worker: &Worker) -> Result<()> {
     attach(worker.name, worker.address).await?;
     let own = namespace(worker.name);
-    for other in WORKERS.iter().filter(|other| *other != worker) {
-        run(&format!(
-            "ip -n {own} route add {} via {}",
-            other.pods, other.address
-        ))
-        .await?;
-    }
+    route_to_pods(worker.name, |other| other != worker).await?;
     // Node processes reach services too: kube-proxy rewrites the packet, but it needs a way out first.
     run(&format!("ip -n {own} route add {SERVICES} dev {UPLINK}")).await?;
     Ok(())
@@ -141,6 +137,16 @@ async fn attach(name: &str, address: &str) -> Result<()> {
         [ ! -e ipv6/conf ] || echo 1 >ipv6/conf/all/disable_ipv6 || exit 1
         [ ! -e bridge ] || echo 1 >bridge/bridge-nf-call-iptables || exit 1";
     crate::process::output(&mut inside(name, &["sh", "-c", settings])).await?;
+    Ok(())
+}
+
+/// Pods keep their addresses on their way to other machines.
+async fn route_to_pods(name: &str, of: impl Fn(&Worker) -> bool) -> Result<()> {
+    let own = namespace(name);
+    for worker in WORKERS.iter().filter(|worker| of(worker)) {
+        let (pods, node) = (worker.pods, worker.address);
+        run(&format!("ip -n {own} route add {pods} via {node}")).await?;
+    }
     Ok(())
 }
 

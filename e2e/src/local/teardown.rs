@@ -1,6 +1,6 @@
 //! Removes everything of the cluster, found by name alone: works after any crash, at any point.
 
-use super::layout::{HOST_DEVICE, NAME, STATE, state, volumes};
+use super::layout::{BUCKETS, HOST_DEVICE, NAME, STATE, buckets, state, volumes};
 use super::{cgroups, sysctl};
 use crate::process::run;
 use anyhow::{Result, bail};
@@ -12,12 +12,22 @@ use std::time::{Duration, Instant};
 const ORPHANS_LIMIT: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Leaves nothing behind, or says what it could not remove.
-pub async fn down() -> Result<()> {
+/// What becomes of the S3 server's buckets when the Kubernetes that wrote them goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buckets {
+    Go,
+    Stay,
+}
+
+/// Leaves nothing else behind, or says what it could not remove.
+pub async fn down(buckets: Buckets) -> Result<()> {
     let start = Instant::now();
     loop {
-        let outcome = remove().await;
-        let left = leftovers()?;
+        let outcome = remove(buckets).await;
+        let left = match buckets {
+            Buckets::Go => leftovers()?,
+            Buckets::Stay => leftovers_beside_buckets()?,
+        };
         match outcome {
             Ok(()) if left.is_empty() => return Ok(()),
             _ if start.elapsed() < ORPHANS_LIMIT => tokio::time::sleep(LOOK_AGAIN).await,
@@ -27,7 +37,7 @@ pub async fn down() -> Result<()> {
     }
 }
 
-async fn remove() -> Result<()> {
+async fn remove(what: Buckets) -> Result<()> {
     cgroups::kill(None).await?;
     for namespace in namespaces()? {
         run(&format!("ip netns delete {namespace}")).await?;
@@ -52,11 +62,23 @@ async fn remove() -> Result<()> {
     if state().exists() {
         fs::remove_dir_all(state())?;
     }
+    if what == Buckets::Go && buckets().exists() {
+        fs::remove_dir_all(buckets())?;
+    }
     Ok(())
 }
 
 /// Everything of a cluster that exists on this machine, in words.
 pub fn leftovers() -> Result<Vec<String>> {
+    let mut left = leftovers_beside_buckets()?;
+    if buckets().exists() {
+        left.push(format!("folder {BUCKETS}"));
+    }
+    Ok(left)
+}
+
+/// The same without what may be there on purpose while there is no cluster.
+pub fn leftovers_beside_buckets() -> Result<Vec<String>> {
     let mut left: Vec<String> = cgroups::processes(None)?
         .iter()
         .map(|pid| format!("process {pid}"))

@@ -1,7 +1,8 @@
 //! Stories about the local cluster itself: what all others stand on.
 
 use super::Story;
-use crate::local::{self, layout};
+use crate::bucket;
+use crate::local::{self, Buckets, layout};
 use crate::progress::say;
 use crate::store::{KUBECTL_LIMIT, READY_LIMIT};
 use anyhow::{Context, Result, ensure};
@@ -217,9 +218,16 @@ const MOMENTS: [Moment; 4] = [
 ];
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// `up` is killed at several moments; `down` leaves nothing each time, and a last `up` works.
+/// `down` keeps a bucket that it is told to keep. `up` is killed at several moments; `down` leaves nothing each
+/// time, and a last `up` works.
 pub async fn killed_up_leaves_nothing(story: Story) -> Result<()> {
-    local::down().await?;
+    bucket::make()?;
+    local::down(Buckets::Stay).await?;
+    ensure!(
+        local::leftovers()? == [format!("folder {}", layout::BUCKETS)] && bucket::folder().exists(),
+        "besides a bucket, which was to be kept, these are left: {:?}",
+        local::leftovers()?
+    );
     // Not by its path: another build may have replaced the file since this program started.
     let own = format!("/proc/{}/exe", std::process::id());
     for (name, moment) in MOMENTS {
@@ -239,7 +247,7 @@ pub async fn killed_up_leaves_nothing(story: Story) -> Result<()> {
             !local::leftovers()?.is_empty(),
             "a kill at {name} leaves nothing to remove"
         );
-        local::down()
+        local::down(Buckets::Go)
             .await
             .with_context(|| format!("after a kill at {name}"))?;
         let left = local::leftovers()?;

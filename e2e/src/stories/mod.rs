@@ -8,6 +8,7 @@
 //! list it in `all`.
 
 mod bootstrap;
+mod bucket;
 mod create;
 mod demo;
 mod disk;
@@ -157,6 +158,7 @@ pub fn all() -> Vec<Entry> {
             WholeMachine,
             harness::killed_up_leaves_nothing
         ),
+        story!(Product, "bucket", LocalNodes, bucket::fit_for_backups),
         story!(Product, "rules", AnyCluster, create::rules),
         story!(Product, "create", AnyCluster, create::create),
         story!(Product, "pod-killed", AnyCluster, pods::pod_killed),
