@@ -13,6 +13,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::backup_policy::BackupPolicy;
 use crate::names::MemberId;
 use crate::status::TaskStoreClusterStatus;
 use crate::template::PodTemplate;
@@ -59,6 +60,12 @@ use crate::template::PodTemplate;
         type_ = "string",
         description = "Version the members run",
         json_path = ".status.summary.version"
+    ),
+    printcolumn(
+        name = "Backup",
+        type_ = "date",
+        description = "When the last backup was completed",
+        json_path = ".status.backup.lastSuccess"
     ),
     printcolumn(
         name = "Operation",
@@ -142,11 +149,23 @@ pub struct TaskStoreClusterSpec {
     #[serde(default)]
     pub recovery: Recovery,
 
+    /// Backups to object storage. Default: none. May change: with other `destination.credentials` running members'
+    /// pods are made again one at a time, the leader last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupPolicy>,
+
     /// The pod that each member runs in, beside containers of yours that reach it on localhost. It places your
     /// containers with the members and does not scale them. Default: none, the member runs alone. May change:
     /// running members' pods are made again one at a time, the leader last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<PodTemplate>,
+
+    /// Name of the TaskStoreRestore of the same namespace whose contents the cluster begins with, at most 253
+    /// characters; that object sets it. Default none: the cluster begins empty. Never changes; without meaning
+    /// once the cluster has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub restored_by: Option<String>,
 }
 
 impl Default for TaskStoreClusterSpec {
@@ -165,7 +184,9 @@ impl Default for TaskStoreClusterSpec {
             hibernated: false,
             fenced: Vec::new(),
             recovery: Recovery::default(),
+            backup: None,
             template: None,
+            restored_by: None,
         }
     }
 }
@@ -352,7 +373,7 @@ pub struct Recovery {
 /// The name of a Secret in the cluster's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretName {
-    /// At most 253 characters.
+    /// At most 253 characters. No default. May change.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }

@@ -50,6 +50,8 @@ words! {
         TLSReady,
         /// `spec.paused` is set.
         Paused,
+        /// Backups can be made, and the log is shipped where the spec asks for it. Only with `spec.backup`.
+        BackupReady,
     }
 }
 
@@ -99,6 +101,8 @@ words! {
         RollingOut,
         /// Going on from a survivor of a lost majority, as the user has acknowledged.
         Recovering,
+        /// Filling the first volume with what a bucket holds.
+        Restoring,
         /// Making an object again that was lost or drifted.
         Healing,
 
@@ -137,6 +141,10 @@ words! {
         NothingToReplaceFrom,
         /// A majority is lost; the user may acknowledge the nonce of `status.recovery`.
         WaitingForAcknowledgement,
+        /// For the TaskStoreRestore that the spec names.
+        WaitingForRestore,
+        /// The bucket does not hold what was asked for, or it is damaged.
+        RestoreRefused,
         /// For volumes to grow to their new size.
         WaitingForVolumes,
         /// An operation has passed its deadline; it is still being tried.
@@ -197,6 +205,18 @@ words! {
         PausedBySpec,
         /// `spec.paused` is not set.
         NotPaused,
+
+        // BackupReady.
+        /// The destination was found good, and the log is shipped if it is to be.
+        DestinationAccepted,
+        /// No member has looked at the destination yet.
+        DestinationUnchecked,
+        /// Members lack a right at the destination, or it cannot be one.
+        DestinationRefused,
+        /// Nobody knows: the destination does not answer.
+        DestinationUnavailable,
+        /// The log is to be shipped, and is not.
+        LogNotShipped,
     }
 }
 

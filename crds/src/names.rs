@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +24,13 @@ pub const MEMBER_CONTAINER: &str = "taskstore";
 pub const DATA_VOLUME: &str = "data";
 /// The volume with a member's certificates and keys, in every pod.
 pub const TLS_VOLUME: &str = "tls";
+/// The volume with the rights to the bucket that a member is restored from.
+pub const RESTORE_VOLUME: &str = "taskstore-restore";
 /// The volume with the CA that containers beside a member trust.
 pub const CA_VOLUME: &str = "taskstore-ca";
+
+/// The volume with the credentials that the spec names for backups, in pods of clusters that name some.
+pub const BACKUP_VOLUME: &str = "taskstore-backup";
 
 /// Labels of what we make. All of them are indexed by the API server; facts that nobody selects by
 /// are annotations.
@@ -44,6 +52,9 @@ pub mod label {
     pub const FORMATTED: &str = "taskstore.dev/formatted";
     /// On a volume whose member was removed for good: it is never started again.
     pub const RETIRED: &str = "taskstore.dev/retired";
+
+    /// On a cluster: UID of the TaskStoreRestore that made it.
+    pub const RESTORE_UID: &str = "taskstore.dev/restore-uid";
 
     pub const TRUE: &str = "true";
     pub const APP_NAME_VALUE: &str = "taskstore";
@@ -190,6 +201,24 @@ pub fn pod_selector(cluster: &str) -> String {
     )
 }
 
+/// The backup that a schedule asks for at a moment: the same for every operator that finds it due.
+pub fn scheduled_backup(cluster: &str, incarnation: u16, at: Timestamp) -> String {
+    format!("{cluster}-i{incarnation}-{}", at.strftime("%Y%m%d%H%M"))
+}
+
+/// The moment back from the name.
+pub fn scheduled_at(cluster: &str, incarnation: u16, backup: &str) -> Option<Timestamp> {
+    let minute = backup.strip_prefix(&format!("{cluster}-i{incarnation}-"))?;
+    let digits = minute.len() == 12 && minute.bytes().all(|b| b.is_ascii_digit());
+    let read = || {
+        DateTime::strptime("%Y%m%d%H%M", minute)
+            .ok()?
+            .to_zoned(TimeZone::UTC)
+            .ok()
+    };
+    digits.then(read)?.map(|zoned| zoned.timestamp())
+}
+
 /// Whether a Secret's name is one that the operator makes for this cluster.
 pub fn is_own_secret(cluster: &str, secret: &str) -> bool {
     let Some(rest) = secret.strip_prefix(cluster) else {
@@ -242,6 +271,22 @@ mod tests {
         );
         assert_eq!(member_tls_name("uid", member), "m3.i1.uid.taskstore");
         assert_eq!(member_secret("demo", member), "demo-1-3-tls");
+    }
+
+    #[test]
+    fn a_scheduled_backup_says_when_it_was_due() {
+        let at: Timestamp = "2026-11-25T03:05:00Z".parse().unwrap();
+        let name = scheduled_backup("demo", 2, at);
+        assert_eq!(name, "demo-i2-202611250305");
+        assert_eq!(scheduled_at("demo", 2, &name), Some(at));
+        for other in [
+            "demo-i1-202611250305",
+            "demo-i2-2026",
+            "demo-i2-20261125030x",
+            "by-hand",
+        ] {
+            assert_eq!(scheduled_at("demo", 2, other), None, "{other}");
+        }
     }
 
     #[test]

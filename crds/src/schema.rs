@@ -1,4 +1,4 @@
-//! The CRD that the API server gets: what schemars derives, made fit for Kubernetes, with our rules.
+//! The CRDs that the API server gets: what schemars derives, made fit for Kubernetes, with our rules.
 //!
 //! The derived schema is right about shapes; this pass makes it keep the promises that no attribute can:
 //! every string, list and map is bounded, nothing is `nullable`, bounds are whole numbers, objects that
@@ -7,8 +7,10 @@
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
+use crate::backup::TaskStoreBackup;
 use crate::cluster::TaskStoreCluster;
 use crate::conditions::MESSAGE_CHARS_MAX;
+use crate::restore::TaskStoreRestore;
 use crate::validate::{RULES, Scope};
 
 /// Bounds for what is embedded from Kubernetes' own types, which carry none.
@@ -20,23 +22,77 @@ const MAP_ENTRIES_MAX: u64 = 64;
 const QUANTITY_PATTERN: &str =
     r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
 
+/// What never changes in a spec that may not.
+const IMMUTABLE: &str = "self == oldSelf";
+
+/// A CRD as the API server gets it, and the file of the chart that holds it.
+pub struct Definition {
+    pub file: &'static str,
+    pub crd: Value,
+}
+
+impl Definition {
+    /// The YAML that the chart commits.
+    pub fn yaml(&self) -> String {
+        let yaml = serde_norway::to_string(&self.crd).expect("JSON is YAML");
+        format!(
+            "# Generated: cargo run -p taskstore-crds --bin crdgen. A test compares it with the types.\n{yaml}"
+        )
+    }
+}
+
+/// Every kind of ours.
+pub fn definitions() -> [Definition; 3] {
+    let define = |file, crd| Definition { file, crd };
+    [
+        define("taskstoreclusters.yaml", cluster_crd()),
+        define("taskstorebackups.yaml", backup_crd()),
+        define("taskstorerestores.yaml", restore_crd()),
+    ]
+}
+
 /// The CustomResourceDefinition of TaskStoreCluster.
-pub fn crd() -> Value {
-    let mut crd = serde_json::to_value(TaskStoreCluster::crd()).expect("a CRD is plain JSON");
-    let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    fit(schema);
+pub fn cluster_crd() -> Value {
+    let mut crd = fitted::<TaskStoreCluster>();
+    let schema = schema_of(&mut crd);
     schema["x-kubernetes-validations"] = rules(Scope::Object);
     schema["properties"]["spec"]["x-kubernetes-validations"] = rules(Scope::Spec);
     schema["properties"]["spec"]["properties"]["image"]["pattern"] = json!(r"^\S+$");
     sorted(crd)
 }
 
-/// The CRD as the YAML that the chart commits.
-pub fn crd_yaml() -> String {
-    let yaml = serde_norway::to_string(&crd()).expect("JSON is YAML");
-    format!(
-        "# Generated: cargo run -p taskstore-crds --bin crdgen. A test compares it with the types.\n{yaml}"
-    )
+fn backup_crd() -> Value {
+    let mut crd = fitted::<TaskStoreBackup>();
+    schema_of(&mut crd)["properties"]["spec"]["x-kubernetes-validations"] = json!([
+        {"rule": IMMUTABLE, "message": "a backup is ordered once: make another TaskStoreBackup"},
+    ]);
+    sorted(crd)
+}
+
+fn restore_crd() -> Value {
+    let mut crd = fitted::<TaskStoreRestore>();
+    schema_of(&mut crd)["properties"]["spec"]["x-kubernetes-validations"] = json!([
+        {"rule": IMMUTABLE, "message": "a restore is ordered once: make another TaskStoreRestore"},
+        {
+            "rule": "has(self.source.backup) != has(self.source.bucket)",
+            "message": "source must have exactly one of backup and bucket",
+        },
+        {
+            "rule": "!has(self.upto) || !has(self.upto.index) || !has(self.upto.time)",
+            "message": "upto must have at most one of index and time",
+        },
+    ]);
+    sorted(crd)
+}
+
+fn fitted<K: CustomResourceExt>() -> Value {
+    let mut crd = serde_json::to_value(K::crd()).expect("a CRD is plain JSON");
+    fit(schema_of(&mut crd));
+    crd
+}
+
+fn schema_of(crd: &mut Value) -> &mut Value {
+    &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 }
 
 fn rules(scope: Scope) -> Value {

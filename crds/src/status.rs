@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::destination::Lineage;
 use crate::names::MemberId;
 
 /// What the operator last saw and did.
@@ -37,9 +38,15 @@ pub struct TaskStoreClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub replacements: Vec<Time>,
+    /// What the cluster began with, if a restore made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
     /// What is left once a majority is lost, and the nonce to go on from it; absent while a leader is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryOffer>,
+    /// How its backups stand; absent without `spec.backup`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupStatus>,
     /// What the running pods were made from. A newer operator goes on rendering with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
@@ -179,7 +186,7 @@ pub struct Operation {
     /// The same id gives the same reserved member numbers, so a retry makes no second set.
     #[schemars(length(max = 64))]
     pub id: String,
-    /// What is changed: Bootstrap, Adopt, ScaleOut, ScaleIn, Replace, Rollout or Recover.
+    /// What is changed: Bootstrap, Adopt, ScaleOut, ScaleIn, Replace, Rollout, Recover or Restore.
     pub kind: OperationKind,
     /// How far it has come; what it waits for is in the condition Progressing.
     pub step: Step,
@@ -211,14 +218,16 @@ pub enum OperationKind {
     Rollout,
     /// Goes on from one survivor of a lost majority, as the only voter of a new incarnation.
     Recover,
+    /// Begins with what a bucket holds, in the only voter of a new incarnation.
+    Restore,
 }
 
 /// Where an operation stands; each kind walks down its own column.
 ///
 /// ```text
-/// Bootstrap   Adopt    ScaleOut       ScaleIn      Replace        Rollout*     Recover
-/// Format      Inspect  Reserve        CloseBudget  Reserve        CloseBudget  StopMembers
-/// Initialize  Start    CreateMembers  HandOver     CreateMembers  HandOver     Rewrite
+/// Bootstrap   Adopt    ScaleOut       ScaleIn      Replace        Rollout*     Recover      Restore
+/// Format      Inspect  Reserve        CloseBudget  Reserve        CloseBudget  StopMembers  Fill
+/// Initialize  Start    CreateMembers  HandOver     CreateMembers  HandOver     Rewrite      Start
 ///                      AddLearners    Remove       AddLearners    Restart      Start
 ///                      CatchUp        Retire       CatchUp        Rejoin
 ///                      CloseBudget                 HandOver
@@ -244,6 +253,27 @@ pub enum Step {
     Rejoin,
     StopMembers,
     Rewrite,
+    Fill,
+}
+
+/// What a restored cluster began with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// The store that was backed up.
+    pub parent: Lineage,
+    /// The backup that was read.
+    #[schemars(length(max = 253))]
+    pub backup: String,
+    /// The last log entry of that store that was restored.
+    pub log_id: LogId,
+    /// That store's time at this entry: what came later is not there.
+    pub restored_to: Time,
+    /// Hash of the state at this entry, before anything of it was given to this cluster.
+    #[schemars(length(max = 64))]
+    pub state_hash: String,
+    /// Tasks that were restored.
+    pub tasks: i64,
 }
 
 /// What is left of a cluster that has lost a majority of its voters. Nobody acts on it without the user.
@@ -281,6 +311,32 @@ pub struct Survivor {
     pub id: MemberId,
     /// Its last log entry; later ones only lost members can have.
     pub last_log: LogId,
+}
+
+/// How a cluster's backups stand. The first three fields are more than a report: they are written before
+/// anything is done on them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStatus {
+    /// Hash of the destination that a member last found good, with every right that backups need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub accepted: Option<String>,
+    /// Runs of the schedule up to this moment were made or made up for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_up_to: Option<Time>,
+    /// The member that ships the log; absent while nobody is told to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipper: Option<MemberId>,
+    /// When the newest backup was completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Time>,
+    /// A restore can go to any moment from here, with the log shipped; without, to the moments of the backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recoverable_from: Option<Time>,
+    /// The last moment that a restore can go to, written at most once a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recoverable_to: Option<Time>,
 }
 
 /// What the running pods were made from.

@@ -1,13 +1,15 @@
 //! The rules of a TaskStoreCluster, each once: as CEL for the API server and as a pure function for us.
 //!
-//! Expected flow: `schema::crd` writes [`RULES`] into the CRD; the operator calls [`validate`] in every
+//! Expected flow: `schema::cluster_crd` writes [`RULES`] into the CRD; the operator calls [`validate`] in every
 //! reconcile, because an object may be older than a rule. `cases` holds one table that both must agree on.
 //!
 //! Caveats: a transition rule is skipped by the API server when its old or new value is absent, so all of
 //! them stand on `spec`, which is always there, and test optional fields with `has()` on both sides.
-//! A template is an open object in the schema, so its rules (`template`) are the pure function's alone.
+//! A template is an open object in the schema, so its rules (`template`) are the pure function's alone, and so
+//! is what the fields of a schedule may be (`backup`).
 //! `validate` with `old: None` checks an object by itself, as on creation.
 
+mod backup;
 #[doc(hidden)]
 pub mod cases;
 mod template;
@@ -19,7 +21,7 @@ use kube::ResourceExt;
 
 use crate::cluster::TaskStoreCluster;
 use crate::names::{CLUSTER_NAME_CHARS_MAX, is_own_secret};
-use crate::{duration, quantity};
+use crate::{duration, quantity, schedule};
 
 /// Smallest log budget, in bytes: four segments, because a snapshot is cut at a quarter of it.
 pub const LOG_BUDGET_BYTES_MIN: u64 = 256 << 20;
@@ -177,6 +179,13 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         scope: Scope::Spec,
+        field: "spec.restoredBy",
+        cel: "has(self.restoredBy) == has(oldSelf.restoredBy) && (!has(self.restoredBy) || self.restoredBy == oldSelf.restoredBy)",
+        message: "restoredBy may not change: a cluster begins once",
+        keeps: |new, old| old.is_none_or(|old| new.spec.restored_by == old.spec.restored_by),
+    },
+    Rule {
+        scope: Scope::Spec,
         field: "spec.replacement.after",
         cel: "self.replacement.after != '' && self.replacement.after.matches('^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$') && duration(self.replacement.after) >= duration('10s') && duration(self.replacement.after) <= duration('24h')",
         message: "replacement.after must be hours, minutes and seconds like 90s or 1h30m, from 10s to 24h: sooner, a restart would be taken for a loss",
@@ -209,7 +218,94 @@ pub const RULES: &[Rule] = &[
         message: "resources.requests: memory must not be above resources.limits",
         keeps: |new, _| requests_within_limits(new, "memory"),
     },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.backup.destination.url",
+        cel: "!has(self.backup) || ['s3://', 'gs://', 'azure://', 'file:///'].exists(scheme, self.backup.destination.url.startsWith(scheme) && size(self.backup.destination.url) > size(scheme))",
+        message: "backup.destination.url must be s3://bucket/prefix, gs://bucket/prefix, azure://container/prefix or file:///folder",
+        keeps: |new, _| {
+            let url = backup::of(new).map(|policy| policy.destination.url.as_str());
+            url.is_none_or(backup::is_url)
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.backup.destination.account",
+        cel: "!has(self.backup) || has(self.backup.destination.account) == self.backup.destination.url.startsWith('azure://')",
+        message: "backup.destination.account is required for azure:// and for nothing else",
+        keeps: |new, _| {
+            backup::of(new).is_none_or(|policy| {
+                let is_azure = policy.destination.url.starts_with("azure://");
+                policy.destination.account.is_some() == is_azure
+            })
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.backup.destination.endpoint",
+        cel: "!has(self.backup) || !has(self.backup.destination.endpoint) || (self.backup.destination.endpoint.matches('^https?://[^/?#@]+/?$') && !self.backup.destination.url.startsWith('file://'))",
+        message: "backup.destination.endpoint must be http:// or https://, a host and a port, and is not for file:///",
+        keeps: |new, _| {
+            backup::of(new).is_none_or(|policy| backup::has_good_endpoint(&policy.destination))
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.backup.schedule",
+        cel: "!has(self.backup) || !has(self.backup.schedule) || self.backup.schedule.matches('^[0-9A-Za-z*,/#-]+( [0-9A-Za-z*,/#-]+){4}$')",
+        message: "backup.schedule must be five fields with a space between them: minute, hour, day of month, month, day of week, like 0 3 * * *",
+        keeps: |new, _| {
+            let fields = backup::of(new).and_then(|policy| policy.schedule.as_deref());
+            fields.is_none_or(schedule::is_shaped)
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.backup.timeZone",
+        cel: "!has(self.backup) || self.backup.timeZone.matches('^[A-Za-z][A-Za-z0-9_+/-]*$')",
+        message: "backup.timeZone must be a name of the IANA database, like Europe/Berlin or UTC",
+        keeps: |new, _| {
+            backup::of(new).is_none_or(|policy| schedule::is_zone_shaped(&policy.time_zone))
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.backup.keep.count",
+        cel: "!has(self.backup) || (self.backup.keep.count >= 1 && self.backup.keep.count <= 1000)",
+        message: "backup.keep.count must be 1 to 1000",
+        keeps: |new, _| {
+            backup::of(new).is_none_or(|policy| (1..=BACKUPS_KEPT_MAX).contains(&policy.keep.count))
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.backup.keep.days",
+        cel: "!has(self.backup) || !has(self.backup.keep.days) || (self.backup.keep.days >= 1 && self.backup.keep.days <= 3650)",
+        message: "backup.keep.days must be 1 to 3650",
+        keeps: |new, _| {
+            let days = backup::of(new).and_then(|policy| policy.keep.days);
+            days.is_none_or(|days| (1..=BACKUP_DAYS_MAX).contains(&days))
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
+        field: "spec.backup.bytesPerSecondMax",
+        cel: "!has(self.backup) || !has(self.backup.bytesPerSecondMax) || (isQuantity(string(self.backup.bytesPerSecondMax)) && quantity(string(self.backup.bytesPerSecondMax)).compareTo(quantity('64Ki')) >= 0)",
+        message: "backup.bytesPerSecondMax must be a quantity of at least 64Ki",
+        keeps: |new, _| {
+            let bound = backup::of(new).and_then(|policy| policy.bytes_per_second_max.as_ref());
+            bound.is_none_or(|bound| {
+                quantity::units(bound).is_some_and(|bytes| bytes >= BACKUP_BYTES_PER_SECOND_MIN)
+            })
+        },
+    },
 ];
+
+/// How slow a backup may be made: slower, a small store would take days.
+pub const BACKUP_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+/// As in `keep`.
+pub const BACKUPS_KEPT_MAX: i32 = 1000;
+pub const BACKUP_DAYS_MAX: i32 = 3650;
 
 /// Every rule that the object breaks, in the order of [`RULES`]; with `old`, the rules of a change too. Then
 /// what no rule of the API server's can say: why its template is no pod to run a member in.
@@ -222,6 +318,9 @@ pub fn validate(new: &TaskStoreCluster, old: Option<&TaskStoreCluster>) -> Vec<V
         })
         .collect();
     violations.extend(template::violations(new));
+    if violations.is_empty() {
+        violations.extend(backup::violations(new));
+    }
     violations
 }
 

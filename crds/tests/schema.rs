@@ -70,6 +70,17 @@ fn the_bounds_in_cel_are_the_constants() {
     assert!(text.contains(&format!(">= duration('{soonest}s')")));
     assert!(text.contains(&format!("<= duration('{latest}h')")));
     assert!(text.contains(&format!("matches('{}')", crds::duration::PATTERN)));
+    let slowest = crds::validate::BACKUP_BYTES_PER_SECOND_MIN >> 10;
+    assert!(text.contains(&format!("quantity('{slowest}Ki')")));
+    let (count, days) = (
+        crds::validate::BACKUPS_KEPT_MAX,
+        crds::validate::BACKUP_DAYS_MAX,
+    );
+    assert!(text.contains(&format!("keep.count <= {count}")));
+    assert!(text.contains(&format!("keep.days <= {days}")));
+    for pattern in [crds::schedule::PATTERN, crds::schedule::ZONE_PATTERN] {
+        assert!(text.contains(&format!("matches('{pattern}')")));
+    }
     let most = crds::validate::REPLACEMENTS_PER_HOUR_MAX;
     assert!(text.contains(&format!("maxPerHour <= {most}")));
 }
@@ -82,6 +93,33 @@ fn what_a_user_leaves_out_is_what_the_documentation_says() {
     assert_eq!(cluster.spec.storage.size.0, "10Gi");
     assert_eq!(cluster.spec.replacement.after, "5m");
     assert_eq!(cluster.spec.replacement.max_per_hour, 1);
+}
+
+#[test]
+fn a_schedule_of_the_right_shape_is_refused_by_what_it_means() {
+    let refused = |backup: Value| {
+        let spec = serde_json::json!({"backup": backup});
+        let cluster = serde_json::json!({
+            "apiVersion": "taskstore.dev/v1alpha1", "kind": "TaskStoreCluster",
+            "metadata": {"name": "case"}, "spec": spec,
+        });
+        let fields = validate(&parse(&cluster).unwrap(), None);
+        fields
+            .into_iter()
+            .map(|violation| violation.field.into_owned())
+            .collect::<Vec<_>>()
+    };
+    let destination = serde_json::json!({"url": "s3://bucket"});
+    let backup = |schedule: &str, zone: &str| serde_json::json!({"destination": destination, "schedule": schedule, "timeZone": zone});
+    assert_eq!(refused(backup("0 3 * * *", "Europe/Berlin")), [""; 0]);
+    assert_eq!(
+        refused(backup("0 25 * * *", "UTC")),
+        ["spec.backup.schedule"]
+    );
+    assert_eq!(
+        refused(backup("0 3 * * *", "Moon/Base")),
+        ["spec.backup.timeZone"]
+    );
 }
 
 #[test]

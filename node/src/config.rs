@@ -3,6 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::backup::credentials::Credentials;
+use crate::backup::destination::Destination;
+use crate::backup::restore::Wanted;
 use crate::limits::LOG_BUDGET_BYTES_MIN;
 use crate::raft::config::Timings;
 
@@ -24,6 +27,14 @@ impl Default for Ports {
             health: 7403,
         }
     }
+}
+
+/// What a blank volume is filled with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreOrder {
+    pub from: Destination,
+    pub credentials: Credentials,
+    pub wanted: Wanted,
 }
 
 /// Who this member is told to be. Its disk must agree.
@@ -60,6 +71,8 @@ pub struct Config {
     /// The member that the volume belongs to: it is given to this one, of a later incarnation, then reported as by
     /// `inspect`.
     pub rewrite_from: Option<u64>,
+    /// What a blank volume is filled with, for the only voter of a later incarnation; then reported as by `inspect`.
+    pub restore: Option<RestoreOrder>,
     /// Format a blank volume and initialize a cluster of one without being asked.
     pub standalone: bool,
 }
@@ -80,6 +93,7 @@ impl Config {
             backup_credentials_dir: None,
             inspect: false,
             rewrite_from: None,
+            restore: None,
             standalone: false,
         }
     }
@@ -99,16 +113,30 @@ impl Config {
         {
             return Err("member-id must be incarnation * 2^32 + n with n of at least 1".into());
         }
-        if let Some(before) = self.rewrite_from {
-            if self.inspect {
-                return Err("inspect and rewrite-from exclude each other".into());
-            }
-            if !(1..incarnation).contains(&(before >> 32)) || before & 0xffff_ffff == 0 {
-                return Err(format!(
-                    "rewrite-from must be incarnation * 2^32 + n with an incarnation of at least 1 and below \
-                     {incarnation}, the incarnation of member-id, and n of at least 1"
-                ));
-            }
+        let starts = [
+            self.inspect,
+            self.rewrite_from.is_some(),
+            self.restore.is_some(),
+        ];
+        if starts.into_iter().filter(|is_asked| *is_asked).count() > 1 {
+            return Err("inspect, rewrite-from and restore exclude each other".into());
+        }
+        if let Some(order) = &self.restore
+            && order.wanted.lineage.incarnation >= self.member.incarnation
+        {
+            return Err(format!(
+                "restore must name a lineage with an incarnation below {}, the incarnation of member-id: tokens only \
+                 grow",
+                self.member.incarnation
+            ));
+        }
+        if let Some(before) = self.rewrite_from
+            && (!(1..incarnation).contains(&(before >> 32)) || before & 0xffff_ffff == 0)
+        {
+            return Err(format!(
+                "rewrite-from must be incarnation * 2^32 + n with an incarnation of at least 1 and below \
+                 {incarnation}, the incarnation of member-id, and n of at least 1"
+            ));
         }
         if self.raft.election_ms_min < 2 * self.raft.heartbeat_ms {
             return Err("election-ms-min must be at least twice heartbeat-ms".into());

@@ -12,9 +12,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Member(args) => cli::member::run(args),
-        Command::Dev(args) => cli::member::run_dev(args),
+        Command::Dev(args) => cli::dev::run(args),
         Command::Task(args) => cli::member::block_on(cli::task::run(args)),
         Command::Backup(args) => cli::member::block_on(cli::backup::run(args)),
+        Command::Restore(args) => cli::member::block_on(cli::restore::run(args)),
         Command::Bench(args) => cli::member::block_on(cli::bench::run(args)),
     };
     done.unwrap_or_else(|error| {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::certificates::Pair;
 use crate::clients::members::{Key, Members};
+use crate::clients::orders::Orders;
 use crate::events::Events;
 use crate::leadership::Role;
 use crate::metrics::Metrics;
@@ -17,6 +18,7 @@ use crate::observe::{Credentials, RefusedGrowth};
 pub struct Context {
     pub client: kube::Client,
     pub members: Members,
+    pub orders: Orders,
     pub metrics: Metrics,
     pub events: Events,
     pub role: watch::Receiver<Role>,
@@ -44,6 +46,7 @@ impl Context {
     pub fn new(
         client: kube::Client,
         members: Members,
+        orders: Orders,
         metrics: Metrics,
         events: Events,
         role: watch::Receiver<Role>,
@@ -52,6 +55,7 @@ impl Context {
         Self {
             client,
             members,
+            orders,
             metrics,
             events,
             role,
@@ -72,6 +76,7 @@ impl Context {
     /// A cluster that is gone takes everything we remembered of it along.
     pub fn forget(&self, key: &Key) {
         self.members.forget(key);
+        self.orders.forget(key);
         self.held
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

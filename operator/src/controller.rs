@@ -3,7 +3,8 @@
 //! ```text
 //!  TaskStoreCluster ────────────────────────┐
 //!  Pods, PVCs, Services, budgets ──label──▶ ├──▶ queue, one entry a cluster ──▶ reconcile
-//!  members' status streams ────────────────▶│
+//!  TaskStoreBackups ──spec.cluster────────▶ │
+//!  members' status streams, orders ────────▶│
 //!  leadership gained ──────────────────────▶┘
 //! ```
 //!
@@ -16,8 +17,8 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crds::TaskStoreCluster;
 use crds::names::label;
+use crds::{TaskStoreBackup, TaskStoreCluster, TaskStoreRestore};
 use futures::{StreamExt, future, stream};
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::controller::{Action as Requeue, Config, Error as ControllerError, applier};
@@ -36,6 +37,7 @@ use crate::error::Error;
 use crate::leadership::Role;
 use crate::observe::Caches;
 use crate::reconcile::reconcile;
+use crate::restores;
 
 /// Events of one burst are one pass. Short: a bootstrap is a chain of some twenty passes.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -74,6 +76,7 @@ pub async fn run(
         let (waker, queue) = mpsc::channel(QUEUE);
         let caches = watch_all(&ctx.client, scope.as_deref(), &waker, &mut watches);
         appliers.spawn(work(ctx.clone(), caches.clone(), queue, stop.clone()));
+        appliers.spawn(restores::run(ctx.clone(), scope.clone(), stop.clone()));
         areas.push(Area {
             scope,
             caches,
@@ -97,6 +100,7 @@ pub async fn run(
         warn!("passes in flight were cut off; the next operator picks them up");
     }
     ctx.members.forget_all();
+    ctx.orders.forget_all();
 }
 
 /// One set of watches, and what it wakes.
@@ -115,6 +119,8 @@ impl Caches {
         filled(&self.services).await;
         filled(&self.accounts).await;
         filled(&self.budgets).await;
+        filled(&self.backups).await;
+        filled(&self.restores).await;
     }
 }
 
@@ -151,6 +157,26 @@ fn watch_all(
         services: watch(client, scope, ours(), waker, tasks, cluster_of),
         accounts: watch(client, scope, ours(), waker, tasks, cluster_of),
         budgets: watch(client, scope, ours(), waker, tasks, cluster_of),
+        backups: watch(
+            client,
+            scope,
+            watcher::Config::default(),
+            waker,
+            tasks,
+            |backup: &TaskStoreBackup| {
+                let cluster = ObjectRef::new(&backup.spec.cluster);
+                Some(cluster.within(backup.metadata.namespace.as_deref()?))
+            },
+        ),
+        // They tell which backups must stay, and nothing has to be done at once for that.
+        restores: watch(
+            client,
+            scope,
+            watcher::Config::default(),
+            waker,
+            tasks,
+            |_: &TaskStoreRestore| None,
+        ),
     }
 }
 
@@ -224,7 +250,10 @@ async fn follow_role(ctx: Arc<Context>, areas: Arc<Vec<Area>>) {
         let now = *role.borrow_and_update();
         ctx.metrics.leads(now == Role::Leading);
         match now {
-            Role::Standby => ctx.members.forget_all(),
+            Role::Standby => {
+                ctx.members.forget_all();
+                ctx.orders.forget_all();
+            }
             Role::Leading => {
                 for area in areas.iter() {
                     for cluster in area.caches.clusters.state() {

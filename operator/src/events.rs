@@ -26,7 +26,10 @@ impl Events {
     /// Told in the background: an Event is a courtesy and never holds up a pass.
     pub fn done(&self, cluster: &TaskStoreCluster, action: &Action) {
         let event = Event {
-            type_: EventType::Normal,
+            type_: match action.kind() {
+                "FailBackup" => EventType::Warning,
+                _ => EventType::Normal,
+            },
             reason: action.kind().into(),
             note: Some(format!("{action}: {}", action.is_safe_because())),
             action: action.kind().into(),
@@ -42,8 +45,11 @@ impl Events {
 }
 
 /// Reading what is there already changes nothing, a budget opens and closes with every pod, and a format
-/// order is told when it was followed.
+/// order is told when it was followed. Of a backup its end is news.
 pub fn is_worth_telling(action: &Action) -> bool {
+    if let Action::NoteBackup { status, .. } = action {
+        return status.phase.is_final();
+    }
     !matches!(
         action,
         Action::EnsureAuthority
@@ -51,5 +57,8 @@ pub fn is_worth_telling(action: &Action) -> bool {
             | Action::EnsureCertificate { .. }
             | Action::SetBudget { .. }
             | Action::Format { .. }
+            | Action::CheckDestination { .. }
+            | Action::OrderBackup { .. }
+            | Action::PruneBackups { .. }
     )
 }

@@ -33,5 +33,6 @@ pub mod plan;
 pub mod plugin;
 pub mod reconcile;
 pub mod resources;
+pub mod restores;
 pub mod server;
 pub mod status;

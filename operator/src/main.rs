@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use kube::{Client, Config};
 use operator::clients::members::Members;
+use operator::clients::orders::Orders;
 use operator::context::Context;
 use operator::events::Events;
 use operator::leadership::{self, Role, Settings};
@@ -124,7 +125,8 @@ async fn start(run: Run) -> anyhow::Result<()> {
     let (wake, news) = mpsc::channel(NEWS);
     let ctx = Arc::new(Context::new(
         client.clone(),
-        Members::new(wake),
+        Members::new(wake.clone()),
+        Orders::new(wake),
         metrics,
         Events::new(client, run.pod_name),
         role_seen,

@@ -67,6 +67,7 @@ async fn pass(
     let credentials = ctx.held(&key, |held| {
         let uid = cluster.metadata.uid.clone().unwrap_or_default();
         if held.cluster_uid != uid {
+            ctx.orders.forget(&key);
             *held = Held {
                 cluster_uid: uid,
                 ..Held::default()
@@ -92,6 +93,7 @@ async fn pass(
     )
     .await
     .map_err(kubernetes("observe"))?;
+    observed.backups.orders = ctx.orders.known(&key);
     ctx.held(&key, |held| {
         held.facts
             .client_secret

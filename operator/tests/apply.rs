@@ -116,6 +116,7 @@ fn pods(cluster: &TaskStoreCluster, is_m2_counted: bool) -> Value {
             member: MemberId::new(1, number),
             volume: "demo-1-1",
             volume_uid: "v",
+            restore: None,
         };
         let is_voter = number != 2 || is_m2_counted;
         let mut pod = json!(resources::pod::build(

@@ -17,7 +17,7 @@ use std::thread::available_parallelism;
 use crds::MemberId;
 use crds::cluster::{OnDrain, VolumePolicy};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use operator::observe::{Life, PodPhase};
+use operator::observe::{Life, PodPhase, VolumeState};
 use world::World;
 use world::trouble::{Effects, TROUBLES, Trouble};
 
@@ -35,6 +35,21 @@ fn resize<const TO: i32>(world: &mut World) {
 
 fn create<const SIZE: i32>(world: &mut World) {
     world.create(SIZE, VolumePolicy::Retain, VolumePolicy::Delete);
+}
+
+fn restore<const SIZE: i32>(world: &mut World) {
+    world.create_restored(SIZE);
+}
+
+/// Somebody has put the volumes of an earlier cluster of this name aside.
+fn restore_beside(world: &mut World) {
+    world.delete_cluster();
+    world.run();
+    for volume in world.objects.volumes.values_mut() {
+        volume.state = VolumeState::Retired;
+    }
+    world.raft = world::Raft::default();
+    world.create_restored(3);
 }
 
 /// Each pod in turn has ended or is on its way out.
@@ -202,6 +217,59 @@ fn keep_volumes_no_longer(world: &mut World) {
     });
 }
 
+/// An hour before noon, and then an hour after.
+fn schedule_backup(world: &mut World) {
+    world.back_up(|policy| policy.schedule = Some("0 12 * * *".into()));
+    world.run();
+    world.tick(7_200);
+}
+
+fn back_up_by_hand(world: &mut World) {
+    world.back_up(|policy| policy.log_shipping = false);
+    world.create_backup("by-hand");
+}
+
+fn lose_member_in_backup(world: &mut World) {
+    back_up_by_hand(world);
+    let member = world.until_under_way();
+    world.pod_mut(member).life = Life::Deleting;
+}
+
+fn lose_operator_in_backup(world: &mut World) {
+    back_up_by_hand(world);
+    world.until_under_way();
+    world.replace_operator();
+}
+
+/// Nobody may write there, until somebody may; the next one finds out.
+fn correct_destination(world: &mut World) {
+    world.bucket.lacks = Some("write".into());
+    back_up_by_hand(world);
+    outlast(world);
+    world.bucket.lacks = None;
+    world.tick(1);
+    world.create_backup("later");
+}
+
+/// Two of three go, and one of them is read by a restore.
+fn keep_one_backup(world: &mut World) {
+    for name in ["one", "two"] {
+        back_up_by_hand(world);
+        world.create_backup(name);
+        world.run();
+        world.tick(60);
+    }
+    world.objects.backups.in_use.insert("one".into());
+    world.back_up(|policy| policy.keep.count = 1);
+    world.create_backup("three");
+}
+
+fn back_up_no_more(world: &mut World) {
+    world.back_up(|_| {});
+    world.run();
+    world.edit(|cluster| cluster.spec.backup = None);
+}
+
 fn resize_and_back(world: &mut World) {
     resize::<5>(world);
     for _ in 0..6 {
@@ -213,10 +281,13 @@ fn resize_and_back(world: &mut World) {
 }
 
 #[rustfmt::skip]
-const STORIES: [Story; 36] = [
+const STORIES: [Story; 46] = [
     Story { name: "create 1", from: 0, happens: create::<1> },
     Story { name: "create 3", from: 0, happens: create::<3> },
     Story { name: "create 5", from: 0, happens: create::<5> },
+    Story { name: "restore 1", from: 0, happens: restore::<1> },
+    Story { name: "restore 3", from: 0, happens: restore::<3> },
+    Story { name: "restore beside a retired volume", from: 3, happens: restore_beside },
     Story { name: "scale 1 to 3", from: 1, happens: resize::<3> },
     Story { name: "scale 3 to 5", from: 3, happens: resize::<5> },
     Story { name: "scale 5 to 7", from: 5, happens: resize::<7> },
@@ -249,6 +320,13 @@ const STORIES: [Story; 36] = [
     Story { name: "app image put right", from: 3, happens: correct_app_image },
     Story { name: "image changed beside a broken app", from: 3, happens: change_image_beside_broken_app },
     Story { name: "template taken away", from: 3, happens: take_template },
+    Story { name: "backup scheduled", from: 3, happens: schedule_backup },
+    Story { name: "backup by hand", from: 3, happens: back_up_by_hand },
+    Story { name: "member lost in a backup", from: 3, happens: lose_member_in_backup },
+    Story { name: "operator lost in a backup", from: 3, happens: lose_operator_in_backup },
+    Story { name: "destination put right", from: 3, happens: correct_destination },
+    Story { name: "backups kept no longer", from: 3, happens: keep_one_backup },
+    Story { name: "backed up no more", from: 3, happens: back_up_no_more },
     Story { name: "volumes kept no longer", from: 5, happens: keep_volumes_no_longer },
 ];
 

@@ -17,8 +17,13 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
+/// A folder, or one file.
 fn under(part: &str) -> Vec<(PathBuf, String)> {
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(part))
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(part);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => vec![(path, text)],
+        Err(_) => sources(&path),
+    }
 }
 
 fn forbid(parts: &[&str], words: &[&str]) {
@@ -32,7 +37,7 @@ fn forbid(parts: &[&str], words: &[&str]) {
 #[test]
 fn plan_resources_and_status_have_no_io_clock_or_randomness() {
     forbid(
-        &["plan", "resources", "status"],
+        &["plan", "resources", "restores/next.rs", "status"],
         &[
             "async ",
             ".await",

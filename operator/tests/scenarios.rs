@@ -8,7 +8,7 @@ use std::path::Path;
 use crds::MemberId;
 use crds::cluster::VolumePolicy;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use operator::observe::{Drift, Life, PodPhase, VolumeState};
+use operator::observe::{Drift, Filled, Life, PodPhase, Restore, VolumeState};
 use world::{Disk, World};
 
 fn member(word: &str) -> MemberId {
@@ -36,6 +36,19 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
             let size = size.trim_start_matches("size=").parse().expect("a size");
             world.create(size, policy("deleted=Delete"), policy("scaled=Delete"));
         }
+        ["restore", size] => {
+            let size = size.trim_start_matches("size=").parse().expect("a size");
+            world.create_restored(size);
+        }
+        ["forget", "restore"] => world.objects.restore = None,
+        ["fail", "restore"] => world.objects.restore = Some(Restore::Ended),
+        ["bucket", "fails", words @ ..] => {
+            world.bucket_says = Some(Filled::Failing(words.join(" ")));
+        }
+        ["bucket", "refuses", words @ ..] => {
+            world.bucket_says = Some(Filled::Refused(words.join(" ")));
+        }
+        ["bucket", "is", "good"] => world.bucket_says = None,
         ["run"] => {
             let mut lines = world.run();
             lines.extend(world.waits());
@@ -240,6 +253,63 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
             panic!("it never came to: {last}");
         }
         ["lose", "status"] => world.edit(|cluster| cluster.status = None),
+        ["back", "up", "to", url] => {
+            let url = (*url).to_owned();
+            world.back_up(|policy| policy.destination.url = url);
+        }
+        ["back", "up", "no", "more"] => world.edit(|cluster| cluster.spec.backup = None),
+        ["credentials", secret] => {
+            let name = (*secret).to_owned();
+            world.back_up(|policy| {
+                policy.destination.credentials = Some(crds::cluster::SecretName { name });
+            });
+        }
+        ["schedule", fields @ ..] => {
+            let fields = fields.join(" ");
+            world.back_up(|policy| policy.schedule = Some(fields));
+        }
+        ["suspend"] => world.back_up(|policy| policy.suspend = true),
+        ["resume"] => world.back_up(|policy| policy.suspend = false),
+        ["keep", count] => {
+            let count = count.parse().expect("a number of backups");
+            world.back_up(|policy| policy.keep.count = count);
+        }
+        ["ship", "no", "log"] => world.back_up(|policy| policy.log_shipping = false),
+        ["ship", "log"] => world.back_up(|policy| policy.log_shipping = true),
+        ["backup", name] => world.create_backup(name),
+        ["backups"] => {
+            let status = |world: &World| world.cluster.clone()?.status?.backup;
+            let mut lines = world.summary();
+            lines.retain(|line| {
+                let starts = ["backup ", "bucket ", "BackupReady "];
+                starts.iter().any(|start| line.starts_with(start))
+            });
+            if let Some(status) = status(world) {
+                let at = |time: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
+                    time.map_or("never".into(), |time| time.0.to_string())
+                };
+                lines.push(format!(
+                    "last success {}, recoverable from {} to {}",
+                    at(status.last_success),
+                    at(status.recoverable_from),
+                    at(status.recoverable_to)
+                ));
+            }
+            return lines;
+        }
+        ["until", "a", "backup", "is", "under", "way"] => {
+            let member = world.until_under_way();
+            return vec![format!("at {}", operator::plan::action::short(member))];
+        }
+        ["replace", "operator"] => world.replace_operator(),
+        ["bucket", "lacks", right] => world.bucket.lacks = Some((*right).to_owned()),
+        ["bucket", "lacks", "nothing", "more"] => world.bucket.lacks = None,
+        ["bucket", "is", "down"] => world.bucket.is_down = true,
+        ["bucket", "is", "up"] => world.bucket.is_down = false,
+        ["restore", "reads", backup] => {
+            let in_use = &mut world.objects.backups.in_use;
+            in_use.insert((*backup).to_owned());
+        }
         ["delete", "cluster"] => world.delete_cluster(),
         ["tick", seconds] => world.tick(seconds.parse().expect("seconds")),
         _ => panic!("no such command: {line}"),

@@ -18,6 +18,7 @@ fn pod(cluster: &TaskStoreCluster) -> Pod {
         member: MemberId::new(1, 1),
         volume: "demo-1-1",
         volume_uid: "v",
+        restore: None,
     };
     resources::pod::build(cluster, &identity, "taskstore:1", Start::Serve, true)
 }
@@ -80,6 +81,7 @@ fn a_member_that_serves_nobody_has_no_app_beside_it() {
         member: MemberId::new(1, 1),
         volume: "demo-1-1",
         volume_uid: "v",
+        restore: None,
     };
     let pod = resources::pod::build(&cluster, &identity, "taskstore:1", Start::Inspect, true);
     let spec = pod.spec.unwrap();

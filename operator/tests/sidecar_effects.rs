@@ -101,6 +101,8 @@ fn caches() -> Caches {
         services: reflector::store().0,
         accounts: reflector::store().0,
         budgets: reflector::store().0,
+        backups: reflector::store().0,
+        restores: reflector::store().0,
     }
 }
 

@@ -46,11 +46,18 @@ listed or watched: RBAC knows no labels, so that would open every Secret of the 
 {{- define "taskstore.rules" -}}
 # What users ask for, and what is reported. Status only: the spec is the user's.
 - apiGroups: [taskstore.dev]
-  resources: [taskstoreclusters]
+  resources: [taskstoreclusters, taskstorebackups, taskstorerestores]
   verbs: [get, list, watch]
 - apiGroups: [taskstore.dev]
-  resources: [taskstoreclusters/status]
+  resources: [taskstoreclusters/status, taskstorebackups/status, taskstorerestores/status]
   verbs: [update]
+# The cluster that a restore asks for, and the backups that a schedule asks for and no longer keeps.
+- apiGroups: [taskstore.dev]
+  resources: [taskstoreclusters]
+  verbs: [create]
+- apiGroups: [taskstore.dev]
+  resources: [taskstorebackups]
+  verbs: [create, delete]
 # Members: a pod and a volume each.
 - apiGroups: [""]
   resources: [pods, persistentvolumeclaims]

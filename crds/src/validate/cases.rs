@@ -47,6 +47,7 @@ use Verdict::{Accepted, OutOfSchema, Refused};
 pub fn cases() -> Vec<Case> {
     let mut cases = creates();
     cases.extend(changes());
+    cases.extend(backups());
     cases
 }
 
@@ -371,6 +372,15 @@ fn changes() -> Vec<Case> {
     let storage = |storage: Value| json!({"storage": storage});
     vec![
         change(
+            "beginning anew",
+            json!({"restoredBy": "r"}),
+            json!({}),
+            Refused {
+                field: "spec.restoredBy",
+                message: "may not change",
+            },
+        ),
+        change(
             "scaling out",
             json!({"replicas": 3}),
             json!({"replicas": 5}),
@@ -502,6 +512,120 @@ fn changes() -> Vec<Case> {
             OutOfSchema {
                 field: "spec.recovery.acknowledge",
             },
+        ),
+    ]
+}
+
+fn backups() -> Vec<Case> {
+    let with = |name, more: Value, verdict| {
+        let mut backup = json!({"destination": {"url": "s3://bucket/prefix"}});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            backup[key] = value.clone();
+        }
+        create(name, json!({"backup": backup}), verdict)
+    };
+    let refused = |field, message| Refused { field, message };
+    let url = refused("spec.backup.destination.url", "s3://bucket/prefix, gs://");
+    let account = refused("spec.backup.destination.account", "required for azure://");
+    let endpoint = refused("spec.backup.destination.endpoint", "http:// or https://");
+    let schedule = refused("spec.backup.schedule", "five fields");
+    let zone = refused("spec.backup.timeZone", "IANA");
+    let count = refused("spec.backup.keep.count", "1 to 1000");
+    let days = refused("spec.backup.keep.days", "1 to 3650");
+    let slow = refused("spec.backup.bytesPerSecondMax", "at least 64Ki");
+    vec![
+        with("backups by hand, and the log", json!({}), Accepted),
+        with(
+            "backups with everything",
+            json!({
+                "destination": {
+                    "url": "s3://bucket", "endpoint": "http://store:9000", "region": "eu-1", "pathStyle": true,
+                    "credentials": {"name": "bucket"},
+                },
+                "schedule": "*/15 2-5 * * MON-FRI", "timeZone": "America/Argentina/Buenos_Aires",
+                "suspend": true, "keep": {"count": 30, "days": 90}, "logShipping": false,
+                "bytesPerSecondMax": "20Mi",
+            }),
+            Accepted,
+        ),
+        create(
+            "backups without a destination",
+            json!({"backup": {"schedule": "0 3 * * *"}}),
+            OutOfSchema {
+                field: "spec.backup.destination",
+            },
+        ),
+        with(
+            "a destination of no kind",
+            json!({"destination": {"url": "ftp://host/x"}}),
+            url,
+        ),
+        with(
+            "a destination without a bucket",
+            json!({"destination": {"url": "gs://"}}),
+            url,
+        ),
+        with(
+            "a container with its account",
+            json!({"destination": {"url": "azure://box", "account": "acme"}}),
+            Accepted,
+        ),
+        with(
+            "a container without an account",
+            json!({"destination": {"url": "azure://box"}}),
+            account,
+        ),
+        with(
+            "a bucket with an account",
+            json!({"destination": {"url": "gs://bucket", "account": "acme"}}),
+            account,
+        ),
+        with(
+            "an endpoint with a path",
+            json!({"destination": {"url": "s3://bucket", "endpoint": "https://store/path"}}),
+            endpoint,
+        ),
+        with(
+            "an endpoint of a folder",
+            json!({"destination": {"url": "file:///backups", "endpoint": "https://store"}}),
+            endpoint,
+        ),
+        with(
+            "a schedule of six fields",
+            json!({"schedule": "0 0 3 * * *"}),
+            schedule,
+        ),
+        with(
+            "a schedule in words",
+            json!({"schedule": "@daily"}),
+            schedule,
+        ),
+        with(
+            "a time zone that is none",
+            json!({"timeZone": "UTC; 1"}),
+            zone,
+        ),
+        with("no backup kept", json!({"keep": {"count": 0}}), count),
+        with(
+            "backups kept for ever",
+            json!({"keep": {"days": 4000}}),
+            days,
+        ),
+        with(
+            "a backup at a crawl",
+            json!({"bytesPerSecondMax": "1Ki"}),
+            slow,
+        ),
+        with(
+            "a speed as a number",
+            json!({"bytesPerSecondMax": 65536}),
+            Accepted,
+        ),
+        change(
+            "another destination and another schedule",
+            json!({"backup": {"destination": {"url": "s3://a"}, "schedule": "0 3 * * *"}}),
+            json!({"backup": {"destination": {"url": "s3://b"}, "schedule": "0 4 * * *"}}),
+            Accepted,
         ),
     ]
 }

@@ -13,6 +13,7 @@ pub(crate) mod crashes;
 pub mod disk;
 mod inspect;
 pub mod ports;
+pub mod restore;
 mod rewrite;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -99,13 +102,7 @@ async fn live(
     stop: &CancellationToken,
     serving: &CancellationToken,
 ) -> anyhow::Result<()> {
-    if member.config.inspect || member.config.rewrite_from.is_some() {
-        let offline = async {
-            match member.config.rewrite_from {
-                Some(before) => rewrite::run(member, before).await,
-                None => inspect::run(member).await,
-            }
-        };
+    if let Some(offline) = offline(member) {
         tokio::select! {
             done = offline => done?,
             () = stop.cancelled() => return Ok(()),
@@ -238,6 +235,18 @@ async fn live(
         stop.cancelled().await;
     }
     Ok(())
+}
+
+/// What a member does that is not to vote or serve.
+fn offline(member: &Arc<Member>) -> Option<BoxFuture<'_, anyhow::Result<()>>> {
+    let config = &member.config;
+    if let Some(before) = config.rewrite_from {
+        return Some(rewrite::run(member, before).boxed());
+    }
+    if let Some(order) = &config.restore {
+        return Some(restore::run(member, order).boxed());
+    }
+    config.inspect.then(|| inspect::run(member).boxed())
 }
 
 /// Once Raft runs, whatever fails on the disk ends the process (I6): it could not be told from what the

@@ -18,23 +18,33 @@ pub async fn delete(bucket: &Bucket, lineage: &Lineage, name: &BackupName) -> Re
     bucket.delete_all(paths).await
 }
 
-/// Deletes what a lineage need not keep, oldest first, and answers the names; then the segments of the log
-/// that no backup needs any more.
+/// What became of a lineage's backups.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    pub deleted: Vec<BackupName>,
+    pub kept: Vec<BackupName>,
+}
+
+/// Deletes what a lineage need not keep, oldest first; then the segments of the log that no backup needs any
+/// more.
 pub async fn prune(
     bucket: &Bucket,
     lineage: &Lineage,
     keep: &Keep,
     now_ms: u64,
-) -> Result<Vec<BackupName>, Error> {
+) -> Result<Pruned, Error> {
     let listed = backups(bucket, lineage).await?;
     let held: Vec<Held> = listed.iter().filter_map(held).collect();
-    let names = expendable(&held, keep, now_ms);
-    for name in &names {
+    let deleted = expendable(&held, keep, now_ms);
+    for name in &deleted {
         delete(bucket, lineage, name).await?;
     }
-    let kept = listed.iter().filter(|listed| !names.contains(&listed.name));
-    prune_log(bucket, lineage, kept).await?;
-    Ok(names)
+    let kept = listed
+        .iter()
+        .filter(|listed| !deleted.contains(&listed.name));
+    prune_log(bucket, lineage, kept.clone()).await?;
+    let kept = kept.map(|listed| listed.name.clone()).collect();
+    Ok(Pruned { deleted, kept })
 }
 
 /// Keeps all while nobody can say what a backup needs, or there is none.

@@ -91,6 +91,20 @@ impl Error {
         }
     }
 
+    /// Whether another try ends the same as long as nobody changes what lies in the bucket or what is asked.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Error::Unavailable { .. } | Error::Forbidden { .. } | Error::Local(_) => false,
+            Error::Invalid { .. }
+            | Error::Missing { .. }
+            | Error::Taken { .. }
+            | Error::Damaged { .. }
+            | Error::Newer { .. }
+            | Error::Foreign { .. }
+            | Error::Unsupported { .. } => true,
+        }
+    }
+
     pub fn unavailable(
         access: Access,
         object: impl Into<String>,

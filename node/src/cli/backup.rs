@@ -3,18 +3,21 @@
 mod args;
 mod show;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
+use serde_json::{Value, json};
 use taskstore_api::{admin, v1};
 
-pub use self::args::BackupArgs;
-use self::args::{Action, At, Create, Prune};
-use self::show::Output;
+use self::args::{Action, Create, Prune};
+pub use self::args::{At, BackupArgs};
+pub use self::show::Output;
 use crate::backup::bucket::Bucket;
 use crate::backup::check::check;
 use crate::backup::delete::{delete, prune};
 use crate::backup::download::download;
+use crate::backup::drill::{Drilled, drill};
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::list::{backups, lineages};
 use crate::backup::log::replay::{Upto, replay};
@@ -27,10 +30,7 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// Runs one action and prints its answer.
 pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
-    let output = match args.json {
-        true => Output::Json,
-        false => Output::Text,
-    };
+    let output = Output::asked(args.json);
     let at = args.at;
     match args.action {
         Action::Create(ordered) => create(&at, &ordered, output).await?,
@@ -55,11 +55,18 @@ pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
             let reached = match with_log {
                 true => {
                     let after = manifest.log_id.into();
-                    Some(replay(&bucket, &lineage, after, Upto::Latest, |_| Ok(())).await?)
+                    Some(replay(&bucket, &lineage, after, Upto::Latest, |_, _| Ok(())).await?)
                 }
                 false => None,
             };
             output.verified(&manifest, reached);
+        }
+        Action::Drill(asked) => {
+            let came_of_it = run_drill(&at, &asked.scratch_dir).await;
+            if let Some(file) = &asked.report {
+                std::fs::write(file, report(&came_of_it).to_string())?;
+            }
+            output.drilled(&came_of_it?);
         }
         Action::Export { name, file } => {
             let (bucket, lineage, name) = meant(&at, &name).await?;
@@ -76,7 +83,7 @@ pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
             let bucket = open(&at).await?;
             let lineage = only(&bucket, &at).await?;
             let keep = keep(asked)?;
-            output.deleted(&prune(&bucket, &lineage, &keep, now_ms()).await?);
+            output.deleted(&prune(&bucket, &lineage, &keep, now_ms()).await?.deleted);
         }
         Action::Check(asked) => {
             let bucket = open(&at).await?;
@@ -110,6 +117,24 @@ async fn create(at: &At, create: &Create, output: Output) -> anyhow::Result<()> 
     bail!("the member ended before the backup was complete")
 }
 
+async fn run_drill(at: &At, scratch_dir: &Path) -> anyhow::Result<Drilled> {
+    let bucket = open(at).await?;
+    let lineage = only(&bucket, at).await?;
+    let folder = scratch_dir.join(format!("drill-{}", uuid::Uuid::new_v4().simple()));
+    let drilled = drill(&bucket, &lineage, &folder, &Noted::default()).await;
+    let removed = std::fs::remove_dir_all(&folder);
+    let drilled = drilled?;
+    removed?;
+    Ok(drilled)
+}
+
+fn report(came_of_it: &anyhow::Result<Drilled>) -> Value {
+    match came_of_it {
+        Ok(drilled) => json!({ "drilled": drilled }),
+        Err(error) => json!({ "problem": format!("{error:#}") }),
+    }
+}
+
 fn refused(status: tonic::Status) -> anyhow::Error {
     anyhow!("{}", status.message())
 }
@@ -140,7 +165,8 @@ async fn meant(at: &At, name: &str) -> anyhow::Result<(Bucket, Lineage, BackupNa
     Ok((bucket, lineage, name))
 }
 
-async fn only(bucket: &Bucket, at: &At) -> anyhow::Result<Lineage> {
+/// The only lineage that can be meant.
+pub async fn only(bucket: &Bucket, at: &At) -> anyhow::Result<Lineage> {
     let found = lineages(bucket).await?;
     one(
         found

@@ -2,7 +2,9 @@
 
 pub mod backup;
 pub mod bench;
+pub mod dev;
 pub mod member;
+pub mod restore;
 pub mod task;
 
 use std::net::IpAddr;
@@ -31,6 +33,8 @@ pub enum Command {
     Task(task::TaskArgs),
     /// Lists, inspects, verifies, exports and deletes backups in object storage, and orders them.
     Backup(backup::BackupArgs),
+    /// Fills a new store on this machine from a backup in object storage; `taskstore dev` runs it.
+    Restore(restore::RestoreArgs),
     /// Measures a store of three members on this machine, or an existing one.
     Bench(bench::BenchArgs),
 }
@@ -66,6 +70,11 @@ pub struct MemberArgs {
     /// Everything in the log counts as committed. It may be repeated, also after it was cut off.
     #[arg(long, value_name = "MEMBER_ID", conflicts_with = "inspect")]
     pub rewrite_from: Option<u64>,
+    /// A bucket and what of it, as a JSON object: offline, the blank volume is filled with that for the member that
+    /// the other arguments name, which becomes the only voter, and is then reported as by --inspect. It may be
+    /// repeated, also after it was cut off.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["inspect", "rewrite_from"])]
+    pub restore: Option<restore::Order>,
     /// Disk reserved for the log when the volume is formatted.
     #[arg(long, default_value_t = LOG_BUDGET_BYTES)]
     pub log_budget_bytes: u64,

@@ -15,6 +15,7 @@ pub struct Changes {
     phase: watch::Receiver<Phase>,
     own: watch::Receiver<Facts>,
     fenced: watch::Receiver<bool>,
+    restore: watch::Receiver<Option<v1::RestoreStatus>>,
     /// None until Raft runs; that it does is a change of phase.
     metrics: Option<MetricsWatch>,
     leader: Option<watch::Receiver<Option<u64>>>,
@@ -23,12 +24,13 @@ pub struct Changes {
 impl Changes {
     pub fn of(member: Arc<Member>) -> Changes {
         let (phase, own) = (member.watch_phase(), member.watch_own());
-        let fenced = member.watch_fenced();
+        let (fenced, restore) = (member.watch_fenced(), member.watch_restore());
         Changes {
             member,
             phase,
             own,
             fenced,
+            restore,
             metrics: None,
             leader: None,
         }
@@ -39,6 +41,7 @@ impl Changes {
         self.phase.mark_unchanged();
         self.own.mark_unchanged();
         self.fenced.mark_unchanged();
+        self.restore.mark_unchanged();
         if self.metrics.is_none() {
             let running = self.member.running();
             self.metrics = running.as_ref().map(|is| is.consensus.watch_metrics());
@@ -78,6 +81,7 @@ impl Changes {
             _ = self.phase.changed() => {}
             _ = self.own.changed() => {}
             _ = self.fenced.changed() => {}
+            _ = self.restore.changed() => {}
             () = metrics => {}
         }
     }

@@ -70,6 +70,7 @@ pub struct Member {
     running: OnceLock<Arc<Running>>,
     inspected: OnceLock<(v1::RaftStatus, bool)>,
     format_asked: Notify,
+    restore: watch::Sender<Option<v1::RestoreStatus>>,
 }
 
 impl Member {
@@ -95,6 +96,7 @@ impl Member {
             running: OnceLock::new(),
             inspected: OnceLock::new(),
             format_asked: Notify::new(),
+            restore: watch::channel(None).0,
         }
     }
 
@@ -233,6 +235,15 @@ impl Member {
         let _ = self.inspected.set((raft, is_initialized));
     }
 
+    /// Notes how far the restore into this volume has come.
+    pub fn note_restore(&self, status: v1::RestoreStatus) {
+        self.restore.send_replace(Some(status));
+    }
+
+    pub fn watch_restore(&self) -> watch::Receiver<Option<v1::RestoreStatus>> {
+        self.restore.subscribe()
+    }
+
     pub fn set_running(&self, running: Arc<Running>) {
         let _ = self.running.set(running);
     }
@@ -304,6 +315,7 @@ impl Member {
             bundle_sha256: tls.bundle_sha256.clone(),
             disk_high_water: own.disk_high_water,
             fenced: *self.fenced.borrow(),
+            restore: self.restore.borrow().clone(),
         }
     }
 }

@@ -130,11 +130,13 @@ pub async fn prune(
         in_use: in_use.collect::<Result<_, _>>().map_err(status)?,
     };
     let (bucket, lineage) = connect(member, request.destination).await?;
-    let deleted = delete::prune(&bucket, &lineage, &keep, now_ms())
+    let pruned = delete::prune(&bucket, &lineage, &keep, now_ms())
         .await
         .map_err(status)?;
+    let names = |names: Vec<BackupName>| names.into_iter().map(String::from).collect();
     Ok(v1::PruneBackupsResponse {
-        deleted: deleted.into_iter().map(String::from).collect(),
+        deleted: names(pruned.deleted),
+        kept: names(pruned.kept),
     })
 }
 

@@ -7,6 +7,7 @@
 //! <volume>/store-1/log/     segment files
 //! <volume>/store-1/snapshots/
 //! <volume>/store-1/image/   may be thrown away at any time
+//! <volume>/restoring/       of a restore that was cut off: may go
 //! ```
 //! While it is being made, the first directory is called `store-1.formatting`: a format that was cut off
 //! was never reported, and is made again. How another one takes its place: see `switch`.
@@ -36,6 +37,8 @@ const CURRENT: &str = "CURRENT";
 const NAME_BYTES_MAX: usize = 64;
 const STAMP: &str = "identity";
 const LOCK: &str = "lock";
+/// What a restore reads from a bucket before it is in use.
+pub const RESTORING: &str = "restoring";
 const STAMP_MAGIC: &[u8; 8] = b"TSKSTAMP";
 const STAMP_LAYOUT: u8 = 1;
 const FLAG_INITIALIZED: u8 = 1;
@@ -248,7 +251,8 @@ impl Volume {
     fn first_foreign_name(&self) -> io::Result<Option<String>> {
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if ![LOCK, FORMATTING, "CURRENT.tmp", "lost+found"].contains(&name.as_str()) {
+            if ![LOCK, FORMATTING, RESTORING, "CURRENT.tmp", "lost+found"].contains(&name.as_str())
+            {
                 return Ok(Some(name));
             }
         }
@@ -264,21 +268,30 @@ impl Volume {
             );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason).into());
         }
-        let making = self.root.join(FORMATTING);
-        // First: without the directory that is being made, it would name one that is missing.
-        remove_if_there(Step::UnusedCurrentRemove, &self.root.join(CURRENT))?;
-        sync_directory(Step::UnusedCurrentSync, &self.root)?;
-        let stamp = Stamp {
+        self.begin_first(Stamp {
             identity,
             log,
             is_initialized: false,
             is_removed: false,
             is_fenced: false,
-        };
+        })?;
+        self.use_first()
+    }
+
+    /// The first directory of a blank volume, not in use yet.
+    fn begin_first(&self, stamp: Stamp) -> Result<Home, LogError> {
+        let making = self.root.join(FORMATTING);
+        // First: without the directory that is being made, it would name one that is missing.
+        remove_if_there(Step::UnusedCurrentRemove, &self.root.join(CURRENT))?;
+        sync_directory(Step::UnusedCurrentSync, &self.root)?;
         make(&making, &stamp, Space::All)?;
+        Home::open(making)
+    }
+
+    fn use_first(&self) -> Result<Home, LogError> {
         self.use_directory(FIRST)?;
         let home = self.root.join(FIRST);
-        self.name_directory(&making, &home)?;
+        self.name_directory(&self.root.join(FORMATTING), &home)?;
         Home::open(home)
     }
 

@@ -4,11 +4,13 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use taskstore::raft::loopback::own_address;
 use taskstore_api::v1;
 use tonic::{Code, Status};
 
+use crate::damage::{dev, dev_client};
 use crate::harness::{CLUSTER, Cluster, PATIENCE};
-use crate::tasks::create;
+use crate::tasks::{claim_one, create};
 
 fn request(url: &str, name: &str) -> v1::BackupRequest {
     v1::BackupRequest {
@@ -140,7 +142,11 @@ async fn a_follower_backs_up_under_load_and_the_bucket_alone_proves_it() {
         ..Default::default()
     };
     let pruned = cluster.admin(follower).await.prune_backups(prune).await;
-    assert_eq!(pruned.unwrap().into_inner().deleted, ["b-1"]);
+    let pruned = pruned.unwrap().into_inner();
+    assert_eq!(
+        (pruned.deleted, pruned.kept),
+        (vec!["b-1".into()], vec!["b-2".into()])
+    );
     let gone = taskstore(&url, &["verify", "b-1"]);
     assert!(!gone.status.success());
 }
@@ -293,4 +299,64 @@ async fn the_log_follows_a_backup_whoever_ships_it_and_goes_on_when_nobody_liste
     let stop = v1::ShipLogRequest::default();
     let ended = cluster.admin(two).await.ship_log(stop).await.unwrap();
     assert_eq!(ended.into_inner().message().await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_laptop_goes_on_with_what_a_lost_cluster_left_in_its_bucket() {
+    let mut cluster = Cluster::serving(3).await;
+    let bucket = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", bucket.path().display());
+    let client = cluster.client(&[0, 1, 2]);
+    let leader = cluster.leader().await;
+    client.create(create("before")).await.unwrap();
+    ordered(&cluster, leader, request(&url, "b-1"))
+        .await
+        .unwrap();
+    client.create(create("behind")).await.unwrap();
+    let lease = claim_one(&client).await;
+    let last = applied_index(&cluster, leader).await;
+    shipped_to(&cluster, leader, &url, last).await;
+    for index in 0..3 {
+        cluster.kill(index);
+    }
+
+    let drilled = text(&taskstore(&url, &["drill", "--json"]));
+    let drilled: serde_json::Value = serde_json::from_str(&drilled).unwrap();
+    assert_eq!(drilled["restorable"]["tasks"], 2, "{drilled}");
+
+    let laptop = tempfile::tempdir().unwrap();
+    let restore = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_taskstore"));
+        command.args(["restore", "--json", "--url", &url, "--data-dir"]);
+        command.arg(laptop.path()).args(more);
+        command.output().expect("the program runs")
+    };
+    let early = restore(&["--upto-time", "2020-01-01T00:00:00Z"]);
+    let complaint = String::from_utf8_lossy(&early.stderr).into_owned();
+    assert!(
+        complaint.contains("time must be at least where the backup b-1 ends"),
+        "{complaint}"
+    );
+    let restored = text(&restore(&[]));
+    let restored: serde_json::Value = serde_json::from_str(&restored).unwrap();
+    assert_eq!(restored["tasks"], 2, "{restored}");
+    assert!(
+        restored["log_id"]["index"].as_u64() >= Some(last),
+        "{restored}"
+    );
+    let again = restore(&[]);
+    let complaint = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(complaint.contains("holds a store already"), "{complaint}");
+
+    let address = own_address();
+    let mut process = dev(laptop.path(), address);
+    let client = dev_client(address);
+    let again = [claim_one(&client).await, claim_one(&client).await];
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let mut ids = again.each_ref().map(|lease| lease.id.as_str());
+    ids.sort_unstable();
+    assert_eq!(ids, ["before", "behind"]);
+    let lowest = again.iter().map(|lease| lease.lease_token).min();
+    assert!(lowest > Some(lease.lease_token), "tokens only grow");
 }

@@ -69,7 +69,7 @@ async fn a_foreign_a_wiped_and_a_damaged_volume_start_no_raft_but_report() {
     client.create(create("after")).await.unwrap();
 }
 
-fn dev(dir: &std::path::Path, address: Ipv4Addr) -> Child {
+pub fn dev(dir: &std::path::Path, address: Ipv4Addr) -> Child {
     Command::new(env!("CARGO_BIN_EXE_taskstore"))
         .args(["dev", "--listen-ip", &address.to_string(), "--data-dir"])
         .arg(dir)
@@ -79,16 +79,19 @@ fn dev(dir: &std::path::Path, address: Ipv4Addr) -> Child {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_task_on_a_laptop_outlives_a_kill() {
-    let (dir, address) = (tempfile::tempdir().unwrap(), own_address());
+pub fn dev_client(address: Ipv4Addr) -> TaskStoreClient {
     let addresses = vec![format!("{address}:{}", Ports::default().client)];
     let client = TaskStoreClient::connect(&Endpoints {
         addresses,
         trust: Trust::Plain,
-    })
-    .unwrap()
-    .with_deadline(PATIENCE);
+    });
+    client.unwrap().with_deadline(PATIENCE)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_on_a_laptop_outlives_a_kill() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), own_address());
+    let client = dev_client(address);
     let mut process = dev(dir.path(), address);
     let created = client.create(create("kept")).await;
     process.kill().unwrap();

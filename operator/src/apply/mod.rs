@@ -8,6 +8,7 @@
 //! Patches are merge patches that carry `resourceVersion`: the API server refuses them with a conflict when
 //! the object moved, just as it does for a JSON patch with a test, without one more dependency.
 
+mod backups;
 pub mod certificates;
 mod members;
 mod objects;
@@ -30,6 +31,7 @@ use crate::observe::{Budget, Life, Observed, Pod as SeenPod, VolumeState, object
 use crate::plan::Action;
 use crate::plan::action::Cost;
 use crate::resources::{cluster_name, namespace};
+use backups::asked;
 
 /// What the actions of one pass share.
 pub struct Scope<'a> {
@@ -315,6 +317,46 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             guard,
         } => members::set_voters(scope, *leader, voters, *guard).await,
         Action::SetFenced { member, fenced } => members::set_fenced(scope, *member, *fenced).await,
+        Action::CheckDestination {
+            member,
+            about,
+            failures,
+        } => backups::check(scope, asked(scope, *member, about, *failures)?),
+        Action::CreateBackup { name } => backups::create(scope, name).await,
+        Action::OrderBackup {
+            name,
+            uid,
+            member,
+            previous,
+            failures,
+        } => {
+            let asked = asked(scope, *member, uid, *failures)?;
+            backups::order(scope, asked, name, previous.as_ref())
+        }
+        Action::NoteBackup {
+            name,
+            version,
+            status,
+        } => backups::note(scope, name, version, status).await,
+        Action::PruneBackups {
+            member,
+            about,
+            in_use,
+            failures,
+        } => backups::prune(scope, asked(scope, *member, about, *failures)?, in_use),
+        Action::DeleteBackup { name, uid } => backups::delete(scope, name, uid).await,
+        Action::ShipLog {
+            member,
+            about,
+            instead_of,
+            failures,
+        } => {
+            let asked = asked(scope, *member, about, *failures)?;
+            backups::ship(scope, asked, *instead_of)
+        }
+        Action::StopShipping { member, failures } => {
+            backups::stop_shipping(scope, asked(scope, *member, "", *failures)?)
+        }
         Action::TransferLeader { leader, to, term } => {
             members::transfer_leader(scope, *leader, *to, *term).await
         }

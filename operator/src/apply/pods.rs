@@ -14,7 +14,7 @@ use tracing::warn;
 use super::Scope;
 use super::objects::{create as create_object, delete as delete_object, patch};
 use crate::error::{Error, kubernetes};
-use crate::observe::{RefusedGrowth, Start};
+use crate::observe::{RefusedGrowth, Restore, Start};
 use crate::plan::action::short;
 use crate::resources;
 
@@ -126,6 +126,15 @@ pub async fn create(
         member,
         volume: &volume_name(scope, member),
         volume_uid,
+        restore: match (start, &scope.observed.restore) {
+            (Start::Restore, Some(Restore::Ordered(order))) => Some(order),
+            (Start::Restore, _) => {
+                return Err(Error::Stale {
+                    doing: "pod created",
+                });
+            }
+            _ => None,
+        },
     };
     let image = resources::pod::image(scope.cluster, &scope.observed.default_image);
     let pod = resources::pod::build(scope.cluster, &identity, image, start, is_voter);

@@ -69,6 +69,7 @@ fn nobody(cluster: &TaskStoreCluster) -> Pod {
         member,
         volume: &names::volume_claim(cluster_name(cluster), member),
         volume_uid: "",
+        restore: None,
     };
     // Which image runs without a name is not the template's affair, but a pod must have one.
     let image = resources::pod::image(cluster, label::APP_NAME_VALUE);

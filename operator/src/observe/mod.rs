@@ -10,6 +10,7 @@
 //! before it is done.
 
 mod app;
+pub mod backups;
 pub mod objects;
 pub mod report;
 mod snapshot;
@@ -18,10 +19,12 @@ pub mod streams;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::MemberId;
+use crds::restore::{BucketSource, RestoreUpto};
 use crds::status::LogId;
 use jiff::Timestamp;
 
-pub use report::{Membership, Peer, PeerHealth, Phase, Raft, Reach, Report};
+pub use backups::Backups;
+pub use report::{Filled, Membership, Peer, PeerHealth, Phase, Raft, Reach, Report};
 pub use snapshot::{Caches, observe};
 
 /// Everything of one cluster, at one moment.
@@ -39,8 +42,29 @@ pub struct Observed {
     pub members: BTreeMap<MemberId, Member>,
     /// Volumes that the API server lately refused to make larger. Losing it costs another refusal.
     pub refused_growth: BTreeMap<MemberId, RefusedGrowth>,
+    /// What the TaskStoreRestore says that the spec names; none once the cluster has begun.
+    pub restore: Option<Restore>,
     /// Image of a spec that names none.
     pub default_image: String,
+    pub backups: Backups,
+}
+
+/// The TaskStoreRestore that a cluster is to begin with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Restore {
+    Missing,
+    /// It has not said yet what its source comes to.
+    Pending,
+    /// It was given up, or made another cluster.
+    Ended,
+    Ordered(Box<RestoreOrder>),
+}
+
+/// What a volume is filled with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RestoreOrder {
+    pub source: BucketSource,
+    pub upto: RestoreUpto,
 }
 
 /// Whose an object is by its controller reference.
@@ -125,6 +149,8 @@ pub enum Start {
     Serve,
     /// Opens its disk read-only and reports; no vote, no serving.
     Inspect,
+    /// Fills its blank disk from a bucket, and reports; no vote, no serving.
+    Restore,
     /// Makes the disk of that member its own, under a new incarnation, and reports; no vote, no serving.
     Rewrite {
         from: MemberId,
@@ -161,6 +187,8 @@ pub struct Pod {
     pub trouble: Option<Trouble>,
     /// Containers of the user's around the member, when there are any.
     pub app: Option<App>,
+    /// The Secret that its member has credentials for backups from.
+    pub backup_secret: Option<String>,
 }
 
 impl Pod {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crds::names::{MEMBER_CONTAINER, annotation, label};
-use crds::{MemberId, TaskStoreCluster, quantity};
+use crds::restore::RestorePhase;
+use crds::{MemberId, TaskStoreCluster, TaskStoreRestore, quantity};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -16,8 +17,8 @@ use serde::Serialize;
 
 use super::app::{app, is_beside, is_member_ready, status_of, waits_for};
 use super::{
-    Budget, ClientSecret, Drift, Life, Object, Owner, Pod, PodPhase, Start, Trouble, Volume,
-    VolumeState,
+    Budget, ClientSecret, Drift, Life, Object, Owner, Pod, PodPhase, Restore, RestoreOrder, Start,
+    Trouble, Volume, VolumeState,
 };
 use crate::certificates;
 use crate::resources;
@@ -178,6 +179,7 @@ pub fn pod(pod: &core::Pod, cluster_uid: &str) -> Option<Pod> {
         container: running,
         trouble: trouble(&status),
         app: app(spec, &status, &annotations),
+        backup_secret: resources::backup::mounted(spec).map(str::to_owned),
     })
 }
 
@@ -185,10 +187,36 @@ fn start(arguments: &[String]) -> Start {
     let rewritten = arguments
         .iter()
         .find_map(|argument| MemberId::parse(argument.strip_prefix("--rewrite-from=")?));
+    let has = |flag| {
+        let mut arguments = arguments.iter();
+        arguments.any(|argument| argument.starts_with(flag))
+    };
     match rewritten {
         Some(from) => Start::Rewrite { from },
-        None if arguments.iter().any(|argument| argument == "--inspect") => Start::Inspect,
+        None if has("--inspect") => Start::Inspect,
+        None if has("--restore=") => Start::Restore,
         None => Start::Serve,
+    }
+}
+
+/// What a TaskStoreRestore says to the cluster that names it.
+pub fn restore(found: Option<&TaskStoreRestore>, cluster: &TaskStoreCluster) -> Restore {
+    let Some(found) = found else {
+        return Restore::Missing;
+    };
+    let status = found.status.clone().unwrap_or_default();
+    let uid = cluster.metadata.uid.as_ref();
+    let is_ours = status
+        .cluster_uid
+        .as_ref()
+        .is_none_or(|made| Some(made) == uid);
+    match status.source {
+        _ if status.phase == RestorePhase::Failed || !is_ours => Restore::Ended,
+        None => Restore::Pending,
+        Some(source) => Restore::Ordered(Box::new(RestoreOrder {
+            source,
+            upto: found.spec.upto.clone(),
+        })),
     }
 }
 

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::MemberId;
-use crds::status::LogId;
+use crds::destination::Lineage;
+use crds::status::{LogId, Restored};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use taskstore_api::v1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +35,24 @@ pub struct Report {
     /// Why it refuses its own disk; empty otherwise.
     pub damage: String,
     pub raft: Option<Raft>,
+    /// How far a member has come that fills its disk from a bucket.
+    pub filled: Option<Filled>,
     pub is_disk_high_water: bool,
     /// It answers no client and leads nothing.
     pub is_fenced: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// Of what is read now, in steps of ten percent.
+    Reading {
+        percent: u8,
+    },
+    /// It waits for its next try.
+    Failing(String),
+    /// No try of this order can succeed.
+    Refused(String),
+    Done(Box<Restored>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,9 +155,43 @@ impl Report {
             ready: status.ready,
             damage: status.damage.clone(),
             raft: status.raft.as_ref().map(raft),
+            filled: status.restore.as_ref().map(filled),
             is_disk_high_water: status.disk_high_water,
             is_fenced: status.fenced,
         }
+    }
+}
+
+/// The parent is for whoever knows what was ordered to say.
+fn filled(restore: &v1::RestoreStatus) -> Filled {
+    let problem = restore.problem.clone();
+    match &restore.facts {
+        Some(facts) => Filled::Done(Box::new(restored(facts))),
+        None if restore.refused => Filled::Refused(problem),
+        None if !problem.is_empty() => Filled::Failing(problem),
+        None => {
+            let tenths = restore.bytes_done.saturating_mul(10) / restore.bytes_total.max(1);
+            Filled::Reading {
+                percent: (tenths.min(10) * 10) as u8,
+            }
+        }
+    }
+}
+
+fn restored(facts: &v1::RestoredFacts) -> Restored {
+    let at = i64::try_from(facts.wall_time_ms).unwrap_or(i64::MAX);
+    let at = Timestamp::from_millisecond(at).unwrap_or(Timestamp::MAX);
+    let log_id = facts.log_id.unwrap_or_default();
+    Restored {
+        parent: Lineage::default(),
+        backup: facts.backup.clone(),
+        log_id: LogId {
+            term: log_id.term,
+            index: log_id.index,
+        },
+        restored_to: Time(at),
+        state_hash: facts.state_hash.clone(),
+        tasks: i64::try_from(facts.tasks).unwrap_or(i64::MAX),
     }
 }
 

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use crds::TaskStoreCluster;
 use crds::names::{self, label};
+use crds::status::OperationKind;
+use crds::{TaskStoreBackup, TaskStoreCluster, TaskStoreRestore};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
-use super::{ClientSecret, Credentials, Member, Observed, Pod, PodPhase, objects};
+use super::{
+    Backups, ClientSecret, Credentials, Member, Observed, Pod, PodPhase, Restore, objects,
+};
 use crate::resources::{self, cluster_name, namespace};
 use crds::MemberId;
 use std::collections::BTreeMap;
@@ -24,6 +27,8 @@ pub struct Caches {
     pub services: Store<core::Service>,
     pub accounts: Store<core::ServiceAccount>,
     pub budgets: Store<PodDisruptionBudget>,
+    pub backups: Store<TaskStoreBackup>,
+    pub restores: Store<TaskStoreRestore>,
 }
 
 /// Builds the picture of one cluster. Asks the API server only while the cluster has no recorded identity,
@@ -93,6 +98,12 @@ pub async fn observe(
         credentials,
         members,
         refused_growth: BTreeMap::new(),
+        backups: Backups::of(
+            name,
+            &of_namespace(&caches.backups, cluster),
+            &of_namespace(&caches.restores, cluster),
+        ),
+        restore: restore(client, cluster).await?,
         default_image: default_image.to_owned(),
     };
     let is_any_fenced = observed.is_any_fenced();
@@ -118,6 +129,30 @@ async fn client_secret(
     let secrets: Api<core::Secret> = Api::namespaced(client.clone(), namespace(cluster));
     let found = secrets.get_opt(name).await?;
     Ok(Some((name.clone(), objects::client_secret(found.as_ref()))))
+}
+
+fn of_namespace<K>(store: &Store<K>, cluster: &TaskStoreCluster) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state_filter(|object| object.namespace().as_deref() == Some(namespace(cluster)))
+}
+
+/// Asked for by whoever has not begun alone.
+async fn restore(
+    client: &Client,
+    cluster: &TaskStoreCluster,
+) -> Result<Option<Restore>, kube::Error> {
+    let status = cluster.status.as_ref();
+    let operation = status.and_then(|status| status.operation.as_ref());
+    let has_begun = status.is_some_and(|status| status.identity.is_some())
+        && operation.is_none_or(|operation| operation.kind != OperationKind::Restore);
+    let Some(name) = cluster.spec.restored_by.as_ref().filter(|_| !has_begun) else {
+        return Ok(None);
+    };
+    let restores: Api<TaskStoreRestore> = Api::namespaced(client.clone(), namespace(cluster));
+    let found = restores.get_opt(name).await?;
+    Ok(Some(objects::restore(found.as_ref(), cluster)))
 }
 
 fn of_cluster<K>(store: &Store<K>, cluster: &TaskStoreCluster) -> Vec<Arc<K>>

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crds::names::{self, ADMIN_PORT};
 use crds::{MemberId, TaskStoreCluster};
 
-use super::{Observed, PodPhase};
+use super::{Observed, Pod, PodPhase};
 use crate::clients::members::Target;
 
 /// Without a leader, and while it is not recorded who the cluster is, everybody with an address.
@@ -30,21 +30,20 @@ pub fn wanted(observed: &Observed, cluster: &TaskStoreCluster) -> BTreeMap<Membe
                     || !pod.ready
             })
         })
-        .filter_map(|pod| {
-            let ip = pod.ip.as_deref()?;
-            let address = if ip.contains(':') {
-                format!("[{ip}]:{ADMIN_PORT}")
-            } else {
-                format!("{ip}:{ADMIN_PORT}")
-            };
-            let server_name = names::member_tls_name(&pod.cluster_id, pod.member);
-            Some((
-                pod.member,
-                Target {
-                    address,
-                    server_name,
-                },
-            ))
-        })
+        .filter_map(|pod| Some((pod.member, target(pod)?)))
         .collect()
+}
+
+/// Where the member of a pod is reached, once it has an address.
+pub fn target(pod: &Pod) -> Option<Target> {
+    let ip = pod.ip.as_deref()?;
+    let address = if ip.contains(':') {
+        format!("[{ip}]:{ADMIN_PORT}")
+    } else {
+        format!("{ip}:{ADMIN_PORT}")
+    };
+    Some(Target {
+        address,
+        server_name: names::member_tls_name(&pod.cluster_id, pod.member),
+    })
 }

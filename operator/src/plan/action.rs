@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crds::MemberId;
+use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::status::{LogId, Survivor};
 
 use crate::observe::Start;
@@ -52,7 +53,7 @@ pub enum PodEnd {
     Retired,
     /// A majority is lost, and the user has acknowledged what goes with it.
     MajorityLost,
-    /// It was started to rewrite its volume, and has done so.
+    /// It was started to rewrite its volume, or to fill it, and has done so.
     Rewritten,
 }
 
@@ -204,6 +205,54 @@ pub enum Action {
         member: MemberId,
         fenced: bool,
     },
+    /// A member is to look whether backups can be written where the spec says.
+    CheckDestination {
+        member: MemberId,
+        about: String,
+        failures: u32,
+    },
+    /// A run of the schedule.
+    CreateBackup {
+        name: String,
+    },
+    /// A member is to write a backup, or to find it.
+    OrderBackup {
+        name: String,
+        uid: String,
+        member: MemberId,
+        /// Name and checksum of the one before it.
+        previous: Option<(String, String)>,
+        failures: u32,
+    },
+    /// What a TaskStoreBackup says of itself.
+    NoteBackup {
+        name: String,
+        version: String,
+        status: Box<TaskStoreBackupStatus>,
+    },
+    /// A member is to delete in the bucket what need not be kept.
+    PruneBackups {
+        member: MemberId,
+        about: String,
+        in_use: BTreeSet<String>,
+        failures: u32,
+    },
+    /// The object of a backup that is no more in the bucket.
+    DeleteBackup {
+        name: String,
+        uid: String,
+    },
+    ShipLog {
+        member: MemberId,
+        about: String,
+        /// Who did so before.
+        instead_of: Option<MemberId>,
+        failures: u32,
+    },
+    StopShipping {
+        member: MemberId,
+        failures: u32,
+    },
 }
 
 /// What `apply` reads again, uncached, right before it acts.
@@ -321,6 +370,18 @@ impl Action {
                 "it keeps its seat and its vote, another voter that can lead is there, and the spec was read again"
             }
             Self::SetFenced { fenced: false, .. } => "the spec was read again",
+            Self::CheckDestination { .. } => "it leaves nothing behind",
+            Self::CreateBackup { .. } => "every operator gives this run the same name",
+            Self::OrderBackup { .. } => {
+                "the same name again finds what is there, and a backup is whole or none"
+            }
+            Self::NoteBackup { .. } => "the write tests the resourceVersion it was decided on",
+            Self::PruneBackups { .. } => {
+                "the spec was read again, and the newest and those that a restore reads stay"
+            }
+            Self::DeleteBackup { .. } => "its data is gone, or it never had any; deleted by UID",
+            Self::ShipLog { .. } => "two that ship the same log leave the same entries behind",
+            Self::StopShipping { .. } => "the spec was read again",
             Self::TransferLeader { .. } => {
                 "Raft elects; the term it was decided in must still hold"
             }
@@ -339,6 +400,11 @@ impl Action {
             | Self::RemoveLearners { .. }
             | Self::Initialize { .. }
             | Self::SetFenced { .. }
+            | Self::CreateBackup { .. }
+            | Self::PruneBackups { .. }
+            | Self::DeleteBackup { .. }
+            | Self::ShipLog { .. }
+            | Self::StopShipping { .. }
             | Self::HandVolume { .. }
             | Self::DeletePod {
                 why: PodEnd::Retired | PodEnd::Hibernated | PodEnd::MajorityLost,
@@ -408,6 +474,18 @@ impl Action {
             Self::SetVoters { .. } => "SetVoters",
             Self::TransferLeader { .. } => "TransferLeader",
             Self::SetFenced { .. } => "SetFenced",
+            Self::CheckDestination { .. } => "CheckDestination",
+            Self::CreateBackup { .. } => "CreateBackup",
+            Self::OrderBackup { .. } => "OrderBackup",
+            Self::NoteBackup { status, .. } => match status.phase {
+                BackupPhase::Completed => "CompleteBackup",
+                BackupPhase::Failed => "FailBackup",
+                _ => "NoteBackup",
+            },
+            Self::PruneBackups { .. } => "PruneBackups",
+            Self::DeleteBackup { .. } => "DeleteBackup",
+            Self::ShipLog { .. } => "ShipLog",
+            Self::StopShipping { .. } => "StopShipping",
         }
     }
 }
@@ -491,6 +569,43 @@ impl fmt::Display for Action {
             Self::SetFenced { member, fenced } => {
                 let verb = if *fenced { "fence" } else { "unfence" };
                 write!(f, "{verb} {}", short(*member))
+            }
+            Self::CheckDestination { member, .. } => {
+                write!(f, "look at the destination from {}", short(*member))
+            }
+            Self::CreateBackup { name } => write!(f, "create backup {name}"),
+            Self::OrderBackup { name, member, .. } => {
+                write!(f, "order backup {name} of {}", short(*member))
+            }
+            Self::NoteBackup { name, status, .. } => {
+                write!(f, "note backup {name} {:?}", status.phase)?;
+                if let Some(percent) = status.progress_percent {
+                    write!(f, " {percent}%")?;
+                }
+                match &status.message {
+                    Some(message) => write!(f, ": {message}"),
+                    None => Ok(()),
+                }
+            }
+            Self::PruneBackups { member, in_use, .. } => {
+                write!(f, "prune backups from {}", short(*member))?;
+                match in_use.is_empty() {
+                    true => Ok(()),
+                    false => write!(f, " but {in_use:?}"),
+                }
+            }
+            Self::DeleteBackup { name, .. } => write!(f, "delete backup {name}"),
+            Self::ShipLog {
+                member, instead_of, ..
+            } => {
+                write!(f, "ship log from {}", short(*member))?;
+                match instead_of {
+                    Some(before) => write!(f, " instead of {}", short(*before)),
+                    None => Ok(()),
+                }
+            }
+            Self::StopShipping { member, .. } => {
+                write!(f, "stop shipping log from {}", short(*member))
             }
             Self::TransferLeader { leader, to, .. } => {
                 write!(

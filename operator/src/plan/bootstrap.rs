@@ -12,6 +12,7 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
             OperationKind::Bootstrap,
             OperationKind::Adopt,
             OperationKind::Recover,
+            OperationKind::Restore,
         ];
         if begins.into_iter().any(|kind| draft.is_operation(kind)) {
             end(draft);
@@ -44,7 +45,7 @@ pub fn plan(draft: &mut Draft<'_>, identity: &Identity) {
     }
 }
 
-/// A bootstrap, an adoption or a recovery is over when a leader leads a uniform configuration.
+/// A bootstrap, an adoption, a recovery or a restore is over when a leader leads a uniform configuration.
 fn end(draft: &mut Draft<'_>) {
     match draft.leader {
         Some(leader) if !leader.raft.membership.is_joint() => {

@@ -4,7 +4,7 @@ use crds::{MemberId, Reason};
 use jiff::Timestamp;
 
 use super::action::{list, short};
-use crate::observe::ClientSecret;
+use crate::observe::{ClientSecret, Filled};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
@@ -131,6 +131,15 @@ pub enum Waiting {
     Rewrite {
         from: MemberId,
     },
+    /// The TaskStoreRestore that the spec names has nothing to say.
+    RestoreOrder {
+        name: String,
+        has_ended: bool,
+    },
+    Restore {
+        member: MemberId,
+        filled: Option<Filled>,
+    },
     /// It is to be fenced, and no other voter could lead.
     Successor {
         member: MemberId,
@@ -208,6 +217,12 @@ impl Waiting {
             Self::Acknowledgement { .. } => Reason::WaitingForAcknowledgement,
             Self::Unconfirmed { .. } => Reason::WaitingForPodDeletion,
             Self::Rewrite { .. } => Reason::Recovering,
+            Self::RestoreOrder { .. } => Reason::WaitingForRestore,
+            Self::Restore {
+                filled: Some(Filled::Refused(_)),
+                ..
+            } => Reason::RestoreRefused,
+            Self::Restore { .. } => Reason::Restoring,
             Self::Successor { .. } => Reason::WaitingForSuccessor,
             Self::VolumesGrowing { .. } => Reason::WaitingForVolumes,
             Self::GrowthRefused { .. } => Reason::VolumeGrowthRefused,
@@ -360,6 +375,26 @@ impl Waiting {
                  size",
                 list(members)
             ),
+            Self::RestoreOrder { name, has_ended: false } => format!(
+                "the cluster begins with what the TaskStoreRestore {name} has ordered; waiting for it"
+            ),
+            Self::RestoreOrder { name, has_ended: true } => format!(
+                "the TaskStoreRestore {name} has failed or was for another cluster; delete this one and order another \
+                 restore"
+            ),
+            Self::Restore { member, filled } => {
+                let member = short(*member);
+                match filled {
+                    Some(Filled::Reading { percent }) => {
+                        format!("{member} reads the bucket into its volume, {percent} % so far")
+                    }
+                    Some(Filled::Failing(words)) => {
+                        format!("{member} tries again to read the bucket: {words}")
+                    }
+                    Some(Filled::Refused(words)) => format!("nothing was restored: {words}"),
+                    Some(Filled::Done(_)) | None => format!("{member} fills its volume from the bucket"),
+                }
+            }
             Self::Rewrite { from } => format!("the volume of {} is being rewritten", short(*from)),
             Self::Budget => "waiting for the status of the disruption budget to show the pods as they are now".into(),
             Self::Evictions => "waiting for evictions that were granted before the budget closed".into(),

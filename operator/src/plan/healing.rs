@@ -109,7 +109,7 @@ pub fn pod(draft: &mut Draft<'_>, member: MemberId, start: Start, seat: Seat) {
     }
     let is_through = match pod.start {
         Start::Inspect => Some(PodEnd::Inspected),
-        Start::Rewrite { .. } => Some(PodEnd::Rewritten),
+        Start::Rewrite { .. } | Start::Restore => Some(PodEnd::Rewritten),
         Start::Serve => None,
     };
     if let Some(why) = is_through.filter(|_| start == Start::Serve) {

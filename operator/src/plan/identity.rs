@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crds::MemberId;
 use crds::status::{Identity, OperationKind, Step};
 
-use super::{Draft, Waiting, healing};
+use super::{Draft, Waiting, healing, restore};
 use crate::observe::{Life, Owner, PodPhase, Start, Volume, VolumeState};
 
 /// The first incarnation of a cluster; restores and recoveries take higher ones.
@@ -45,6 +45,10 @@ pub fn settle(draft: &mut Draft<'_>) -> Known {
         .map(|volume| (volume.cluster_id.as_str(), volume.member.incarnation()))
         .collect();
     let (cluster_id, incarnation) = match ids.len() {
+        0 if draft.cluster.spec.restored_by.is_some() => {
+            restore::begin(draft);
+            return Known::Nothing;
+        }
         0 => {
             found(draft);
             return Known::Nothing;
@@ -68,7 +72,10 @@ pub fn settle(draft: &mut Draft<'_>) -> Known {
         .iter()
         .all(|volume| volume.state == VolumeState::Unformatted)
     {
-        resume(draft, cluster_id, incarnation, &members);
+        match (&draft.cluster.spec.restored_by, members.first()) {
+            (Some(_), Some(first)) => restore::resume(draft, cluster_id, *first),
+            _ => resume(draft, cluster_id, incarnation, &members),
+        }
         return Known::Nothing;
     }
     let someone_serves = draft

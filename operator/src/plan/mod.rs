@@ -1,13 +1,15 @@
 //! What to do next, decided by a pure function: `plan(cluster, observed, now) -> Plan`.
 //!
 //! ```text
-//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement ─▶ growth, fence
-//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     one at     removed       larger
-//!                                  │ from Raft  pods       once         and in,       a time     members go    volumes
+//!  identity ─▶ objects ─▶ adoption │ budget ─▶ healing ─▶ bootstrap ─▶ membership ─▶ rollout ─▶ retirement ─▶ growth, fence ─▶ backups
+//!  who we are  made once   inspect │ computed   volumes,   initialize   scale out     one at     removed       larger          orders to
+//!                                  │ from Raft  pods       once         and in,       a time     members go    volumes         members
 //!                      hibernation │                                    replace
 //!                      all asleep  │
 //!                      recovery    │
 //!                      one is left │
+//!                      restore     │
+//!                      one begins  │
 //! ```
 //!
 //! Invariants: O1 pure and total. O2 what must be remembered is in `progress`, and the caller writes it to
@@ -17,6 +19,7 @@
 
 pub mod action;
 mod adoption;
+pub mod backups;
 mod bootstrap;
 mod budget;
 pub mod explain;
@@ -31,6 +34,7 @@ mod membership;
 mod objects;
 mod recovery;
 mod replacement;
+mod restore;
 mod retirement;
 mod rollout;
 mod roster;
@@ -38,7 +42,7 @@ mod safety;
 mod survivors;
 mod wanted;
 
-use crds::status::{Identity, Membership, Operation, OperationKind, RecoveryOffer, Step};
+use crds::status::{Identity, Membership, Operation, OperationKind, RecoveryOffer, Restored, Step};
 use crds::{MemberId, TaskStoreCluster, TaskStoreClusterStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -64,6 +68,9 @@ pub struct Progress {
     /// When replacements began, oldest first.
     pub replacements: Vec<Time>,
     pub recovery: Option<RecoveryOffer>,
+    pub backup: backups::Progress,
+    /// What the cluster began with.
+    pub restored: Option<Restored>,
 }
 
 impl Progress {
@@ -75,6 +82,14 @@ impl Progress {
             membership: status.membership,
             replacements: status.replacements,
             recovery: status.recovery,
+            backup: status
+                .backup
+                .map_or_else(Default::default, |known| backups::Progress {
+                    accepted: known.accepted,
+                    scheduled_up_to: known.scheduled_up_to.map(|at| at.0),
+                    shipper: known.shipper,
+                }),
+            restored: status.restored,
         }
     }
 }
@@ -85,6 +100,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     pub waiting: Vec<Waiting>,
     pub wake_at: Option<Timestamp>,
+    /// Absent while nothing was found out about backups, and without any.
+    pub backup_ready: Option<backups::Readiness>,
 }
 
 impl Plan {
@@ -121,7 +138,7 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
                 hibernation::plan(&mut draft);
                 return draft.plan;
             }
-            if recovery::plan(&mut draft, &identity) {
+            if restore::plan(&mut draft, &identity) || recovery::plan(&mut draft, &identity) {
                 draft.wake_when_overdue();
                 return draft.plan;
             }
@@ -136,6 +153,8 @@ pub fn plan(cluster: &TaskStoreCluster, observed: &Observed, now: Timestamp) -> 
             retirement::plan(&mut draft, &identity);
             growth::plan(&mut draft, &identity);
             fence::plan(&mut draft, &identity);
+            // Last of all: nothing of the store's waits for a bucket.
+            backups::plan(&mut draft, &identity);
         }
     }
     draft.wake_when_overdue();

@@ -3,8 +3,10 @@
 //! Pods and volumes are built one per member; there is no StatefulSet, because an ordinal forces the wrong
 //! member out and re-uses ids on empty disks.
 
+pub mod backup;
 pub mod disruption_budget;
 pub mod pod;
+pub mod restore;
 pub mod secret;
 pub mod service;
 pub mod sidecar;

@@ -24,8 +24,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::secret::{CA_CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, PEER_CERTIFICATE, PEER_KEY};
-use super::{RUN_AS, cluster_name, member_labels, member_selector, metadata, namespace, sidecar};
-use crate::observe::Start;
+use super::{
+    RUN_AS, backup, cluster_name, member_labels, member_selector, metadata, namespace, restore,
+    sidecar,
+};
+use crate::observe::{RestoreOrder, Start};
 
 /// Rises with every change of what this file renders, while [`template_hash`] goes on knowing what earlier
 /// revisions rendered. Pods keep the revision they were made with until a change of the user's reaches them.
@@ -49,6 +52,8 @@ pub struct Identity<'a> {
     /// Name of the volume claim.
     pub volume: &'a str,
     pub volume_uid: &'a str,
+    /// Of a member that is started to fill its disk.
+    pub restore: Option<&'a RestoreOrder>,
 }
 
 pub fn build(
@@ -109,6 +114,7 @@ fn hash(cluster: &TaskStoreCluster) -> String {
         member,
         volume: &names::volume_claim(cluster_name(cluster), member),
         volume_uid: "",
+        restore: None,
     };
     let spec = spec(cluster, &nobody, "", Start::Serve);
     let rendered = match sidecar::App::of(cluster) {
@@ -131,10 +137,18 @@ fn spec(cluster: &TaskStoreCluster, identity: &Identity<'_>, image: &str, start:
         data_volume(identity.volume),
         tls_volume(cluster, identity.member),
     ]);
+    if let Some(order) = identity.restore {
+        restore::mount(order, &mut spec);
+    }
+    if let Some(secret) = backup::secret(cluster).filter(|_| start == Start::Serve) {
+        backup::mount(secret, &mut spec);
+    }
     match (sidecar::App::of(cluster), start) {
         (None, _) => spec,
         (Some(app), Start::Serve) => app.around(cluster, spec),
-        (Some(app), Start::Inspect | Start::Rewrite { .. }) => app.around_nothing(cluster, spec),
+        (Some(app), Start::Inspect | Start::Rewrite { .. } | Start::Restore) => {
+            app.around_nothing(cluster, spec)
+        }
     }
 }
 
@@ -166,6 +180,12 @@ fn arguments(cluster: &TaskStoreCluster, identity: &Identity<'_>, start: Start) 
         Start::Serve => {}
         Start::Inspect => arguments.push("--inspect".to_owned()),
         Start::Rewrite { from } => arguments.push(format!("--rewrite-from={from}")),
+        Start::Restore => arguments.extend(
+            identity
+                .restore
+                .iter()
+                .flat_map(|order| restore::arguments(order)),
+        ),
     }
     arguments
 }
@@ -390,6 +410,8 @@ fn some_unless_empty<T>(items: Vec<T>) -> Option<Vec<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crds::BackupPolicy;
+    use crds::cluster::SecretName;
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
     fn cluster() -> TaskStoreCluster {
@@ -412,7 +434,8 @@ mod tests {
     #[test]
     fn the_hash_moves_with_every_wish_for_a_pod_and_with_no_other() {
         let before = hash_of(&cluster());
-        let moves: [fn(&mut TaskStoreCluster); 6] = [
+        let moves: [fn(&mut TaskStoreCluster); 7] = [
+            |cluster| cluster.spec.backup = Some(with_credentials("bucket")),
             |cluster| cluster.spec.storage.log_budget = Quantity("2Gi".into()),
             |cluster| {
                 let cpu = ("cpu".to_owned(), Quantity("2".into()));
@@ -432,7 +455,16 @@ mod tests {
         other.spec.replicas = 5;
         other.spec.image = Some("taskstore:2".into());
         other.metadata.generation = Some(7);
+        other.spec.backup = Some(BackupPolicy::default());
         assert_eq!(hash_of(&other), before);
+    }
+
+    fn with_credentials(secret: &str) -> BackupPolicy {
+        let mut policy = BackupPolicy::default();
+        policy.destination.credentials = Some(SecretName {
+            name: secret.into(),
+        });
+        policy
     }
 
     #[test]
@@ -443,6 +475,7 @@ mod tests {
                 member: MemberId::new(1, number),
                 volume: "demo-1-1",
                 volume_uid: "v",
+                restore: None,
             };
             let pod = build(&cluster(), &identity, "taskstore:1", Start::Inspect, true);
             let annotations = pod.metadata.annotations.unwrap();

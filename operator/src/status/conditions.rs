@@ -4,14 +4,15 @@ use crds::conditions::{State, get, set};
 use crds::status::{Health, LogId, OperationKind, Role, TaskStoreClusterStatus};
 use crds::{ConditionType, MemberId, Reason, TaskStoreCluster};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::backups;
 use crate::error::Error;
 use crate::observe::{ClientSecret, Leader, Link, Observed, Trouble};
 use crate::plan::action::{list, short};
 use crate::plan::{Action, Plan, Waiting, is_asleep, outdated};
 
-type Said = (State, Reason, String);
+pub type Said = (State, Reason, String);
 
 pub fn set_all(
     status: &mut TaskStoreClusterStatus,
@@ -23,6 +24,12 @@ pub fn set_all(
     now: Timestamp,
 ) {
     let tls = tls(status, observed, cluster);
+    let backup = plan.backup_ready.as_ref();
+    let backup = backup.map(|known| (ConditionType::BackupReady, backups::ready(cluster, known)));
+    if cluster.spec.backup.is_none() {
+        let is_other = |known: &Condition| known.type_ != ConditionType::BackupReady.as_str();
+        status.conditions.retain(is_other);
+    }
     let said = [
         (ConditionType::Ready, ready(status, cluster, plan, leader)),
         (
@@ -41,7 +48,7 @@ pub fn set_all(
         (ConditionType::TLSReady, tls),
         (ConditionType::Paused, paused(cluster)),
     ];
-    for (kind, (state, reason, message)) in said {
+    for (kind, (state, reason, message)) in said.into_iter().chain(backup) {
         let generation = cluster.metadata.generation;
         set(
             &mut status.conditions,
@@ -55,7 +62,7 @@ pub fn set_all(
     }
 }
 
-fn said(state: State, reason: Reason, message: impl Into<String>) -> Said {
+pub fn said(state: State, reason: Reason, message: impl Into<String>) -> Said {
     (state, reason, message.into())
 }
 
@@ -217,6 +224,7 @@ fn progressing(
             OperationKind::Replace => Reason::Replacing,
             OperationKind::Rollout => Reason::RollingOut,
             OperationKind::Recover => Reason::Recovering,
+            OperationKind::Restore => Reason::Restoring,
         };
         let mut words = format!("{:?}: {}", operation.step, list(&operation.members));
         if let Some(earlier) = operation.replaces {

@@ -3,6 +3,7 @@
 //! Only what flips is kept, and a transition time moves only with its flip, so an unchanged world gives an
 //! unchanged status and nothing is written.
 
+mod backups;
 mod conditions;
 mod members;
 
@@ -45,6 +46,8 @@ pub fn next(
         operation: plan.progress.operation.clone(),
         replacements: plan.progress.replacements.clone(),
         recovery: plan.progress.recovery.clone(),
+        backup: backups::next(cluster, observed, plan),
+        restored: plan.progress.restored.clone(),
         template: template(observed).or(old.template),
         summary: Some(summary(&members, voters)),
         selector: Some(names::pod_selector(cluster_name(cluster))),

@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use operator::observe::{
-    Drift, Life, Membership, Observed, Owner, PodPhase, RefusedGrowth, VolumeState, objects,
+    Drift, Life, Membership, Observed, Owner, PodPhase, RefusedGrowth, Restore, Start, VolumeState,
+    objects,
 };
 use operator::plan::Action;
 use operator::plan::action::{Cost, Fixture, Guard, Owned, Ownership, PodEnd};
@@ -23,7 +24,7 @@ use super::{Disk, World};
 #[derive(Debug, PartialEq)]
 pub struct Refused(pub &'static str);
 
-type Outcome = Result<(), Refused>;
+pub type Outcome = Result<(), Refused>;
 
 impl World {
     pub fn effect(&mut self, seen: &(TaskStoreCluster, Observed), action: &Action) -> Outcome {
@@ -320,6 +321,7 @@ impl World {
                 self.raft.leader = Some(*to);
                 self.raft.term += 1;
             }
+            about_backups => return self.backup_effect(about_backups),
         }
         Ok(())
     }
@@ -456,7 +458,12 @@ impl World {
             member,
             volume: &volume.name,
             volume_uid,
+            restore: match &observed.restore {
+                Some(Restore::Ordered(order)) => Some(&**order).filter(|_| start == Start::Restore),
+                _ => None,
+            },
         };
+        assert_eq!(identity.restore.is_some(), start == Start::Restore);
         let image = resources::pod::image(cluster, &observed.default_image);
         let mut pod = resources::pod::build(cluster, &identity, image, start, is_voter);
         self.stamp(&mut pod.metadata);
@@ -711,7 +718,7 @@ fn asks_too_much(pod: &Pod) -> bool {
         .is_some_and(|cpus| cpus > 64)
 }
 
-fn guarded(now: &str, seen: &str) -> Outcome {
+pub fn guarded(now: &str, seen: &str) -> Outcome {
     if now == seen {
         Ok(())
     } else {

@@ -8,6 +8,8 @@
 // Each test program uses its own part of the world.
 #![allow(dead_code)]
 
+pub mod backups;
+mod bucket;
 mod effects;
 mod kubernetes;
 mod raft;
@@ -21,9 +23,10 @@ use crds::cluster::{TaskStoreClusterSpec, VolumePolicy};
 use crds::{MemberId, TaskStoreCluster};
 use jiff::{SignedDuration, Timestamp};
 use operator::error::Error;
+use operator::observe::backups::Orders;
 use operator::observe::{
-    Authority, Budget, ClientSecret, Credentials, Drift, Life, Object, Observed, Owner, Pod,
-    VolumeState,
+    Authority, Budget, ClientSecret, Credentials, Drift, Filled, Life, Object, Observed, Owner,
+    Pod, VolumeState,
 };
 use operator::plan::{Plan, plan};
 use operator::status;
@@ -48,6 +51,9 @@ pub struct World {
     pub replacements: BTreeMap<String, Timestamp>,
     /// Their class lets no volume grow.
     pub has_fixed_volumes: bool,
+    pub bucket: backups::Bucket,
+    /// Instead of what was asked for.
+    pub bucket_says: Option<Filled>,
     /// Secrets of the user's that are there.
     pub secrets: Vec<String>,
     /// By pod UID: the container that a changed image replaces.
@@ -92,6 +98,8 @@ impl World {
             lost: BTreeSet::new(),
             replacements: BTreeMap::new(),
             has_fixed_volumes: false,
+            bucket: backups::Bucket::default(),
+            bucket_says: None,
             secrets: Vec::new(),
             replaced: BTreeMap::new(),
             replaced_apps: BTreeSet::new(),
@@ -153,6 +161,7 @@ impl World {
         if !self.is_new_process {
             observed.members = self.raft.reports(&self.objects, &self.disks);
         }
+        observed.restore = self.restore_seen();
         observed.credentials.client_secret = self.client_secret().map(|name| {
             let state = if self.secrets.contains(&name) {
                 ClientSecret::Good
@@ -172,6 +181,7 @@ impl World {
     pub fn replace_operator(&mut self) {
         self.objects.credentials = Credentials::default();
         self.objects.refused_growth.clear();
+        self.objects.backups.orders = Orders::default();
         self.is_new_process = true;
     }
 
@@ -247,12 +257,14 @@ impl World {
         self.schedule();
         self.grow_volumes();
         self.run_pods();
+        self.fill_disks();
         self.raft.rewrite(&self.objects, &mut self.disks);
         self.raft.turn(&self.objects, &mut self.disks);
         self.ready_pods();
         self.run_apps();
         self.observe_budget();
         self.note_losses();
+        self.run_orders();
         self.number_pods(&before.0);
         before != (self.objects.clone(), self.raft.clone(), self.disks.clone())
     }
@@ -433,6 +445,7 @@ impl World {
         if let Some(budget) = &self.objects.budget {
             lines.push(format!("budget min={}", budget.min_available));
         }
+        lines.extend(self.summary_of_backups());
         let status = self
             .cluster
             .as_ref()
@@ -558,6 +571,21 @@ fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {
             operator::plan::action::list(&membership.learners)
         ));
     }
+    if old.backup != new.backup {
+        let backup = &new.backup;
+        let accepted = if backup.accepted.is_some() {
+            "accepted"
+        } else {
+            "not accepted"
+        };
+        let shipper = backup.shipper.map(operator::plan::action::short);
+        let up_to = backup.scheduled_up_to.map(|at| at.to_string());
+        words.push(format!(
+            "destination {accepted}, log shipped by {}, scheduled up to {}",
+            shipper.as_deref().unwrap_or("nobody"),
+            up_to.as_deref().unwrap_or("never")
+        ));
+    }
     if old.recovery != new.recovery {
         words.push(match &new.recovery {
             Some(offer) => match offer.source {
@@ -566,6 +594,11 @@ fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {
             },
             None => "no recovery".to_owned(),
         });
+    }
+    if old.restored != new.restored
+        && let Some(restored) = &new.restored
+    {
+        words.push(format!("restored from {}", restored.backup));
     }
     format!("record {}", words.join("; "))
 }

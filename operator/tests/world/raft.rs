@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::MemberId;
 use crds::status::LogId;
 use operator::observe::{
-    Life, Link, Member, Membership, Observed, Peer, PeerHealth, Phase, Pod, PodPhase,
+    Filled, Life, Link, Member, Membership, Observed, Peer, PeerHealth, Phase, Pod, PodPhase,
     Raft as RaftReport, Reach, Report, Start,
 };
 
@@ -21,6 +21,8 @@ pub struct Disk {
     /// Its node has no power.
     pub is_off: bool,
     pub is_fenced: bool,
+    /// What its member says of filling it.
+    pub filled: Option<Filled>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -319,6 +321,7 @@ impl Raft {
                     committed_index: known.log_id.index,
                 }),
             }),
+            filled: disk.filled.clone().filter(|_| pod.start == Start::Restore),
             is_disk_high_water: false,
             is_fenced: disk.is_fenced,
         }

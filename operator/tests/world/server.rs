@@ -1,6 +1,7 @@
 //! An operator's context before an API server that a test answers for.
 
 use operator::clients::members::Members;
+use operator::clients::orders::Orders;
 use operator::context::Context;
 use operator::events::Events;
 use operator::leadership::Role;
@@ -18,7 +19,8 @@ pub async fn context(answers: axum::Router) -> Context {
     let (_, role) = tokio::sync::watch::channel(Role::Leading);
     Context::new(
         client.clone(),
-        Members::new(wake),
+        Members::new(wake.clone()),
+        Orders::new(wake),
         Metrics::default(),
         Events::new(client, "test".into()),
         role,

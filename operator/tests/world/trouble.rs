@@ -43,12 +43,13 @@ pub enum Watch {
     Pods,
     Budget,
     Members,
+    Backups,
 }
 
 /// Passes that a stalled watch takes to go on.
 const STALLED_PASSES: usize = 6;
 
-pub const TROUBLES: [Trouble; 17] = [
+pub const TROUBLES: [Trouble; 18] = [
     Trouble::DiesBefore,
     Trouble::DiesAfter,
     Trouble::AnswerLost,
@@ -66,6 +67,7 @@ pub const TROUBLES: [Trouble; 17] = [
     Trouble::Stalled(Watch::Pods),
     Trouble::Stalled(Watch::Budget),
     Trouble::Stalled(Watch::Members),
+    Trouble::Stalled(Watch::Backups),
 ];
 
 /// Counts effects, and knows at which one there is trouble.
@@ -121,6 +123,7 @@ impl Effects {
             Watch::Pods if is_known(&now.0) => now.1.pods.clone_from(&saw.pods),
             Watch::Budget => now.1.budget.clone_from(&saw.budget),
             Watch::Members => now.1.members.clone_from(&saw.members),
+            Watch::Backups => now.1.backups.objects.clone_from(&saw.backups.objects),
             Watch::Volumes | Watch::Pods => {}
         }
         stalled.passes_left -= 1;

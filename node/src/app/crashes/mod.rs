@@ -13,6 +13,7 @@ pub mod lab;
 pub mod member;
 pub mod promises;
 mod recorder;
+pub mod restores;
 pub mod rewrites;
 mod scenarios;
 pub mod volume;

@@ -122,6 +122,17 @@ async fn start_all(
 /// The new member starts with what it should have and nothing beside it; `voted` is the highest term that the
 /// former member knew of.
 pub async fn is_rewritten(rig: &Rig, root: &Path, last: LogId, voted: u64) -> Result<(), String> {
+    is_begun(rig, root, last, voted, "store-2").await
+}
+
+/// The same, in the directory of this name.
+pub async fn is_begun(
+    rig: &Rig,
+    root: &Path,
+    last: LogId,
+    voted: u64,
+    directory: &str,
+) -> Result<(), String> {
     let mut member = rig.start_as(root, NEW_MEMBER).await?;
     let vote = member.disk.log.read_vote().await.unwrap();
     if vote != Some(Vote::new(voted + 1, NEW_MEMBER)) {
@@ -141,7 +152,7 @@ pub async fn is_rewritten(rig: &Rig, root: &Path, last: LogId, voted: u64) -> Re
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut stores: Vec<_> = names.filter(|name| name.starts_with("store-")).collect();
     match stores.pop().as_deref() {
-        Some("store-2") if stores.is_empty() => Ok(()),
+        Some(only) if only == directory && stores.is_empty() => Ok(()),
         _ => Err(format!("another directory is left: {stores:?}")),
     }
 }

@@ -7,6 +7,7 @@ use super::history::SECOND_TERM;
 use super::lab::{Lab, Report, scratch};
 use super::member::{GEOMETRY, Rig};
 use super::promises::{Life, Promises};
+use super::restores::restore;
 use super::rewrites::{rewrite, rewrite_of_an_image, rewrite_on_a_full_disk};
 use super::volume::{Image, Tree};
 use crate::storage::snapshot::list;
@@ -47,6 +48,7 @@ pub async fn run_all() -> Report {
         rewrite,
         rewrite_of_an_image,
         rewrite_on_a_full_disk,
+        restore,
     );
     report
 }

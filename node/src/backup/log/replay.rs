@@ -33,14 +33,14 @@ pub struct Reached {
     pub wall_time_ms: u64,
 }
 
-/// Hands every entry behind the backup's last one to `each`, in order, in the memory of one segment. The
-/// error names the object that is wrong or missing.
+/// Hands every entry behind the backup's last one to `each`, in order, with the first index of its segment, in the
+/// memory of one segment. The error names the object that is wrong or missing.
 pub async fn replay(
     bucket: &Bucket,
     lineage: &Lineage,
     after: Position,
     upto: Upto,
-    mut each: impl FnMut(Entry) -> Result<(), Error>,
+    mut each: impl FnMut(u64, Entry) -> Result<(), Error>,
 ) -> Result<Reached, Error> {
     let mut reached = Reached {
         last: after,
@@ -61,7 +61,7 @@ pub async fn replay(
         let first_index = segment.head.first_index();
         let ours = |at: Position| match at.index == after.index && at != after {
             true => Err(Error::damaged(
-                bucket.name_of(&path(lineage, first_index)),
+                path_of(bucket, lineage, first_index),
                 "it holds another history than the backup",
             )),
             false => Ok(()),
@@ -83,7 +83,7 @@ pub async fn replay(
             if is_beyond {
                 return Ok(reached);
             }
-            each(entry)?;
+            each(first_index, entry)?;
             reached.last = at;
             reached.wall_time_ms = reached.wall_time_ms.max(wall_time_ms);
             // What lies behind is nobody's business: it may be damaged or missing.
@@ -94,10 +94,15 @@ pub async fn replay(
     }
     match upto {
         Upto::Index(_) => Err(Error::Missing {
-            object: bucket.name_of(&path(lineage, reached.last.index + 1)),
+            object: path_of(bucket, lineage, reached.last.index + 1),
         }),
         Upto::Latest | Upto::WallTimeMs(_) => Ok(reached),
     }
+}
+
+/// The segment's full name.
+pub fn path_of(bucket: &Bucket, lineage: &Lineage, first_index: u64) -> String {
+    bucket.name_of(&path(lineage, first_index))
 }
 
 /// The segments from the one that goes on from a backup, each checked against the one before.
@@ -144,9 +149,8 @@ impl<'a> Walk<'a> {
             segment => {
                 let segment = segment?;
                 if !self.goes_on(&segment).await {
-                    let object = path(self.lineage, self.next_index);
                     return Err(Error::damaged(
-                        self.bucket.name_of(&object),
+                        path_of(self.bucket, self.lineage, self.next_index),
                         "it does not go on from the segment before",
                     ));
                 }

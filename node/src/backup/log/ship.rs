@@ -155,11 +155,7 @@ async fn create(
     }
 }
 
-pub(super) async fn read(
-    bucket: &Bucket,
-    lineage: &Lineage,
-    first_index: u64,
-) -> Result<Segment, Error> {
+pub async fn read(bucket: &Bucket, lineage: &Lineage, first_index: u64) -> Result<Segment, Error> {
     let path = path(lineage, first_index);
     let bytes = bucket.get(&path, BACKUP_SEGMENT_BYTES_MAX as u64).await?;
     let (object, lineage) = (bucket.name_of(&path), lineage.clone());

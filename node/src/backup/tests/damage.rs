@@ -91,7 +91,7 @@ async fn read_log(bucket: &Bucket, manifest: &Manifest, upto: Position) -> Resul
         index: manifest.log_id.index,
     };
     let upto = Upto::Index(upto.index);
-    replay(bucket, &lineage(), after, upto, |_| Ok(()))
+    replay(bucket, &lineage(), after, upto, |_, _| Ok(()))
         .await
         .map(drop)
 }

@@ -47,7 +47,7 @@ async fn read(
     upto: Upto,
 ) -> Result<(Vec<Entry>, Reached), Error> {
     let mut entries = Vec::new();
-    let each = |entry| {
+    let each = |_, entry| {
         entries.push(entry);
         Ok(())
     };
@@ -370,7 +370,7 @@ async fn retention_keeps_the_log_that_the_oldest_backup_needs() {
         .count();
     assert_eq!(in_log, segments);
     let pruned = prune(&bucket, &lineage(), &keep, 0).await.expect("pruned");
-    assert_eq!(pruned, [name("b-1")]);
+    assert_eq!(pruned.deleted, [name("b-1")]);
     let after = objects(&memory).await;
     let in_log = after
         .keys()

@@ -70,6 +70,8 @@ pub enum Action {
         #[arg(long)]
         with_log: bool,
     },
+    /// Restores the newest backups and the log as far as memory, and compares what comes of them.
+    Drill(Drill),
     /// Brings a backup to this disk as one snapshot file, proven.
     Export { name: String, file: PathBuf },
     /// Deletes a backup.
@@ -99,6 +101,16 @@ pub struct Create {
     pub credentials: String,
     #[arg(long, default_value_t = 0)]
     pub bytes_per_second_max: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Drill {
+    /// For the time of the drill it needs room for a snapshot.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub scratch_dir: PathBuf,
+    /// Also writes what came of it, as JSON, to this file.
+    #[arg(long)]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -1,13 +1,17 @@
 //! Prints what a bucket holds: as text for people, or as JSON for programs.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskstore_api::v1;
 
+use crate::backup::drill::Drilled;
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::list::{Listed, State};
 use crate::backup::log::replay::Reached;
 use crate::backup::manifest::Manifest;
+use crate::backup::restore::Facts;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -16,6 +20,29 @@ pub enum Output {
 }
 
 impl Output {
+    pub fn asked(is_json: bool) -> Output {
+        match is_json {
+            true => Output::Json,
+            false => Output::Text,
+        }
+    }
+
+    pub fn restored(self, facts: &Facts, data_dir: &Path) {
+        if self == Output::Json {
+            let json = serde_json::to_value(facts).expect("facts hold nothing that JSON cannot");
+            return print_json(&json);
+        }
+        println!(
+            "restored {} up to index {}, {}: {} tasks, state hash {}",
+            facts.backup,
+            facts.log_id.index,
+            time(facts.wall_time_ms),
+            facts.tasks,
+            facts.state_hash
+        );
+        println!("run it: taskstore dev --data-dir {}", data_dir.display());
+    }
+
     pub fn listed(self, all: &[(Lineage, Vec<Listed>)]) {
         if self == Output::Json {
             let rows = all.iter().flat_map(|(lineage, listed)| {
@@ -95,6 +122,35 @@ impl Output {
             Output::Json => print_json(&json!({ "deleted": names })),
             Output::Text if names.is_empty() => println!("nothing to delete"),
             Output::Text => names.iter().for_each(|name| println!("{name} deleted")),
+        }
+    }
+
+    pub fn drilled(self, drilled: &Drilled) {
+        if self == Output::Json {
+            let json = serde_json::to_value(drilled).expect("it holds nothing that JSON cannot");
+            return print_json(&json);
+        }
+        let Facts {
+            backup,
+            log_id,
+            wall_time_ms,
+            state_hash,
+            tasks,
+        } = &drilled.restorable;
+        println!(
+            "a restore of {backup} and the log behind it gives {tasks} tasks at index {}, {}, state hash \
+             {state_hash}",
+            log_id.index,
+            time(*wall_time_ms)
+        );
+        match (&drilled.compared, &drilled.gap) {
+            (Some(before), _) => {
+                println!("{before} and the log behind it lead to the same as {backup}")
+            }
+            (None, Some(gap)) => {
+                println!("no log leads to {backup} from the backup before it: {gap} is not there")
+            }
+            (None, None) => println!("{backup} is the only backup"),
         }
     }
 

@@ -6,6 +6,8 @@
 //!                                                      ─▶ log's space reserved ─▶ store-1 removed
 //! ```
 //!
+//! On a blank volume it is made as `store-1.formatting` and becomes `store-1`, as by a format.
+//!
 //! The old log has the space that the new one needs, so of that only the first segment is reserved before. As
 //! long as the old directory's name is there, this is not finished; a start finishes it.
 
@@ -13,7 +15,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use super::{FIRST, Home, Identity, Stamp, Volume, make, remove_unfinished};
+use super::{Content, FIRST, FORMATTING, Home, Identity, Stamp, Volume, make, remove_unfinished};
 use crate::storage::files::{empty_directory, remove_tree_if_there, sync_directory};
 use crate::storage::log::segment::{self, Space};
 use crate::storage::log::{Geometry, LogError};
@@ -27,9 +29,12 @@ fn name_of(identity: &Identity) -> String {
 }
 
 impl Volume {
-    /// Makes a directory for a member of a later incarnation, with an empty log, stamped as one that holds frames.
-    /// What earlier tries have left goes, so that its space is free.
+    /// Makes a directory for a member of a later incarnation, or of any on a blank volume, with an empty log, stamped
+    /// as one that holds frames. What earlier tries have left goes, so that its space is free.
     pub fn begin_home(&self, identity: Identity, log: Geometry) -> Result<Home, LogError> {
+        if let Content::Blank = self.content()? {
+            return self.begin_first(initialized(identity, log));
+        }
         let name = name_of(&identity);
         let in_use = self.current()?;
         if name == FIRST || in_use.as_deref().is_none_or(|in_use| in_use == name) {
@@ -44,14 +49,7 @@ impl Volume {
             remove_unfinished(left)?;
         }
         let making = self.unfinished(&identity);
-        let stamp = Stamp {
-            identity,
-            log,
-            is_initialized: true,
-            is_removed: false,
-            is_fenced: false,
-        };
-        make(&making, &stamp, Space::FirstSegment)?;
+        make(&making, &initialized(identity, log), Space::FirstSegment)?;
         Home::open(making)
     }
 
@@ -61,11 +59,15 @@ impl Volume {
 
     /// Gives the disk its space back. A directory that was finished stays.
     pub fn abandon_home(&self, identity: &Identity) -> io::Result<()> {
+        remove_unfinished(&self.root.join(FORMATTING))?;
         remove_unfinished(&self.unfinished(identity))
     }
 
     /// Everything in it is on the disk. From here on the volume belongs to the member it is stamped for.
     pub fn switch_to(&self, finished: Home) -> Result<Home, LogError> {
+        if finished.directory == self.root.join(FORMATTING) {
+            return self.use_first();
+        }
         let name = name_of(&finished.stamp().identity);
         let home = self.root.join(&name);
         self.name_directory(&finished.directory, &home)?;
@@ -105,12 +107,21 @@ impl Volume {
     }
 }
 
+fn initialized(identity: Identity, log: Geometry) -> Stamp {
+    Stamp {
+        identity,
+        log,
+        is_initialized: true,
+        is_removed: false,
+        is_fenced: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::storage::identity::Content;
 
     const LOG: Geometry = Geometry {
         segment_bytes: 8192,
@@ -146,7 +157,6 @@ mod tests {
     fn a_home_is_in_use_from_the_switch_on_and_the_old_one_goes_after_it() {
         let root = TempDir::new().unwrap();
         let volume = Volume::open(root.path()).unwrap();
-        assert!(volume.begin_home(identity(2), LOG).is_err(), "blank");
         volume.format(identity(1), LOG).unwrap();
         assert!(volume.begin_home(identity(1), LOG).is_err(), "in use");
         let unfinished = volume.begin_home(identity(2), LOG).unwrap();

@@ -34,31 +34,50 @@ pub enum Cold {
     },
 }
 
-/// Used off the async threads.
-pub struct Payloads<D: Disk> {
-    cold: Cold,
+/// Entries that can be read a second time.
+pub trait Again: Send + 'static {
+    /// Some that follow each other, from this index on. Empty: there is none of this index. Called off the
+    /// async threads.
+    fn from(&mut self, index: u64) -> io::Result<Vec<Entry>>;
+}
+
+/// The volume's own log.
+pub struct LogAgain<D: Disk> {
     log: LogStore<D>,
+    runtime: Handle,
+}
+
+impl<D: Disk> LogAgain<D> {
+    pub fn new(log: LogStore<D>, runtime: Handle) -> LogAgain<D> {
+        LogAgain { log, runtime }
+    }
+}
+
+impl<D: Disk> Again for LogAgain<D> {
+    fn from(&mut self, index: u64) -> io::Result<Vec<Entry>> {
+        let read = self.log.limited_get_log_entries(index, u64::MAX);
+        self.runtime.block_on(read)
+    }
+}
+
+/// Used off the async threads.
+pub struct Payloads<A: Again> {
+    cold: Cold,
+    log: A,
     /// (task, index of its entry), in order.
     places: Vec<(u64, u64)>,
-    runtime: Handle,
     /// Read in one piece with the last entry asked for.
     ahead: VecDeque<Entry>,
     /// The last entry asked for, and its payloads by their hashes.
     opened: (u64, HashMap<[u8; 16], Bytes>),
 }
 
-impl<D: Disk> Payloads<D> {
-    pub fn new(
-        cold: Cold,
-        log: LogStore<D>,
-        places: Vec<(u64, u64)>,
-        runtime: Handle,
-    ) -> Payloads<D> {
+impl<A: Again> Payloads<A> {
+    pub fn new(cold: Cold, log: A, places: Vec<(u64, u64)>) -> Payloads<A> {
         Payloads {
             cold,
             log,
             places,
-            runtime,
             ahead: VecDeque::new(),
             opened: (u64::MAX, HashMap::new()),
         }
@@ -85,8 +104,7 @@ impl<D: Disk> Payloads<D> {
             .front()
             .is_none_or(|entry| entry.log_id.index != index)
         {
-            let read = self.log.limited_get_log_entries(index, u64::MAX);
-            self.ahead = self.runtime.block_on(read)?.into();
+            self.ahead = self.log.from(index)?.into();
         }
         Ok(self.ahead.pop_front())
     }
@@ -130,7 +148,7 @@ impl Cold {
     }
 }
 
-impl<D: Disk> PayloadSource for Payloads<D> {
+impl<A: Again> PayloadSource for Payloads<A> {
     fn payload(&mut self, row: &TaskRow) -> io::Result<Bytes> {
         let place = self.places.binary_search_by_key(&row.seq, |place| place.0);
         let found = match place {
