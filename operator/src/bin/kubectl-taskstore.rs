@@ -43,8 +43,8 @@ enum Command {
     /// are behind is asked of them with the rights that `switchover` needs.
     Status { cluster: String },
     /// Shows what the operator would do next and why it waits, by the operator's own rules; nothing is changed.
-    /// Needs `list` on pods, claims, services, accounts and budgets of the namespace, and the rights of
-    /// `switchover`.
+    /// Needs `list` on pods, claims, services, accounts, budgets, backups and restores of the namespace,
+    /// and the rights of `switchover`.
     Plan { cluster: String },
     /// Has the leader hand over to another voter. Needs `get` on the Secret CLUSTER-ca, which makes whoever reads
     /// it as strong as the operator, and `get` and `create` on pods/portforward.

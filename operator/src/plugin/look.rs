@@ -1,6 +1,6 @@
 //! What the operator would see now, by its own `observe`, from one look instead of watches and streams.
-//! Two things it may know and we cannot: its default image, taken here from the pods that run, and sizes
-//! that the API server has refused to grow volumes to.
+//! What it alone remembers we cannot know: its default image, taken here from the pods that run, orders about a
+//! bucket that are under way, and sizes that the API server has refused to grow volumes to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -58,25 +58,22 @@ pub async fn look(place: &Place) -> Result<Observed> {
 
 /// Filled once: what a watch begins with.
 async fn caches(place: &Place) -> Result<Caches> {
-    let (clusters, mut writer) = reflector::store();
-    for event in [
-        Event::Init,
-        Event::InitApply(place.cluster.clone()),
-        Event::InitDone,
-    ] {
-        writer.apply_watcher_event(&event);
-    }
+    let of_cluster = format!("{}={}", label::CLUSTER, place.name());
+    let ours = ListParams::default().labels(&of_cluster);
+    let all = ListParams::default();
     Ok(Caches {
-        clusters,
-        pods: listed(place).await?,
-        claims: listed(place).await?,
-        services: listed(place).await?,
-        accounts: listed(place).await?,
-        budgets: listed(place).await?,
+        clusters: filled(vec![place.cluster.clone()]),
+        pods: listed(place, &ours).await?,
+        claims: listed(place, &ours).await?,
+        services: listed(place, &ours).await?,
+        accounts: listed(place, &ours).await?,
+        budgets: listed(place, &ours).await?,
+        backups: listed(place, &all).await?,
+        restores: listed(place, &all).await?,
     })
 }
 
-async fn listed<K>(place: &Place) -> Result<Store<K>>
+async fn listed<K>(place: &Place, which: &ListParams) -> Result<Store<K>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -86,19 +83,22 @@ where
         + Sync
         + 'static,
 {
-    let of_cluster = format!("{}={}", label::CLUSTER, place.name());
-    let found = place
-        .api::<K>()
-        .list(&ListParams::default().labels(&of_cluster))
-        .await
-        .with_context(|| format!("list {}", K::plural(&())))?;
+    let found = place.api::<K>().list(which).await;
+    let found = found.with_context(|| format!("list {}", K::plural(&())))?;
+    Ok(filled(found.items))
+}
+
+fn filled<K>(objects: Vec<K>) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
     let (store, mut writer) = reflector::store();
     writer.apply_watcher_event(&Event::Init);
-    for object in found.items {
+    for object in objects {
         writer.apply_watcher_event(&Event::InitApply(object));
     }
     writer.apply_watcher_event(&Event::InitDone);
-    Ok(store)
+    store
 }
 
 /// Asks every member, and then heeds those whom the operator listens to: the leader, and whom it cannot

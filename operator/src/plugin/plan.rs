@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::Place;
 use super::look::look;
 use crate::plan::action::list;
-use crate::plan::{Plan, Progress, plan};
+use crate::plan::{Action, Plan, Progress, plan};
 
 pub async fn run(place: &Place) -> Result<String> {
     let violations = crds::validate(&place.cluster, None);
@@ -58,7 +58,11 @@ pub fn words(cluster: &TaskStoreCluster, plan: &Plan) -> String {
         });
         for action in &plan.actions {
             let why = action.is_safe_because();
-            text.push_str(&format!("  {action}\n    safe: {why}\n"));
+            let unless = match is_about_bucket(action) {
+                true => ", unless it was ordered before, which only the operator knows",
+                false => "",
+            };
+            text.push_str(&format!("  {action}{unless}\n    safe: {why}\n"));
         }
     }
     if !plan.waiting.is_empty() {
@@ -75,6 +79,18 @@ pub fn words(cluster: &TaskStoreCluster, plan: &Plan) -> String {
         text.push_str(&format!("Without news it looks again at {at}.\n"));
     }
     text
+}
+
+/// Whether the operator remembers by itself that it has ordered this.
+fn is_about_bucket(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::CheckDestination { .. }
+            | Action::OrderBackup { .. }
+            | Action::PruneBackups { .. }
+            | Action::ShipLog { .. }
+            | Action::StopShipping { .. }
+    )
 }
 
 /// What of the record changes, a line each.
@@ -114,6 +130,12 @@ fn news(before: &Progress, after: &Progress) -> Vec<String> {
             Some(_) => "recovery: what is left of a lost majority".to_owned(),
             None => "recovery: none".to_owned(),
         });
+    }
+    if before.backup != after.backup {
+        lines.push("backup: whose turn it is, and up to when the schedule was kept".to_owned());
+    }
+    if before.restored != after.restored {
+        lines.push("restored: what the cluster began with".to_owned());
     }
     lines
 }
