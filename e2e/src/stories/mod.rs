@@ -22,6 +22,7 @@ mod history;
 mod load;
 mod made;
 mod operators;
+mod plugin;
 mod pods;
 mod recover;
 mod recreate;
@@ -161,6 +162,7 @@ pub fn all() -> Vec<Entry> {
         story!(Product, "bucket", LocalNodes, bucket::fit_for_backups),
         story!(Product, "rules", AnyCluster, create::rules),
         story!(Product, "create", AnyCluster, create::create),
+        story!(Product, "kubectl-taskstore", LocalNodes, plugin::asked),
         story!(Product, "pod-killed", AnyCluster, pods::pod_killed),
         story!(
             Product,
