@@ -27,6 +27,7 @@ mod pods;
 mod recover;
 mod recreate;
 mod replace;
+mod restore;
 mod rollout;
 mod runner;
 mod scale;
@@ -188,6 +189,12 @@ pub fn all() -> Vec<Entry> {
             "majority-lost-and-recovered",
             LocalNodes,
             recover::majority_lost
+        ),
+        story!(
+            Product,
+            "namespace-lost-and-restored",
+            LocalNodes,
+            restore::namespace_lost
         ),
         story!(Product, "disk-full", LocalNodes, disk::full_on_one_member),
         story!(Product, "volumes-grow", LocalNodes, grow::volumes_grow),
