@@ -54,7 +54,7 @@ pub struct Destination {
 pub struct Lineage {
     /// As in `status.identity` of its TaskStoreCluster, or as `taskstore backup list` shows it; at most 63
     /// characters. No default. Never changes.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[0-9A-Za-z-]+$"))]
     pub cluster_id: String,
 
     /// The number of that life, as shown there. No default. Never changes.

@@ -67,8 +67,8 @@ pub mod label {
 pub mod annotation {
     /// On a pod: the hash of what it was rendered to, without its image and what is the member's own.
     pub const TEMPLATE_HASH: &str = "taskstore.dev/template-hash";
-    /// On the pod of a drill: the destination that it reads, in short.
-    pub const DESTINATION: &str = "taskstore.dev/destination";
+    /// On the pod of a drill: the destination that it reads, in short, and the folder in it.
+    pub const DRILL_OF: &str = "taskstore.dev/drill-of";
     /// On a pod: the revision of the renderer that made it.
     pub const RENDERER_REVISION: &str = "taskstore.dev/renderer-revision";
     /// On a pod: the image that the spec named for it. Absent when the spec named none, and it took the one

@@ -77,7 +77,10 @@ pub struct RestoreSource {
     /// Name of a TaskStoreBackup of the same namespace that is Completed; at most 253 characters. Default none.
     /// Never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
     pub backup: Option<String>,
 
     /// A bucket, when the Kubernetes that wrote to it is gone. Default none.
@@ -98,7 +101,10 @@ pub struct BucketSource {
     /// Name of the backup to begin from; at most 253 characters. Default: the newest that is not beyond `upto`.
     /// Never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
     pub backup: Option<String>,
 }
 

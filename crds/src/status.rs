@@ -256,6 +256,12 @@ pub enum Step {
     Fill,
 }
 
+/// A moment as it is written: Kubernetes keeps whole seconds, and what is compared with what was written must too.
+pub fn whole_seconds(unix_ms: i64) -> Time {
+    let at = jiff::Timestamp::from_second(unix_ms.div_euclid(1_000));
+    Time(at.unwrap_or(jiff::Timestamp::MAX))
+}
+
 /// What a restored cluster began with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -351,10 +357,15 @@ pub struct BackupStatus {
 pub struct Drill {
     /// When its pod came to its end.
     pub ended_at: Time,
-    /// Why it restored nothing, with the object of the bucket that is wrong; absent when it passed.
+    /// Whose backups it was about: the destination in short, and the folder in it.
+    #[schemars(length(max = 128))]
+    pub about: String,
+    /// Passed, Failed or Interrupted; the last says nothing about the backups.
+    pub outcome: DrillOutcome,
+    /// Why it did not pass, with the object of the bucket that is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
-    pub problem: Option<String>,
+    pub message: Option<String>,
     /// What a restore would have given at that moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restorable: Option<Restored>,
@@ -362,6 +373,17 @@ pub struct Drill {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub compared: Option<String>,
+    /// The object that the log lacks between the two newest backups, so that they could not be compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub gap: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DrillOutcome {
+    Passed,
+    Failed,
+    Interrupted,
 }
 
 /// What the running pods were made from.
@@ -390,4 +412,20 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 130))]
     pub version: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_the_same_after_it_was_written() {
+        for unix_ms in [0, 1, 999, 1_769_860_800_123, -1] {
+            let moment = whole_seconds(unix_ms);
+            let written = serde_json::to_string(&moment).expect("a time is JSON");
+            let read: Time = serde_json::from_str(&written).expect("it was written");
+            assert_eq!(read, moment, "{unix_ms}");
+            assert!(moment.0.as_millisecond() <= unix_ms, "never later");
+        }
+    }
 }

@@ -166,6 +166,8 @@ fn facts_message(facts: Facts) -> v1::RestoredFacts {
         wall_time_ms: facts.wall_time_ms,
         state_hash: facts.state_hash,
         tasks: facts.tasks,
+        cluster_id: facts.lineage.cluster_id,
+        incarnation: facts.lineage.incarnation.into(),
     }
 }
 

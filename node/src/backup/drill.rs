@@ -56,7 +56,7 @@ pub async fn drill(
             })?;
             drilled.compared = Some(before.name);
         }
-        Err(Error::Missing { object }) => drilled.gap = Some(object),
+        Err(Error::Missing { object }) if is_segment(&object) => drilled.gap = Some(object),
         Err(error) => return Err(error),
     }
     Ok(drilled)
@@ -77,6 +77,11 @@ async fn rehearse(
     };
     let restored = restore(bucket, &wanted, folder, noted).await?;
     Ok(restored.facts)
+}
+
+/// Of the log, and nothing of a backup itself.
+fn is_segment(object: &str) -> bool {
+    object.ends_with(".segment")
 }
 
 pub(crate) fn is_same(replayed: &Facts, backup: &Manifest) -> Result<(), String> {

@@ -94,6 +94,11 @@ impl Error {
     /// Whether another try ends the same as long as nobody changes what lies in the bucket or what is asked.
     pub fn is_final(&self) -> bool {
         match self {
+            // Its files may still come, or be put right.
+            Error::Invalid {
+                field: "credentials",
+                ..
+            } => false,
             Error::Unavailable { .. } | Error::Forbidden { .. } | Error::Local(_) => false,
             Error::Invalid { .. }
             | Error::Missing { .. }

@@ -25,7 +25,6 @@ use super::log::ship::read;
 use super::manifest::{LogId, Manifest};
 use super::progress::Noted;
 use super::verify::read_manifest;
-use crate::storage::files::is_damage;
 use crate::storage::rewrite::Rescued;
 use crate::storage::rewrite::payloads::{Again, Payloads};
 use crate::storage::rewrite::replay::Replay;
@@ -48,6 +47,7 @@ pub struct Wanted {
 /// What it came to, for people and for whoever compares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
+    pub lineage: Lineage,
     pub backup: BackupName,
     /// The last entry, of the backup or of the log behind it.
     pub log_id: LogId,
@@ -92,12 +92,10 @@ pub async fn restore(
         if segments.values().next_back() != Some(&first_index) {
             segments.insert(index, first_index);
         }
-        state.apply(entry).map_err(|error| match is_damage(&error) {
-            true => Error::damaged(
-                path_of(bucket, lineage, first_index),
-                format!("entry {index} cannot be applied: {error}"),
-            ),
-            false => error.into(),
+        // It reads nothing: the entry itself is wrong, or of a version that knows more.
+        state.apply(entry).map_err(|error| {
+            let object = path_of(bucket, lineage, first_index);
+            Error::damaged(object, format!("entry {index} cannot be applied: {error}"))
         })
     };
     let reached = replay(bucket, lineage, after, wanted.upto, each).await?;
@@ -108,6 +106,7 @@ pub async fn restore(
         return Err(Error::damaged(manifest, "its snapshot ends elsewhere"));
     };
     let facts = Facts {
+        lineage: lineage.clone(),
         backup: manifest.name,
         log_id: LogId {
             term: reached.last.term,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::restore::Order;
 use crate::backup::bucket::Bucket;
 use crate::backup::drill::{Drilled, drill};
+use crate::backup::error::Error;
 use crate::backup::layout::Lineage;
 use crate::backup::progress::Noted;
 
@@ -32,10 +33,10 @@ pub struct DrillArgs {
 pub async fn run(args: DrillArgs) -> anyhow::Result<ExitCode> {
     let came_of_it = drilled(&args).await;
     std::fs::write(&args.report, report(&came_of_it).to_string())?;
-    came_of_it.map(|_| ExitCode::SUCCESS)
+    Ok(came_of_it.map(|_| ExitCode::SUCCESS)?)
 }
 
-async fn drilled(args: &DrillArgs) -> anyhow::Result<Drilled> {
+async fn drilled(args: &DrillArgs) -> Result<Drilled, Error> {
     let credentials_dir = args.backup_credentials_dir.as_deref();
     let order = args.order.clone().checked(credentials_dir)?;
     let bucket = order.from.connect(&order.credentials).await?;
@@ -47,7 +48,7 @@ pub async fn in_scratch(
     bucket: &Bucket,
     lineage: &Lineage,
     scratch_dir: &Path,
-) -> anyhow::Result<Drilled> {
+) -> Result<Drilled, Error> {
     let folder = scratch_dir.join(format!("drill-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir_all(&folder)?;
     let drilled = drill(bucket, lineage, &folder, &Noted::default()).await;
@@ -57,9 +58,12 @@ pub async fn in_scratch(
     Ok(drilled)
 }
 
-fn report(came_of_it: &anyhow::Result<Drilled>) -> Value {
+fn report(came_of_it: &Result<Drilled, Error>) -> Value {
     match came_of_it {
         Ok(drilled) => json!({ "drilled": drilled }),
-        Err(error) => json!({ "problem": format!("{error:#}") }),
+        Err(error) => json!({ "problem": {
+            "words": error.to_string(),
+            "is_final": error.is_final(),
+        } }),
     }
 }

@@ -15,6 +15,7 @@ use super::dev;
 use crate::app::restore::fill;
 use crate::backup::credentials::Credentials;
 use crate::backup::destination::Destination;
+use crate::backup::error::Error;
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::log::replay::Upto;
 use crate::backup::progress::Noted;
@@ -90,15 +91,20 @@ pub async fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn upto(index: Option<u64>, time_ms: Option<i64>) -> anyhow::Result<Upto> {
+fn upto(index: Option<u64>, time_ms: Option<i64>) -> Result<Upto, Error> {
     Ok(match (index, time_ms) {
         (None, None) => Upto::Latest,
         (Some(index), None) => Upto::Index(index),
         (None, Some(time_ms)) => {
-            let time_ms = u64::try_from(time_ms).context("the time must not be before 1970")?;
-            Upto::WallTimeMs(time_ms)
+            let before = |_| Error::invalid("time", "must not be before 1970");
+            Upto::WallTimeMs(u64::try_from(time_ms).map_err(before)?)
         }
-        (Some(_), Some(_)) => bail!("at most one of index and time may be given"),
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid(
+                "upto",
+                "must have at most one of index and time",
+            ));
+        }
     })
 }
 
@@ -132,7 +138,7 @@ impl FromStr for Order {
 }
 
 impl Order {
-    pub fn checked(self, credentials_dir: Option<&Path>) -> anyhow::Result<RestoreOrder> {
+    pub fn checked(self, credentials_dir: Option<&Path>) -> Result<RestoreOrder, Error> {
         Ok(RestoreOrder {
             credentials: Credentials::referred(credentials_dir, &self.credentials)?,
             from: Destination {

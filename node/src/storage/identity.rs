@@ -281,11 +281,15 @@ impl Volume {
     /// The first directory of a blank volume, not in use yet.
     fn begin_first(&self, stamp: Stamp) -> Result<Home, LogError> {
         let making = self.root.join(FORMATTING);
-        // First: without the directory that is being made, it would name one that is missing.
-        remove_if_there(Step::UnusedCurrentRemove, &self.root.join(CURRENT))?;
-        sync_directory(Step::UnusedCurrentSync, &self.root)?;
+        self.forget_current()?;
         make(&making, &stamp, Space::All)?;
         Home::open(making)
+    }
+
+    /// Before the directory that is being made goes: without it, this would name one that is missing.
+    fn forget_current(&self) -> io::Result<()> {
+        remove_if_there(Step::UnusedCurrentRemove, &self.root.join(CURRENT))?;
+        sync_directory(Step::UnusedCurrentSync, &self.root)
     }
 
     fn use_first(&self) -> Result<Home, LogError> {

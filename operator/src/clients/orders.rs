@@ -11,7 +11,7 @@ use std::time::Duration;
 use crds::MemberId;
 use crds::backup::BackupPhase;
 use crds::destination::Lineage;
-use crds::status::LogId;
+use crds::status::{LogId, whole_seconds};
 use jiff::Timestamp;
 use taskstore_api::admin::{self, ClientTls};
 use taskstore_api::v1;
@@ -372,8 +372,9 @@ fn is_final(code: Code) -> bool {
     )
 }
 
+/// As it will be written.
 fn moment(ms: u64) -> Option<Timestamp> {
-    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
+    Some(whole_seconds(i64::try_from(ms).ok()?).0)
 }
 
 fn writing(progress: &v1::BackupProgress) -> Writing {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crds::names::{MEMBER_CONTAINER, annotation, label};
-use crds::restore::RestorePhase;
 use crds::{MemberId, TaskStoreCluster, TaskStoreRestore, quantity};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -211,7 +210,7 @@ pub fn restore(found: Option<&TaskStoreRestore>, cluster: &TaskStoreCluster) -> 
         .as_ref()
         .is_none_or(|made| Some(made) == uid);
     match status.source {
-        _ if status.phase == RestorePhase::Failed || !is_ours => Restore::Ended,
+        _ if status.phase.is_final() || !is_ours => Restore::Ended,
         None => Restore::Pending,
         Some(source) => Restore::Ordered(Box::new(RestoreOrder {
             source,
@@ -221,6 +220,11 @@ pub fn restore(found: Option<&TaskStoreRestore>, cluster: &TaskStoreCluster) -> 
 }
 
 fn trouble(status: &core::PodStatus) -> Option<Trouble> {
+    trouble_of(status, MEMBER_CONTAINER)
+}
+
+/// Of the pod, or of this container.
+pub(super) fn trouble_of(status: &core::PodStatus, container: &str) -> Option<Trouble> {
     let conditions = status.conditions.as_deref().unwrap_or_default();
     let unschedulable = conditions.iter().find(|known| {
         known.type_ == "PodScheduled"
@@ -232,7 +236,7 @@ fn trouble(status: &core::PodStatus) -> Option<Trouble> {
             condition.message.clone().unwrap_or_default(),
         ));
     }
-    let (reason, message) = waits_for(status_of(status, MEMBER_CONTAINER)?)?;
+    let (reason, message) = waits_for(status_of(status, container)?)?;
     Some(Trouble::Container(match message {
         Some(message) => format!("{reason}: {message}"),
         None => reason.to_owned(),

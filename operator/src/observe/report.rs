@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::MemberId;
 use crds::destination::Lineage;
-use crds::status::{LogId, Restored};
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use crds::status::{LogId, Restored, whole_seconds};
 use taskstore_api::v1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +160,6 @@ impl Report {
     }
 }
 
-/// The parent is for whoever knows what was ordered to say.
 fn filled(restore: &v1::RestoreStatus) -> Filled {
     let problem = restore.problem.clone();
     match &restore.facts {
@@ -180,16 +177,18 @@ fn filled(restore: &v1::RestoreStatus) -> Filled {
 
 fn restored(facts: &v1::RestoredFacts) -> Restored {
     let at = i64::try_from(facts.wall_time_ms).unwrap_or(i64::MAX);
-    let at = Timestamp::from_millisecond(at).unwrap_or(Timestamp::MAX);
     let log_id = facts.log_id.unwrap_or_default();
     Restored {
-        parent: Lineage::default(),
+        parent: Lineage {
+            cluster_id: facts.cluster_id.clone(),
+            incarnation: u16::try_from(facts.incarnation).unwrap_or(u16::MAX),
+        },
         backup: facts.backup.clone(),
         log_id: LogId {
             term: log_id.term,
             index: log_id.index,
         },
-        restored_to: Time(at),
+        restored_to: whole_seconds(at),
         state_hash: facts.state_hash.clone(),
         tasks: i64::try_from(facts.tasks).unwrap_or(i64::MAX),
     }

@@ -65,7 +65,7 @@ pub async fn observe(
         .collect();
     let drill_name = names::drill(cluster_name(cluster));
     let mut drills = pods.iter().filter(|pod| pod.name_any() == drill_name);
-    let drill = drills.find_map(|pod| super::drill(pod));
+    let drill = drills.find_map(|pod| super::drill(pod, uid));
     let pods: BTreeMap<String, Pod> = pods
         .iter()
         .filter_map(|pod| objects::pod(pod, uid))

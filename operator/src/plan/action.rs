@@ -56,6 +56,8 @@ pub enum PodEnd {
     MajorityLost,
     /// It was started to rewrite its volume, or to fill it, and has done so.
     Rewritten,
+    /// It was started to fill its volume, and nobody asks for that any more.
+    GivenUp,
 }
 
 /// What a change of a member's pod takes from the store while it lasts.
@@ -343,7 +345,7 @@ impl Action {
                 ..
             } => "the user acknowledged it and the survivors were asked again; deleted by UID",
             Self::DeletePod {
-                why: PodEnd::Rewritten,
+                why: PodEnd::Rewritten | PodEnd::GivenUp,
                 ..
             } => "it neither votes nor serves; deleted by UID",
             Self::SetImage {

@@ -9,11 +9,12 @@
 //! begun. A cluster whose TaskStoreRestore is gone waits; it never begins empty instead.
 
 use crds::MemberId;
-use crds::status::{Identity, Membership, OperationKind, Restored, Step};
+use crds::status::{Identity, Membership, OperationKind, Step};
 use jiff::SignedDuration;
 
+use super::action::PodEnd;
 use super::{Action, Draft, Seat, Waiting, healing};
-use crate::observe::{Filled, Phase, Report, Restore, RestoreOrder, Start, VolumeState};
+use crate::observe::{Filled, Life, Phase, Report, Restore, RestoreOrder, Start, VolumeState};
 
 /// Nothing tells us that the TaskStoreRestore has changed.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
@@ -34,11 +35,24 @@ pub fn begin(draft: &mut Draft<'_>) {
     let number = seen.iter().map(|member| member.number()).max().unwrap_or(0);
     let first = MemberId::new(incarnation.saturating_add(1), number.saturating_add(1));
     let cluster_id = draft.cluster.metadata.uid.clone().unwrap_or_default();
-    resume(draft, cluster_id, first);
+    record(draft, cluster_id, first);
 }
 
-/// The same again after status was lost: its volume says who it was to be.
+/// The same again after status was lost: its volume says who it was to be. One that an earlier cluster of this name
+/// has left behind says nothing.
 pub fn resume(draft: &mut Draft<'_>, cluster_id: String, first: MemberId) {
+    let is_own = draft.cluster.metadata.uid.as_ref() == Some(&cluster_id);
+    let is_above = match &draft.observed.restore {
+        Some(Restore::Ordered(order)) => first.incarnation() > order.source.lineage.incarnation,
+        _ => true,
+    };
+    match is_own && is_above {
+        true => record(draft, cluster_id, first),
+        false => begin(draft),
+    }
+}
+
+fn record(draft: &mut Draft<'_>, cluster_id: String, first: MemberId) {
     let incarnation = first.incarnation();
     let founders = vec![first];
     draft.begin(
@@ -64,11 +78,14 @@ fn ordered<'a>(draft: &mut Draft<'a>) -> Option<&'a RestoreOrder> {
     if let Some(Restore::Ordered(order)) = &observed.restore {
         return Some(order);
     }
+    let has_ended = observed.restore == Some(Restore::Ended);
     draft.wait(Waiting::RestoreOrder {
         name: draft.cluster.spec.restored_by.clone().unwrap_or_default(),
-        has_ended: observed.restore == Some(Restore::Ended),
+        has_ended,
     });
-    if let Ok(at) = draft.now.checked_add(LOOK_AGAIN) {
+    if let Ok(at) = draft.now.checked_add(LOOK_AGAIN)
+        && !has_ended
+    {
         draft.wake_at(at);
     }
     None
@@ -115,6 +132,11 @@ fn fill(draft: &mut Draft<'_>, first: MemberId) {
         return;
     }
     if !is_filled(report, first) {
+        if observed.restore == Some(Restore::Ended) {
+            // Or the next start of its container might find what this one did not.
+            give_up(draft, first);
+            return;
+        }
         draft.wait(Waiting::Restore {
             member: first,
             filled: report.filled.clone(),
@@ -131,6 +153,18 @@ fn fill(draft: &mut Draft<'_>, first: MemberId) {
     }
 }
 
+fn give_up(draft: &mut Draft<'_>, first: MemberId) {
+    let pod = draft.observed.pod_of(first);
+    if let Some(pod) = pod.filter(|pod| pod.life == Life::Present) {
+        draft.act(Action::DeletePod {
+            member: first,
+            uid: pod.uid.clone(),
+            why: PodEnd::GivenUp,
+        });
+    }
+    ordered(draft);
+}
+
 fn is_filled(report: &Report, first: MemberId) -> bool {
     let voters = report.raft.as_ref().map(|raft| &raft.membership.voters);
     report.phase == Phase::Recovering
@@ -140,16 +174,7 @@ fn is_filled(report: &Report, first: MemberId) -> bool {
 }
 
 fn note(draft: &mut Draft<'_>, report: &Report) {
-    let Some(Filled::Done(restored)) = &report.filled else {
-        return;
-    };
-    let recorded = draft.plan.progress.restored.take();
-    let order = match &draft.observed.restore {
-        Some(Restore::Ordered(order)) => Some(order.source.lineage.clone()),
-        _ => recorded.map(|recorded| recorded.parent),
-    };
-    draft.plan.progress.restored = Some(Restored {
-        parent: order.unwrap_or_default(),
-        ..(**restored).clone()
-    });
+    if let Some(Filled::Done(restored)) = &report.filled {
+        draft.plan.progress.restored = Some((**restored).clone());
+    }
 }

@@ -32,7 +32,7 @@ pub fn build(
     let mut labels = labels(cluster);
     labels.insert(label::APP_COMPONENT.into(), label::COMPONENT_DRILL.into());
     metadata.labels = Some(labels);
-    let about = (annotation::DESTINATION.to_owned(), about.to_owned());
+    let about = (annotation::DRILL_OF.to_owned(), about.to_owned());
     metadata.annotations = Some(BTreeMap::from([about]));
     let secret = backup::secret(cluster);
     let credentials = secret.map(|_| backup::CREDENTIALS);

@@ -78,10 +78,12 @@ async fn reconcile(restore: Arc<TaskStoreRestore>, ctx: Arc<Context>) -> Result<
     let now = Timestamp::now();
     let found = find(&ctx, &restore).await?;
     let mut next = next(&restore, &found, now);
-    if next.makes_cluster
-        && let Some(refusal) = make_cluster(&ctx, &restore).await?
-    {
-        next::fail(&mut next.status, now, refusal);
+    if next.makes_cluster {
+        match make_cluster(&ctx, &restore).await? {
+            Made::Yes => {}
+            Made::Refused(words) => next::fail(&mut next.status, now, words),
+            Made::NotNow(words) => next.status.message = Some(next::shortened(&words)),
+        }
     }
     let looks_again = next.looks_again || next.makes_cluster;
     write_status(&ctx, &restore, next.status).await?;
@@ -109,8 +111,16 @@ async fn find(ctx: &Context, restore: &TaskStoreRestore) -> Result<Found, Error>
     })
 }
 
-/// The words with which the API server refuses it for good.
-async fn make_cluster(ctx: &Context, restore: &TaskStoreRestore) -> Result<Option<String>, Error> {
+/// What the API server said to the cluster.
+enum Made {
+    Yes,
+    /// For good.
+    Refused(String),
+    /// Somebody may change that: a quota, a policy, a right.
+    NotNow(String),
+}
+
+async fn make_cluster(ctx: &Context, restore: &TaskStoreRestore) -> Result<Made, Error> {
     let kind = ApiResource::erase::<TaskStoreCluster>(&());
     let namespace = restore.namespace().unwrap_or_default();
     let wanted = &restore.spec.cluster;
@@ -125,12 +135,15 @@ async fn make_cluster(ctx: &Context, restore: &TaskStoreRestore) -> Result<Optio
     match clusters.create(&PostParams::default(), &cluster).await {
         Ok(_) => {
             info!(namespace, cluster = wanted.name, restore = %restore.name_any(), "cluster made");
-            Ok(None)
+            Ok(Made::Yes)
         }
         // The next pass looks whose it is.
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Made::Yes),
         Err(kube::Error::Api(status)) if status.is_invalid() || status.code == 400 => {
-            Ok(Some(status.message.clone()))
+            Ok(Made::Refused(status.message.clone()))
+        }
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            Ok(Made::NotNow(status.message.clone()))
         }
         Err(error) => Err(kubernetes("cluster made")(error)),
     }

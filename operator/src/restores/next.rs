@@ -147,9 +147,10 @@ fn follow(cluster: &TaskStoreCluster, now: Timestamp, status: &mut TaskStoreRest
         &status.restored,
         is_true(&theirs.conditions, ConditionType::Ready),
     ) {
-        (None, _) => RestorePhase::Restoring,
+        (None, false) => RestorePhase::Restoring,
         (Some(_), false) => RestorePhase::Starting,
-        (Some(_), true) => {
+        // Without what it began with, status was lost on the way.
+        (_, true) => {
             status.message = None;
             status.completed_at = Some(Time(now));
             RestorePhase::Completed
@@ -165,7 +166,7 @@ pub fn fail(status: &mut TaskStoreRestoreStatus, now: Timestamp, words: String) 
 }
 
 /// As the CRD bounds it.
-fn shortened(words: &str) -> String {
+pub fn shortened(words: &str) -> String {
     match words.char_indices().nth(crds::restore::MESSAGE_CHARS_MAX) {
         Some((end, _)) => words[..end].to_owned(),
         None => words.to_owned(),

@@ -4,6 +4,7 @@ use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::conditions::State;
 use crds::status::BackupStatus;
 use crds::{Reason, TaskStoreCluster};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{Said, said};
@@ -67,28 +68,46 @@ pub fn verified(readiness: &Readiness) -> Said {
             let words = "no drill has restored a backup yet";
             said(State::Unknown, Reason::NotDrilled, words)
         }
+        Verified::Interrupted(why, None) => {
+            let words =
+                format!("no drill has restored a backup yet; the last one came to no end: {why}");
+            said(State::Unknown, Reason::NotDrilled, words)
+        }
+        Verified::Interrupted(why, Some(passed)) => {
+            let words = format!(
+                "a drill restored all at {}; the last one came to no end: {why}",
+                clock(*passed)
+            );
+            said(State::True, Reason::DrillPassed, words)
+        }
         Verified::Passed(drill) => {
             let words = match &drill.restorable {
                 Some(restored) => format!(
                     "a drill restored {} and the log behind it up to {}: {} tasks",
                     restored.backup,
-                    restored.restored_to.0.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    clock(restored.restored_to.0),
                     restored.tasks
                 ),
                 None => "a drill restored what is there".into(),
             };
-            said(State::True, Reason::DrillPassed, words)
+            let gap = drill.gap.as_ref().map_or(String::new(), |gap| {
+                format!("; the log does not lead from the backup before to it: {gap} is not there")
+            });
+            said(State::True, Reason::DrillPassed, words + &gap)
         }
         Verified::Failed(problem) => {
             let words = format!("a drill could not restore what is there: {problem}");
             said(State::False, Reason::DrillFailed, words)
         }
         Verified::Overdue(at) => {
-            let at = at.strftime("%Y-%m-%dT%H:%M:%SZ");
-            let words = format!("the last drill that restored all ended at {at}");
+            let words = format!("the last drill that restored all ended at {}", clock(*at));
             said(State::False, Reason::DrillOverdue, words)
         }
     }
+}
+
+fn clock(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 pub fn ready(cluster: &TaskStoreCluster, readiness: &Readiness) -> Said {

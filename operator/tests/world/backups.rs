@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::destination::Lineage;
-use crds::status::{Drill, LogId, Restored};
+use crds::status::{Drill, DrillOutcome, LogId, Restored};
 use crds::{BackupPolicy, MemberId};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -143,6 +143,8 @@ impl World {
                     uid,
                     life: Life::Present,
                     about,
+                    created: given,
+                    pending: None,
                     end: None,
                 });
             }
@@ -209,11 +211,17 @@ impl World {
             self.objects.drill = None;
             return;
         }
+        let about = pod.about.clone();
+        let rot = self.bucket.rot.clone();
         pod.end.get_or_insert_with(|| Drill {
             ended_at: Time(now),
-            problem: self.bucket.rot.clone(),
+            about,
+            outcome: match rot {
+                Some(_) => DrillOutcome::Failed,
+                None => DrillOutcome::Passed,
+            },
             restorable: newest
-                .filter(|_| self.bucket.rot.is_none())
+                .filter(|_| rot.is_none())
                 .map(|(backup, index)| Restored {
                     parent: Lineage::default(),
                     backup,
@@ -222,7 +230,9 @@ impl World {
                     state_hash: "5a".into(),
                     tasks: 3,
                 }),
+            message: rot,
             compared: None,
+            gap: None,
         });
     }
 

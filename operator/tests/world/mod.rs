@@ -599,7 +599,7 @@ fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {
     if old.backup.drill != new.backup.drill
         && let Some(drill) = &new.backup.drill
     {
-        words.push(match &drill.problem {
+        words.push(match &drill.message {
             Some(problem) => format!("drill failed: {problem}"),
             None => "drill passed".to_owned(),
         });

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::app::crashes::lab::scratch;
+use crate::app::crashes::lab::{Lab, scratch};
 use crate::app::crashes::member::Rig;
 use crate::app::crashes::restores::{Written, is_restored, lineage};
 use crate::app::crashes::rewrites::NEW_MEMBER;
 use crate::backup::drill::{Drilled, drill, is_same};
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::log::replay::Upto;
+use crate::storage::step::Step;
 use crate::storage::types::wall_time_ms_of;
 
 /// Restores, and checks that the state is that of this entry.
@@ -224,6 +225,26 @@ fn a_log_that_leads_to_another_state_is_told_from_one_that_leads_to_the_same() {
             told.contains("the log behind b-1 leads to another state"),
             "{told}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fill_that_fails_at_its_last_step_leaves_a_blank_volume() {
+    let rig = Rig::new();
+    let written = Written::new(&rig.history, &[20], 41).await;
+    for step in [Step::HomeRename, Step::CurrentReplace, Step::CutWrite] {
+        let mut lab = Lab::blank(&rig, "failing");
+        let recorder = lab.watch();
+        recorder.fail_once(step, io::ErrorKind::StorageFull);
+        let order = written.order(Upto::Latest);
+        let failed = rig.restore(lab.root(), &order).await.unwrap_err();
+        assert!(!failed.is_final(), "{failed}");
+        lab.recorded();
+        let opened = Volume::open(lab.root()).unwrap();
+        assert!(matches!(opened.content(), Ok(Content::Blank)), "{step:?}");
+        drop(opened);
+        rig.restore(lab.root(), &order).await.unwrap();
+        is_restored(&rig, lab.root(), 41).await.unwrap();
     }
 }
 

@@ -131,6 +131,7 @@ impl Output {
             return print_json(&json);
         }
         let Facts {
+            lineage: _,
             backup,
             log_id,
             wall_time_ms,

@@ -59,7 +59,11 @@ impl Volume {
 
     /// Gives the disk its space back. A directory that was finished stays.
     pub fn abandon_home(&self, identity: &Identity) -> io::Result<()> {
-        remove_unfinished(&self.root.join(FORMATTING))?;
+        let (making, first) = (self.root.join(FORMATTING), self.root.join(FIRST));
+        if making.try_exists()? && !first.try_exists()? {
+            self.forget_current()?;
+        }
+        remove_unfinished(&making)?;
         remove_unfinished(&self.unfinished(identity))
     }
 

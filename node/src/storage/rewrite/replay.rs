@@ -23,6 +23,8 @@ use crate::storage::store::{Held, Origin};
 use crate::storage::types::{Entry, LogId};
 use crate::task::state::{Bounds, State};
 
+/// Places are looked through after so many more, for tasks whose rows are gone: 1 MiB of them.
+const PLACES_LOOKED_THROUGH: usize = 65_536;
 /// Entries decoded at a time.
 const ENTRIES_A_PIECE: usize = 64;
 
@@ -37,8 +39,10 @@ pub struct Before {
 pub struct Replay {
     held: Held,
     incarnation: u16,
-    /// (task, index of its entry).
+    /// (task, index of its entry), of finished tasks too until they are many.
     places: Vec<(u64, u64)>,
+    /// How many were left when they were last looked through.
+    places_kept: usize,
 }
 
 /// What a replay came to.
@@ -68,6 +72,7 @@ impl Replay {
             held,
             incarnation,
             places: Vec::new(),
+            places_kept: 0,
         }
     }
 
@@ -86,6 +91,11 @@ impl Replay {
         let taken = self.held.dirty.take();
         self.places
             .extend(taken.fresh.keys().map(|seq| (*seq, index)));
+        if self.places.len() >= 2 * self.places_kept + PLACES_LOOKED_THROUGH {
+            let tasks = &self.held.state.tables().tasks;
+            self.places.retain(|(seq, _)| tasks.get(*seq).is_some());
+            self.places_kept = self.places.len();
+        }
         Ok(())
     }
 

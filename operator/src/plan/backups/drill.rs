@@ -2,17 +2,20 @@
 //! often as the spec says. Nothing else says that a backup is good.
 
 use crds::duration;
-use crds::status::{Drill, Restored};
+use crds::status::{Drill, DrillOutcome};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Scope, open};
 use crate::observe::{DrillPod, Life};
 use crate::plan::{Action, Draft};
 
-/// After one that failed, unless the next one is due sooner: somebody may have put it right.
-const FAILED_AGAIN: SignedDuration = SignedDuration::from_hours(1);
+/// After one that did not pass, unless the next one is due sooner: somebody may have put it right.
+const AGAIN: SignedDuration = SignedDuration::from_hours(1);
+/// A pod that has not started for so long is taken away.
+const START_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 /// As the CRD bounds it.
-const PROBLEM_CHARS_MAX: usize = 1024;
+const MESSAGE_CHARS_MAX: usize = 1024;
 
 /// How it stands with the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,72 +23,112 @@ pub enum Verified {
     Never,
     Passed(Box<Drill>),
     Failed(String),
+    /// It says nothing about the backups; when the last one passed.
+    Interrupted(String, Option<Timestamp>),
     Overdue(Timestamp),
 }
 
 pub fn plan(draft: &mut Draft<'_>, scope: &Scope<'_>, is_accepted: bool) {
+    let about = about(scope);
+    let progress = &mut draft.plan.progress.backup;
+    // What was said of another bucket, or of an earlier incarnation's folder, is no word on this one.
+    if progress
+        .drill
+        .as_ref()
+        .is_some_and(|last| last.about != about)
+    {
+        (progress.drill, progress.verified) = (None, None);
+    }
     let observed = draft.observed;
     match &observed.drill {
-        Some(pod) => conclude(draft, scope, pod),
-        None if is_accepted => begin(draft, scope),
+        Some(pod) => conclude(draft, pod, &about),
+        None if is_accepted => begin(draft, scope, about),
         None => {}
     }
 }
 
+fn about(scope: &Scope<'_>) -> String {
+    let lineage = scope.lineage();
+    format!(
+        "{} {}/{}",
+        scope.about, lineage.cluster_id, lineage.incarnation
+    )
+}
+
 /// What it says is recorded before its pod goes.
-fn conclude(draft: &mut Draft<'_>, scope: &Scope<'_>, pod: &DrillPod) {
+fn conclude(draft: &mut Draft<'_>, pod: &DrillPod, about: &str) {
     if pod.life == Life::Deleting {
         return;
     }
-    if pod.about == scope.about
-        && let Some(end) = &pod.end
-    {
-        let drill = noted(end, scope);
-        if draft.plan.progress.backup.drill.as_ref() != Some(&drill) {
-            if drill.problem.is_none() {
-                draft.plan.progress.backup.verified = Some(drill.ended_at.0);
-            }
-            draft.plan.progress.backup.drill = Some(drill);
-            return;
-        }
+    if pod.about != about {
+        return delete(draft, pod);
     }
-    if pod.end.is_some() || pod.about != scope.about {
-        draft.act(Action::DeleteDrill {
-            uid: pod.uid.clone(),
-        });
+    let Some(end) = pod.end.clone().or_else(|| never_started(draft, pod)) else {
+        return;
+    };
+    let drill = shortened(end);
+    let progress = &mut draft.plan.progress.backup;
+    if progress.drill.as_ref() == Some(&drill) {
+        return delete(draft, pod);
     }
+    if drill.outcome == DrillOutcome::Passed {
+        progress.verified = Some(drill.ended_at.0);
+    }
+    progress.drill = Some(drill);
 }
 
-fn noted(end: &Drill, scope: &Scope<'_>) -> Drill {
-    let mut drill = end.clone();
-    if let Some(problem) = &mut drill.problem
-        && let Some((cut, _)) = problem.char_indices().nth(PROBLEM_CHARS_MAX)
-    {
-        problem.truncate(cut);
+fn never_started(draft: &mut Draft<'_>, pod: &DrillPod) -> Option<Drill> {
+    let words = pod.pending.as_ref()?;
+    let patience = pod
+        .created
+        .checked_add(START_PATIENCE)
+        .unwrap_or(Timestamp::MAX);
+    if patience > draft.now {
+        draft.wake_at(patience);
+        return None;
     }
-    drill.restorable = drill.restorable.map(|restorable| Restored {
-        parent: scope.lineage(),
-        ..restorable
+    Some(Drill {
+        ended_at: Time(patience),
+        about: pod.about.clone(),
+        outcome: DrillOutcome::Interrupted,
+        message: Some(format!("its pod did not start: {words}")),
+        restorable: None,
+        compared: None,
+        gap: None,
+    })
+}
+
+fn delete(draft: &mut Draft<'_>, pod: &DrillPod) {
+    draft.act(Action::DeleteDrill {
+        uid: pod.uid.clone(),
     });
+}
+
+fn shortened(mut drill: Drill) -> Drill {
+    if let Some(message) = &mut drill.message
+        && let Some((cut, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX)
+    {
+        message.truncate(cut);
+    }
     drill
 }
 
-fn begin(draft: &mut Draft<'_>, scope: &Scope<'_>) {
+fn begin(draft: &mut Draft<'_>, scope: &Scope<'_>, about: String) {
     let mut objects = draft.observed.backups.objects.values();
     if !objects.any(|backup| scope.is_here(backup)) || !open(draft).is_empty() {
         return;
     }
     let last = draft.plan.progress.backup.drill.clone();
     let due = last.map_or(draft.now, |last| {
-        let pause = match last.problem {
-            Some(_) => every(scope).min(FAILED_AGAIN),
-            None => every(scope),
+        let pause = match last.outcome {
+            DrillOutcome::Passed => every(scope),
+            DrillOutcome::Failed | DrillOutcome::Interrupted => every(scope).min(AGAIN),
         };
         last.ended_at.0.checked_add(pause).unwrap_or(Timestamp::MAX)
     });
     match due <= draft.now {
         true => draft.act(Action::CreateDrill {
-            about: scope.about.clone(),
+            about,
             lineage: scope.lineage(),
         }),
         false => draft.wake_at(due),
@@ -103,11 +146,12 @@ pub fn verified(draft: &mut Draft<'_>, scope: &Scope<'_>) -> Verified {
     let Some(last) = last else {
         return Verified::Never;
     };
-    if let Some(problem) = last.problem {
-        return Verified::Failed(problem);
+    let message = last.message.clone().unwrap_or_default();
+    if last.outcome == DrillOutcome::Failed {
+        return Verified::Failed(message);
     }
     let Some(passed) = passed else {
-        return Verified::Never;
+        return Verified::Interrupted(message, None);
     };
     let overdue = passed
         .checked_add(every(scope) * 2)
@@ -116,15 +160,22 @@ pub fn verified(draft: &mut Draft<'_>, scope: &Scope<'_>) -> Verified {
         return Verified::Overdue(passed);
     }
     draft.wake_at(overdue);
-    Verified::Passed(Box::new(last))
+    match last.outcome {
+        DrillOutcome::Passed => Verified::Passed(Box::new(last)),
+        DrillOutcome::Failed | DrillOutcome::Interrupted => {
+            Verified::Interrupted(message, Some(passed))
+        }
+    }
 }
 
 /// Nothing is backed up any more.
 pub fn unwanted(draft: &mut Draft<'_>) {
-    let drill = draft.observed.drill.as_ref();
-    if let Some(pod) = drill.filter(|pod| pod.life == Life::Present) {
-        draft.act(Action::DeleteDrill {
-            uid: pod.uid.clone(),
-        });
+    let observed = draft.observed;
+    if let Some(pod) = observed
+        .drill
+        .as_ref()
+        .filter(|pod| pod.life == Life::Present)
+    {
+        delete(draft, pod);
     }
 }

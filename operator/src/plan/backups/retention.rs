@@ -21,7 +21,9 @@ pub fn plan(draft: &mut Draft<'_>, scope: &Scope<'_>) {
     let here = observed.backups.objects.values();
     let here: Vec<&Backup> = here.filter(|backup| scope.is_here(backup)).collect();
     let newest = here.iter().max_by_key(|backup| backup.status.log_id);
-    let Some(newest) = newest.filter(|_| open(draft).is_empty()) else {
+    // A drill reads what might go.
+    let is_quiet = open(draft).is_empty() && observed.drill.is_none();
+    let Some(newest) = newest.filter(|_| is_quiet) else {
         return;
     };
     let keep = &scope.policy.keep;
