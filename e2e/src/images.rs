@@ -62,7 +62,10 @@ pub async fn product() -> Result<Product> {
         "taskstore-node",
         "-p",
         "taskstore-operator",
-        "--bins",
+        "--bin",
+        "taskstore",
+        "--bin",
+        "taskstore-operator",
     ]);
     // Only for this target: build scripts and macros of the same call stay as they are.
     cargo.env(flags, "-C target-feature=+crt-static");
@@ -72,6 +75,19 @@ pub async fn product() -> Result<Product> {
         node: pack("taskstore", &built, "node/Containerfile").await?,
         operator: pack("taskstore-operator", &built, "operator/Containerfile").await?,
     })
+}
+
+/// The folder with `kubectl-taskstore`, which runs on this machine and is in no image.
+pub async fn plugin() -> Result<PathBuf> {
+    let wanted = [
+        "build",
+        "-p",
+        "taskstore-operator",
+        "--bin",
+        "kubectl-taskstore",
+    ];
+    step("Compile the kubectl plugin", output(&mut cargo(&wanted))).await?;
+    Ok(target_folder().await?.join("debug"))
 }
 
 async fn pack(name: &str, built: &Path, containerfile: &str) -> Result<Image> {

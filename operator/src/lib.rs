@@ -10,7 +10,8 @@
 //!
 //! Imports run one way: main ▶ controller ▶ reconcile ▶ {observe, apply} ▶ clients;
 //! reconcile ▶ {plan, status} ▶ resources ▶ crds. `plan`, `status` and `resources` are pure: no async, no
-//! clock, no randomness, no client.
+//! clock, no randomness, no client. Beside them `plugin`, which is `kubectl taskstore`, looks with the same
+//! observe and plan, and changes nothing.
 //!
 //! Invariants: O1 plan is pure and total. O2 all progress is visible in Kubernetes or in Raft. O3 one
 //! disruptive action at a time; voters alive never drop below quorum through an action of ours (but by name: one
@@ -30,6 +31,7 @@ pub mod metrics;
 pub mod observe;
 pub mod orphans;
 pub mod plan;
+pub mod plugin;
 pub mod reconcile;
 pub mod resources;
 pub mod restores;

@@ -23,10 +23,12 @@ mod history;
 mod load;
 mod made;
 mod operators;
+mod plugin;
 mod pods;
 mod recover;
 mod recreate;
 mod replace;
+mod restore;
 mod rollout;
 mod runner;
 mod scale;
@@ -162,6 +164,7 @@ pub fn all() -> Vec<Entry> {
         story!(Product, "bucket", LocalNodes, bucket::fit_for_backups),
         story!(Product, "rules", AnyCluster, create::rules),
         story!(Product, "create", AnyCluster, create::create),
+        story!(Product, "kubectl-taskstore", LocalNodes, plugin::asked),
         story!(Product, "pod-killed", AnyCluster, pods::pod_killed),
         story!(
             Product,
@@ -187,6 +190,12 @@ pub fn all() -> Vec<Entry> {
             "majority-lost-and-recovered",
             LocalNodes,
             recover::majority_lost
+        ),
+        story!(
+            Product,
+            "namespace-lost-and-restored",
+            LocalNodes,
+            restore::namespace_lost
         ),
         story!(Product, "disk-full", LocalNodes, disk::full_on_one_member),
         story!(Product, "volumes-grow", LocalNodes, grow::volumes_grow),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 pub use crate::tls::{ClientTls, ConnectError};
@@ -36,6 +37,33 @@ pub async fn connect(
                 None => dialler.dial().await,
             }
         }
+    });
+    Ok(AdminClient::new(
+        endpoint().connect_with_connector_lazy(connector),
+    ))
+}
+
+/// Over a stream that leads to the port already, such as a forwarded one. `address` is for errors only. A lost
+/// connection is not made again.
+pub async fn connect_over<S>(
+    stream: S,
+    address: &str,
+    server_name: &str,
+    tls: ClientTls,
+) -> Result<AdminClient<Channel>, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let dialler = dialler(address, server_name, &tls)?;
+    let only = Arc::new(std::sync::Mutex::new(Some(dialler.over(stream).await?)));
+    let address = address.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let ready = only.lock().ok().and_then(|mut only| only.take());
+        let lost = ConnectError::Unreachable {
+            address: address.clone(),
+            reason: "the connection was lost".to_owned(),
+        };
+        std::future::ready(ready.ok_or(lost))
     });
     Ok(AdminClient::new(
         endpoint().connect_with_connector_lazy(connector),

@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -125,8 +126,26 @@ impl Dialler {
 
     async fn dial_untimed(self) -> Result<TokioIo<TlsStream<TcpStream>>, ConnectError> {
         let socket = tcp(&self.address).await?;
+        self.shake_hands(socket).await
+    }
+
+    /// Over a stream that leads to the address already.
+    pub async fn over<S>(self, stream: S) -> Result<TokioIo<TlsStream<S>>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let address = self.address.clone();
+        tokio::time::timeout(DIAL_TIMEOUT, self.shake_hands(stream))
+            .await
+            .unwrap_or(Err(ConnectError::TimedOut { address }))
+    }
+
+    async fn shake_hands<S>(self, stream: S) -> Result<TokioIo<TlsStream<S>>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let stream = TlsConnector::from(self.config)
-            .connect(self.server_name.clone(), socket)
+            .connect(self.server_name.clone(), stream)
             .await
             .map_err(|error| ConnectError::Handshake {
                 address: self.address,

@@ -147,3 +147,25 @@ async fn a_foreign_ca_and_a_closed_port_and_bad_settings_are_told_apart() {
         .unwrap_err();
     assert!(matches!(error, ConnectError::Settings(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_stream_that_is_open_already_is_used_once() {
+    let ca = Ca::new();
+    let address = serve(&ca).await;
+    let forwarded = async || tokio::net::TcpStream::connect(&address).await.unwrap();
+    let mut client =
+        taskstore_api::admin::connect_over(forwarded().await, "pod", NAME, ca.client())
+            .await
+            .unwrap();
+    let answer = client
+        .snapshot(taskstore_api::v1::SnapshotRequest {})
+        .await
+        .unwrap_err();
+    assert_eq!(answer.code(), tonic::Code::Unimplemented, "{answer:?}");
+
+    let other = NAME.replace("m1", "m2");
+    let error = taskstore_api::admin::connect_over(forwarded().await, "pod", &other, ca.client())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ConnectError::Handshake { .. }), "{error}");
+}

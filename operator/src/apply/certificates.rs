@@ -15,7 +15,7 @@ use crate::context::Held;
 use crate::error::{Error, kubernetes};
 use crate::observe::objects::owner;
 use crate::observe::{Authority, Owner, VolumeState};
-use crate::resources::secret;
+use crate::resources::secret::{self, entry, pair};
 
 /// The authority of this cluster: kept with its volumes, and made anew when none of them is left.
 pub async fn ensure_authority(scope: &Scope<'_>) -> Result<(), Error> {
@@ -308,15 +308,4 @@ fn is_of_cluster(scope: &Scope<'_>, found: Option<&Secret>) -> bool {
 
 fn uid<'a>(scope: &'a Scope<'_>) -> &'a str {
     scope.cluster.metadata.uid.as_deref().unwrap_or_default()
-}
-
-fn entry(found: &Secret, key: &str) -> Option<String> {
-    String::from_utf8(found.data.as_ref()?.get(key)?.0.clone()).ok()
-}
-
-fn pair(found: &Secret, certificate: &str, key: &str) -> Option<Pair> {
-    Some(Pair {
-        certificate_pem: entry(found, certificate)?,
-        key_pem: entry(found, key)?,
-    })
 }

@@ -78,6 +78,19 @@ pub fn ca_config_map(cluster: &TaskStoreCluster, ca_pem: &str) -> ConfigMap {
     }
 }
 
+/// One text of a Secret.
+pub fn entry(found: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(found.data.as_ref()?.get(key)?.0.clone()).ok()
+}
+
+/// A certificate and its key, as they lie under these names.
+pub fn pair(found: &Secret, certificate: &str, key: &str) -> Option<Pair> {
+    Some(Pair {
+        certificate_pem: entry(found, certificate)?,
+        key_pem: entry(found, key)?,
+    })
+}
+
 fn secret<const N: usize>(
     cluster: &TaskStoreCluster,
     name: String,
