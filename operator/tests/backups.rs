@@ -147,6 +147,7 @@ fn an_object_goes_only_after_its_data_and_only_where_the_order_looked() {
             }
             let objects = &mut world.objects.backups.objects;
             objects.get_mut(name).expect("created").status = status;
+            world.bucket.backups.insert(name.into(), (index, world.now));
         }
         let seen = world.look().expect("there is a cluster");
         world.pass(&seen, usize::MAX);

@@ -201,7 +201,7 @@ impl World {
     pub(super) fn run_drill(&mut self) {
         let now = self.now;
         let newest = self.bucket.backups.iter().max_by_key(|(_, index)| **index);
-        let newest = newest.map(|(name, index)| (name.clone(), *index));
+        let newest = newest.map(|(name, (index, _))| (name.clone(), *index));
         let Some(pod) = &mut self.objects.drill else {
             return;
         };
