@@ -147,6 +147,7 @@ fn an_object_goes_only_after_its_data_and_only_where_the_order_looked() {
             }
             let objects = &mut world.objects.backups.objects;
             objects.get_mut(name).expect("created").status = status;
+            world.bucket.backups.insert(name.into(), (index, world.now));
         }
         let seen = world.look().expect("there is a cluster");
         world.pass(&seen, usize::MAX);
@@ -242,4 +243,22 @@ fn progress_within_a_step_writes_nothing() {
         Some(Writing::UnderWay { .. })
     ));
     assert_eq!(actions(&world), Vec::<String>::new());
+}
+
+/// Else whoever waits for a backup before an upgrade would go on with that of the last one.
+#[test]
+fn an_old_backup_of_the_same_name_is_not_what_was_asked_for() {
+    let mut world = backed_up();
+    world.create_backup("before-upgrade");
+    world.run();
+    let objects = &mut world.objects.backups.objects;
+    objects.remove("before-upgrade").expect("it is completed");
+    for (minutes, expected) in [(30, BackupPhase::Completed), (90, BackupPhase::Failed)] {
+        world.objects.backups.objects.clear();
+        world.tick(minutes * 60);
+        world.create_backup("before-upgrade");
+        world.run();
+        let status = &world.objects.backups.objects["before-upgrade"].status;
+        assert_eq!(status.phase, expected, "{minutes}: {:?}", status.message);
+    }
 }

@@ -7,6 +7,7 @@
 //! To add one: write `pub async fn name(story: Story) -> Result<()>` in a file of this folder and
 //! list it in `all`.
 
+mod backup;
 mod bootstrap;
 mod bucket;
 mod create;
@@ -255,6 +256,7 @@ pub fn all() -> Vec<Entry> {
             hibernation::hibernate_and_wake
         ),
         story!(Product, "leader-fenced", AnyCluster, fence::leader_fenced),
+        story!(Product, "backed-up", LocalNodes, backup::backed_up),
         story!(
             Product,
             "delete-and-create",

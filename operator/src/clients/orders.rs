@@ -9,9 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crds::MemberId;
-use crds::backup::BackupPhase;
-use crds::destination::Lineage;
-use crds::status::{LogId, whole_seconds};
 use jiff::Timestamp;
 use taskstore_api::admin::{self, ClientTls};
 use taskstore_api::v1;
@@ -24,7 +21,7 @@ use tonic::{Code, Status};
 
 use super::members::{Key, Target};
 use crate::observe::backups::{
-    Facts, Failure, Heard, Order, Orders as Known, Pruned, Shipped, Verdict, Writing,
+    Failure, Heard, Order, Orders as Known, Pruned, Shipped, Verdict, Writing, moment,
 };
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -139,7 +136,7 @@ impl Orders {
             let opened = tokio::time::timeout(OPEN_TIMEOUT, client.backup(request)).await;
             let mut stream = opened.map_err(|_| late())??.into_inner();
             while let Some(progress) = stream.message().await? {
-                told.news(writing(&progress)).await;
+                told.news(Writing::read(&progress)).await;
                 if progress.phase() == v1::BackupPhase::Done {
                     return Ok(());
                 }
@@ -372,48 +369,6 @@ fn is_final(code: Code) -> bool {
     )
 }
 
-/// As it will be written.
-fn moment(ms: u64) -> Option<Timestamp> {
-    Some(whole_seconds(i64::try_from(ms).ok()?).0)
-}
-
-fn writing(progress: &v1::BackupProgress) -> Writing {
-    let phase = match progress.phase() {
-        v1::BackupPhase::Verifying => BackupPhase::Verifying,
-        v1::BackupPhase::Unspecified | v1::BackupPhase::Uploading => BackupPhase::Running,
-        v1::BackupPhase::Done => {
-            return Writing::Done(facts(&progress.facts.clone().unwrap_or_default()));
-        }
-    };
-    let tenths = (progress.bytes_done.min(progress.bytes_total) * 10)
-        .checked_div(progress.bytes_total)
-        .unwrap_or(0);
-    Writing::UnderWay {
-        phase,
-        percent: u8::try_from(tenths * 10).unwrap_or(100),
-    }
-}
-
-fn facts(facts: &v1::BackupFacts) -> Facts {
-    let log_id = facts.log_id.unwrap_or_default();
-    Facts {
-        lineage: Lineage {
-            cluster_id: facts.cluster_id.clone(),
-            incarnation: u16::try_from(facts.incarnation).unwrap_or(u16::MAX),
-        },
-        log_id: LogId {
-            term: log_id.term,
-            index: log_id.index,
-        },
-        taken_at: moment(facts.created_at_ms).unwrap_or(Timestamp::UNIX_EPOCH),
-        member: MemberId(facts.member_id),
-        bytes: facts.bytes,
-        tasks: facts.tasks,
-        state_hash: facts.state_hash.clone(),
-        checksum: facts.r#ref.clone().unwrap_or_default().checksum,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -455,30 +410,6 @@ mod tests {
                 orders.unshipped(now),
                 Duration::from_secs(seconds.unwrap_or(0))
             );
-        }
-    }
-
-    #[test]
-    fn progress_is_told_in_steps_of_ten() {
-        let rows = [
-            (0, 0, 0),
-            (0, 100, 0),
-            (99, 1_000, 0),
-            (100, 1_000, 10),
-            (999, 1_000, 90),
-        ];
-        for (bytes_done, bytes_total, expected) in rows {
-            let progress = v1::BackupProgress {
-                phase: v1::BackupPhase::Uploading.into(),
-                bytes_done,
-                bytes_total,
-                facts: None,
-            };
-            let told = Writing::UnderWay {
-                phase: BackupPhase::Running,
-                percent: expected,
-            };
-            assert_eq!(writing(&progress), told, "{bytes_done} of {bytes_total}");
         }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::destination::Lineage;
-use crds::status::LogId;
+use crds::status::{LogId, whole_seconds};
 use crds::{MemberId, TaskStoreBackup, TaskStoreRestore};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use taskstore_api::v1;
 
 use super::Life;
 
@@ -177,4 +178,85 @@ fn reads(restore: &TaskStoreRestore) -> Option<String> {
     }
     let found = status.source.and_then(|source| source.backup);
     found.or(restore.spec.source.backup.clone())
+}
+
+impl Writing {
+    pub fn read(progress: &v1::BackupProgress) -> Self {
+        let phase = match progress.phase() {
+            v1::BackupPhase::Verifying => BackupPhase::Verifying,
+            v1::BackupPhase::Unspecified | v1::BackupPhase::Uploading => BackupPhase::Running,
+            v1::BackupPhase::Done => {
+                return Self::Done(Facts::read(&progress.facts.clone().unwrap_or_default()));
+            }
+        };
+        let tenths = (progress.bytes_done.min(progress.bytes_total) * 10)
+            .checked_div(progress.bytes_total)
+            .unwrap_or(0);
+        Self::UnderWay {
+            phase,
+            percent: u8::try_from(tenths * 10).unwrap_or(100),
+        }
+    }
+}
+
+impl Facts {
+    fn read(facts: &v1::BackupFacts) -> Self {
+        let log_id = facts.log_id.unwrap_or_default();
+        Self {
+            lineage: Lineage {
+                cluster_id: facts.cluster_id.clone(),
+                incarnation: u16::try_from(facts.incarnation).unwrap_or(u16::MAX),
+            },
+            log_id: LogId {
+                term: log_id.term,
+                index: log_id.index,
+            },
+            taken_at: moment(facts.created_at_ms).unwrap_or(Timestamp::UNIX_EPOCH),
+            member: MemberId(facts.member_id),
+            bytes: facts.bytes,
+            tasks: facts.tasks,
+            state_hash: facts.state_hash.clone(),
+            checksum: facts.r#ref.clone().unwrap_or_default().checksum,
+        }
+    }
+}
+
+/// By a clock that counts milliseconds.
+
+/// As it will be written.
+pub fn moment(ms: u64) -> Option<Timestamp> {
+    Some(whole_seconds(i64::try_from(ms).ok()?).0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_in_steps_of_ten() {
+        let rows = [
+            (0, 0, 0),
+            (0, 100, 0),
+            (99, 1_000, 0),
+            (100, 1_000, 10),
+            (999, 1_000, 90),
+        ];
+        for (bytes_done, bytes_total, expected) in rows {
+            let progress = v1::BackupProgress {
+                phase: v1::BackupPhase::Uploading.into(),
+                bytes_done,
+                bytes_total,
+                facts: None,
+            };
+            let told = Writing::UnderWay {
+                phase: BackupPhase::Running,
+                percent: expected,
+            };
+            assert_eq!(
+                Writing::read(&progress),
+                told,
+                "{bytes_done} of {bytes_total}"
+            );
+        }
+    }
 }

@@ -20,8 +20,8 @@ use super::{Refused, World};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bucket {
-    /// What is in it, by name, with the index of its last entry.
-    pub backups: BTreeMap<String, u64>,
+    /// What is in it, by name, with the index of its last entry and when it was taken.
+    pub backups: BTreeMap<String, (u64, Timestamp)>,
     /// The right that members lack.
     pub lacks: Option<String>,
     pub is_down: bool,
@@ -203,7 +203,7 @@ impl World {
     pub(super) fn run_drill(&mut self) {
         let now = self.now;
         let newest = self.bucket.backups.iter().max_by_key(|(_, index)| **index);
-        let newest = newest.map(|(name, index)| (name.clone(), *index));
+        let newest = newest.map(|(name, (index, _))| (name.clone(), *index));
         let Some(pod) = &mut self.objects.drill else {
             return;
         };
@@ -316,14 +316,15 @@ impl World {
                 return;
             }
             self.bucket.written += 1;
-            let index = self.bucket.written;
-            self.bucket.backups.insert(name.clone(), index);
+            let written = (self.bucket.written, self.now);
+            self.bucket.backups.insert(name.clone(), written);
         }
-        let index = self.bucket.backups[&name];
-        order.heard = Heard::News(Writing::Done(self.facts(order.member, index)));
+        let (index, taken_at) = self.bucket.backups[&name];
+        let facts = self.facts(order.member, index, taken_at);
+        order.heard = Heard::News(Writing::Done(facts));
     }
 
-    fn facts(&self, member: MemberId, index: u64) -> Facts {
+    fn facts(&self, member: MemberId, index: u64, taken_at: Timestamp) -> Facts {
         let status = self.cluster.as_ref().and_then(|known| known.status.clone());
         let identity = status
             .and_then(|status| status.identity)
@@ -334,7 +335,7 @@ impl World {
                 incarnation: identity.incarnation,
             },
             log_id: LogId { term: 1, index },
-            taken_at: self.now,
+            taken_at,
             member,
             bytes: 100,
             tasks: index,
@@ -346,7 +347,7 @@ impl World {
     fn pruned(&mut self) -> Pruned {
         let (count, in_use) = self.bucket.spared.clone();
         let mut newest_first: Vec<_> = self.bucket.backups.clone().into_iter().collect();
-        newest_first.sort_by_key(|(_, index)| std::cmp::Reverse(*index));
+        newest_first.sort_by_key(|(_, (index, _))| std::cmp::Reverse(*index));
         let beyond = newest_first.into_iter().map(|(name, _)| name).skip(count);
         let deleted: BTreeSet<String> = beyond.filter(|name| !in_use.contains(name)).collect();
         self.bucket

@@ -3,6 +3,7 @@
 
 use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::status::LogId;
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::destination::{Standing, chosen};
@@ -10,6 +11,10 @@ use super::{Scope, able, failed, failures, nobody, note, open, retry_at, waiting
 use crate::observe::backups::{Backup, Facts, Heard, Order, Writing};
 use crate::plan::action::short;
 use crate::plan::{Action, Draft};
+
+/// As far as the clocks of nodes and API servers may be. What a member finds under the name of a backup, and is
+/// older than that, is not what was asked for.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_hours(1);
 
 pub fn plan(draft: &mut Draft<'_>, scope: &Scope<'_>, standing: &Standing) {
     let mut open = open(draft).into_iter();
@@ -50,6 +55,13 @@ fn follow(draft: &mut Draft<'_>, scope: &Scope<'_>, backup: &Backup, order: &Ord
         Heard::News(Writing::UnderWay { phase, percent }) => {
             let status = under_way(draft, scope, backup, order, *phase, *percent);
             note(draft, backup, status);
+        }
+        Heard::News(Writing::Done(facts)) if facts.taken_at + CLOCKS_APART < backup.created => {
+            let words = format!(
+                "the bucket holds a backup of this name already, taken at {:.0}; make another one under another name",
+                facts.taken_at
+            );
+            note(draft, backup, failed(backup, words));
         }
         Heard::News(Writing::Done(facts)) => {
             let status = completed(draft, scope, backup, facts);
