@@ -43,6 +43,13 @@ pub struct BackupPolicy {
     #[serde(default = "default_log_shipping")]
     pub log_shipping: bool,
 
+    /// How often the newest backup and the log behind it are restored in a drill: in a pod of its own with the
+    /// members' resources, which joins nothing and keeps nothing. Only a drill sets BackupVerified. Hours, minutes
+    /// and seconds, 1m to 8760h. Default 24h, and once after the first backup. May change.
+    #[serde(default = "default_drill_every")]
+    #[schemars(length(min = 1, max = 16))]
+    pub drill_every: String,
+
     /// How many bytes a second a backup may write, and then read back; at least 64Ki. Default none: as fast as it
     /// goes. May change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,6 +73,7 @@ impl Default for BackupPolicy {
             suspend: false,
             keep: Keep::default(),
             log_shipping: default_log_shipping(),
+            drill_every: default_drill_every(),
             bytes_per_second_max: None,
         }
     }
@@ -97,6 +105,10 @@ impl Default for Keep {
 
 fn default_time_zone() -> String {
     "UTC".into()
+}
+
+fn default_drill_every() -> String {
+    "24h".into()
 }
 
 fn default_log_shipping() -> bool {

@@ -52,6 +52,8 @@ words! {
         Paused,
         /// Backups can be made, and the log is shipped where the spec asks for it. Only with `spec.backup`.
         BackupReady,
+        /// A drill has restored what lies in the bucket, not too long ago.
+        BackupVerified,
     }
 }
 
@@ -217,6 +219,16 @@ words! {
         DestinationUnavailable,
         /// The log is to be shipped, and is not.
         LogNotShipped,
+
+        // BackupVerified.
+        /// The last drill restored what lies in the bucket.
+        DrillPassed,
+        /// The last drill could not restore it.
+        DrillFailed,
+        /// No drill has come to an end yet.
+        NotDrilled,
+        /// The last drill that passed is older than twice the time between drills.
+        DrillOverdue,
     }
 }
 

@@ -59,6 +59,7 @@ pub mod label {
     pub const TRUE: &str = "true";
     pub const APP_NAME_VALUE: &str = "taskstore";
     pub const COMPONENT_MEMBER: &str = "member";
+    pub const COMPONENT_DRILL: &str = "drill";
     pub const MANAGED_BY_VALUE: &str = "taskstore-operator";
 }
 
@@ -66,6 +67,8 @@ pub mod label {
 pub mod annotation {
     /// On a pod: the hash of what it was rendered to, without its image and what is the member's own.
     pub const TEMPLATE_HASH: &str = "taskstore.dev/template-hash";
+    /// On the pod of a drill: the destination that it reads, in short.
+    pub const DESTINATION: &str = "taskstore.dev/destination";
     /// On a pod: the revision of the renderer that made it.
     pub const RENDERER_REVISION: &str = "taskstore.dev/renderer-revision";
     /// On a pod: the image that the spec named for it. Absent when the spec named none, and it took the one
@@ -116,6 +119,11 @@ impl fmt::Display for MemberId {
 /// Pod of a member, and its host name.
 pub fn pod(cluster: &str, member: MemberId) -> String {
     format!("{cluster}-{}-{}", member.incarnation(), member.number())
+}
+
+/// Pod of a restore drill. No member's: those end with two numbers.
+pub fn drill(cluster: &str) -> String {
+    format!("{cluster}-drill")
 }
 
 /// Volume claim of a member: the same name as its pod.

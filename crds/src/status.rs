@@ -331,12 +331,37 @@ pub struct BackupStatus {
     /// When the newest backup was completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success: Option<Time>,
+    /// What the last drill came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_drill: Option<Drill>,
+    /// When the last drill ended that restored all; no upload alone sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verified: Option<Time>,
     /// A restore can go to any moment from here, with the log shipped; without, to the moments of the backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recoverable_from: Option<Time>,
     /// The last moment that a restore can go to, written at most once a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recoverable_to: Option<Time>,
+}
+
+/// What a drill came to: a restore of what lies in the bucket, into nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drill {
+    /// When its pod came to its end.
+    pub ended_at: Time,
+    /// Why it restored nothing, with the object of the bucket that is wrong; absent when it passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub problem: Option<String>,
+    /// What a restore would have given at that moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restorable: Option<Restored>,
+    /// The backup that led, with the log behind it, to the very state of the newest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub compared: Option<String>,
 }
 
 /// What the running pods were made from.

@@ -186,6 +186,18 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         scope: Scope::Spec,
+        field: "spec.backup.drillEvery",
+        cel: "!has(self.backup) || (self.backup.drillEvery.matches('^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$') && duration(self.backup.drillEvery) >= duration('1m') && duration(self.backup.drillEvery) <= duration('8760h'))",
+        message: "backup.drillEvery must be hours, minutes and seconds like 30m or 24h, from 1m to 8760h",
+        keeps: |new, _| {
+            backup::of(new).is_none_or(|policy| {
+                duration::seconds(&policy.drill_every)
+                    .is_some_and(|seconds| (60..=8_760 * 3600).contains(&seconds))
+            })
+        },
+    },
+    Rule {
+        scope: Scope::Spec,
         field: "spec.replacement.after",
         cel: "self.replacement.after != '' && self.replacement.after.matches('^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$') && duration(self.replacement.after) >= duration('10s') && duration(self.replacement.after) <= duration('24h')",
         message: "replacement.after must be hours, minutes and seconds like 90s or 1h30m, from 10s to 24h: sooner, a restart would be taken for a loss",

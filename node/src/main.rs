@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => cli::dev::run(args),
         Command::Task(args) => cli::member::block_on(cli::task::run(args)),
         Command::Backup(args) => cli::member::block_on(cli::backup::run(args)),
+        Command::Drill(args) => cli::member::block_on(cli::drill::run(args)),
         Command::Restore(args) => cli::member::block_on(cli::restore::run(args)),
         Command::Bench(args) => cli::member::block_on(cli::bench::run(args)),
     };

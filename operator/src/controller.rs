@@ -20,6 +20,7 @@ use std::time::Duration;
 use crds::names::label;
 use crds::{TaskStoreBackup, TaskStoreCluster, TaskStoreRestore};
 use futures::{StreamExt, future, stream};
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::controller::{Action as Requeue, Config, Error as ControllerError, applier};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -29,13 +30,14 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::clients::members::Key;
 use crate::context::Context;
 use crate::error::Error;
 use crate::leadership::Role;
 use crate::observe::Caches;
+use crate::orphans;
 use crate::reconcile::reconcile;
 use crate::restores;
 
@@ -75,7 +77,13 @@ pub async fn run(
     for scope in scopes {
         let (waker, queue) = mpsc::channel(QUEUE);
         let caches = watch_all(&ctx.client, scope.as_deref(), &waker, &mut watches);
-        appliers.spawn(work(ctx.clone(), caches.clone(), queue, stop.clone()));
+        appliers.spawn(work(
+            ctx.clone(),
+            caches.clone(),
+            waker.clone(),
+            queue,
+            stop.clone(),
+        ));
         appliers.spawn(restores::run(ctx.clone(), scope.clone(), stop.clone()));
         areas.push(Area {
             scope,
@@ -163,10 +171,7 @@ fn watch_all(
             watcher::Config::default(),
             waker,
             tasks,
-            |backup: &TaskStoreBackup| {
-                let cluster = ObjectRef::new(&backup.spec.cluster);
-                Some(cluster.within(backup.metadata.namespace.as_deref()?))
-            },
+            cluster_of_backup,
         ),
         // They tell which backups must stay, and nothing has to be done at once for that.
         restores: watch(
@@ -183,6 +188,11 @@ fn watch_all(
 fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<TaskStoreCluster>> {
     let name = object.meta().labels.as_ref()?.get(label::CLUSTER)?;
     Some(ObjectRef::new(name).within(object.meta().namespace.as_deref()?))
+}
+
+fn cluster_of_backup(backup: &TaskStoreBackup) -> Option<ObjectRef<TaskStoreCluster>> {
+    let cluster = ObjectRef::new(&backup.spec.cluster);
+    Some(cluster.within(backup.metadata.namespace.as_deref()?))
 }
 
 fn watch<K>(
@@ -259,6 +269,12 @@ async fn follow_role(ctx: Arc<Context>, areas: Arc<Vec<Area>>) {
                     for cluster in area.caches.clusters.state() {
                         let _ = area.waker.send(ObjectRef::from_obj(cluster.as_ref())).await;
                     }
+                    // Some may name a cluster that is not there.
+                    for backup in area.caches.backups.state() {
+                        if let Some(cluster) = cluster_of_backup(&backup) {
+                            let _ = area.waker.send(cluster).await;
+                        }
+                    }
                 }
             }
         }
@@ -272,6 +288,7 @@ async fn follow_role(ctx: Arc<Context>, areas: Arc<Vec<Area>>) {
 async fn work(
     ctx: Arc<Context>,
     caches: Caches,
+    waker: Waker,
     mut queue: mpsc::Receiver<ObjectRef<TaskStoreCluster>>,
     stop: CancellationToken,
 ) {
@@ -281,6 +298,7 @@ async fn work(
         .map(Ok::<_, std::convert::Infallible>)
         .take_until(stop.cancelled_owned());
     let store = caches.clusters.clone();
+    let all = caches.clone();
     let run_one = move |cluster: Arc<TaskStoreCluster>, ctx: Arc<Context>| {
         let (caches, succeeded) = (caches.clone(), succeeded.clone());
         Box::pin(async move {
@@ -311,7 +329,35 @@ async fn work(
     let mut passes = std::pin::pin!(passes);
     while let Some(pass) = passes.next().await {
         if let Err(ControllerError::ObjectNotFound(gone)) = pass {
-            ctx.forget(&(gone.namespace.unwrap_or_default(), gone.name));
+            let key = (gone.namespace.unwrap_or_default(), gone.name);
+            ctx.forget(&key);
+            tokio::spawn(give_up_backups(
+                ctx.clone(),
+                all.clone(),
+                waker.clone(),
+                key,
+            ));
+        }
+    }
+}
+
+/// Nobody makes the backups of a cluster that is not there; its object may come a little after theirs.
+async fn give_up_backups(ctx: Arc<Context>, caches: Caches, waker: Waker, key: Key) {
+    caches.filled().await;
+    let cluster = ObjectRef::new(&key.1).within(&key.0);
+    if !ctx.leads() || caches.clusters.get(&cluster).is_some() {
+        return;
+    }
+    match orphans::give_up(&ctx.client, &caches, &key, Timestamp::now()).await {
+        Ok(None) => {}
+        Ok(Some(wait)) => {
+            tokio::time::sleep(wait).await;
+            let _ = waker.send(cluster).await;
+        }
+        Err(error) => {
+            debug!(%error, "backups without a cluster are not given up");
+            tokio::time::sleep(BACKOFF_MAX).await;
+            let _ = waker.send(cluster).await;
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod events;
 pub mod leadership;
 pub mod metrics;
 pub mod observe;
+pub mod orphans;
 pub mod plan;
 pub mod plugin;
 pub mod reconcile;

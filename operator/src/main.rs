@@ -16,6 +16,7 @@ use operator::metrics::Metrics;
 use operator::{controller, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -113,7 +114,12 @@ async fn start(run: Run) -> anyhow::Result<()> {
         leader_stop.clone(),
     ));
 
-    let metrics = Metrics::default();
+    let (wake, news) = mpsc::channel(NEWS);
+    let orders = Orders::new(wake.clone());
+    let metrics = Metrics::new({
+        let orders = orders.clone();
+        move || orders.unshipped(Instant::now())
+    });
     let ready = server::Readiness::default();
     let http = tokio::spawn(server::serve(
         run.metrics_address,
@@ -122,11 +128,10 @@ async fn start(run: Run) -> anyhow::Result<()> {
         leader_stop.clone(),
     ));
 
-    let (wake, news) = mpsc::channel(NEWS);
     let ctx = Arc::new(Context::new(
         client.clone(),
-        Members::new(wake.clone()),
-        Orders::new(wake),
+        Members::new(wake),
+        orders,
         metrics,
         Events::new(client, run.pod_name),
         role_seen,

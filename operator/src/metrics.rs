@@ -1,14 +1,16 @@
 //! What the operator counts. No label carries a name of a cluster or a member: their number has no bound.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
@@ -35,6 +37,36 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(|| Duration::ZERO)
+    }
+}
+
+/// Asked with each scrape.
+struct Unshipped<F>(F);
+
+impl<F> fmt::Debug for Unshipped<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unshipped")
+    }
+}
+
+impl<F: Fn() -> Duration + Send + Sync + 'static> Collector for Unshipped<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let gauge = ConstGauge::new((self.0)().as_secs_f64());
+        let help = "How long the log of some cluster is not shipped although it is to be, the longest of all: a \
+                    disaster would lose what was written since";
+        let encoder = encoder.encode_descriptor(
+            "log_unshipped",
+            help,
+            Some(&Unit::Seconds),
+            gauge.metric_type(),
+        )?;
+        gauge.encode(encoder)
+    }
+}
+
+impl Metrics {
+    pub fn new(unshipped: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         let mut registry = Registry::with_prefix("taskstore_operator");
         let reconciles = Family::<Outcome, Counter>::default();
         let actions = Family::<Done, Counter>::default();
@@ -64,6 +96,7 @@ impl Default for Metrics {
             "Status updates sent",
             status_writes.clone(),
         );
+        registry.register_collector(Box::new(Unshipped(unshipped)));
         Self {
             registry: Arc::new(registry),
             reconciles,

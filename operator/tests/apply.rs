@@ -416,3 +416,97 @@ async fn a_pod_is_made_only_by_an_operator_that_has_seen_the_cluster_as_it_is() 
         "{outcome:?}"
     );
 }
+
+const BACKUPS: &str = "/apis/taskstore.dev/v1alpha1/namespaces/shop/taskstorebackups";
+
+fn backup(created: &str) -> crds::TaskStoreBackup {
+    serde_json::from_value(json!({
+        "apiVersion": "taskstore.dev/v1alpha1", "kind": "TaskStoreBackup",
+        "metadata": {
+            "name": "one", "namespace": "shop", "uid": "b-1", "resourceVersion": "7",
+            "creationTimestamp": created,
+        },
+        "spec": {"cluster": "gone"},
+    }))
+    .unwrap()
+}
+
+/// Caches with one backup in them.
+fn caches(backup: &crds::TaskStoreBackup) -> operator::observe::Caches {
+    use kube::runtime::reflector::store;
+    use kube::runtime::watcher::Event;
+    let (backups, mut writer) = store();
+    writer.apply_watcher_event(&Event::Apply(backup.clone()));
+    operator::observe::Caches {
+        clusters: store().0,
+        pods: store().0,
+        claims: store().0,
+        services: store().0,
+        accounts: store().0,
+        budgets: store().0,
+        backups,
+        restores: store().0,
+    }
+}
+
+#[tokio::test]
+async fn a_backup_of_no_cluster_fails_after_a_grace_and_only_once() {
+    let (server, context) = serve().await;
+    let backup = backup("2026-11-25T12:00:00Z");
+    let key = ("shop".to_owned(), "gone".to_owned());
+    let give_up = async |backup: &crds::TaskStoreBackup, now: &str| {
+        let now = now.parse().unwrap();
+        operator::orphans::give_up(&context.client, &caches(backup), &key, now)
+            .await
+            .unwrap()
+    };
+    let wait = give_up(&backup, "2026-11-25T12:00:20Z").await;
+    assert_eq!(wait, Some(std::time::Duration::from_secs(40)));
+    assert_eq!(server.writes_to("PUT"), []);
+
+    assert_eq!(give_up(&backup, "2026-11-25T12:01:00Z").await, None);
+    let writes = server.writes_to(&format!("PUT {BACKUPS}/one/status"));
+    let [(_, written)] = writes.as_slice() else {
+        panic!("{writes:?}");
+    };
+    assert_eq!(written["metadata"]["resourceVersion"], "7");
+    assert_eq!(written["status"]["phase"], "Failed");
+    let failed = serde_json::from_value(written.clone()).unwrap();
+    assert_eq!(give_up(&failed, "2026-11-25T12:02:00Z").await, None);
+    assert_eq!(server.writes_to("PUT").len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_noted_of_a_backup_is_its_status_at_the_version_that_was_seen() {
+    let (server, context) = serve().await;
+    let (cluster, observed) = running();
+    server.put(CLUSTER, json!(cluster));
+    let status = crds::TaskStoreBackupStatus {
+        phase: crds::backup::BackupPhase::Completed,
+        ..Default::default()
+    };
+    let scope = Scope::new(&context, &cluster, &observed);
+    let actions = [
+        Action::CreateBackup {
+            name: "demo-i1-202611251200".into(),
+        },
+        Action::NoteBackup {
+            name: "demo-i1-202611251200".into(),
+            version: "9".into(),
+            status: Box::new(status),
+        },
+        Action::DeleteBackup {
+            name: "old".into(),
+            uid: "b-0".into(),
+        },
+    ];
+    apply(&scope, &actions).await.unwrap();
+    let created = server.writes_to(&format!("POST {BACKUPS}"));
+    assert_eq!(created[0].1["spec"], json!({"cluster": "demo"}));
+    assert!(created[0].1["metadata"]["ownerReferences"].is_null());
+    let noted = server.writes_to(&format!("PUT {BACKUPS}/demo-i1-202611251200/status"));
+    assert_eq!(noted[0].1["metadata"]["resourceVersion"], "9");
+    assert_eq!(noted[0].1["status"]["phase"], "Completed");
+    let deleted = server.writes_to(&format!("DELETE {BACKUPS}/old"));
+    assert_eq!(deleted[0].1["preconditions"]["uid"], "b-0");
+}

@@ -281,7 +281,7 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
             let status = |world: &World| world.cluster.clone()?.status?.backup;
             let mut lines = world.summary();
             lines.retain(|line| {
-                let starts = ["backup ", "bucket ", "BackupReady "];
+                let starts = ["backup ", "bucket ", "BackupReady ", "BackupVerified "];
                 starts.iter().any(|start| line.starts_with(start))
             });
             if let Some(status) = status(world) {
@@ -304,6 +304,8 @@ fn command(world: &mut World, line: &str) -> Vec<String> {
         ["replace", "operator"] => world.replace_operator(),
         ["bucket", "lacks", right] => world.bucket.lacks = Some((*right).to_owned()),
         ["bucket", "lacks", "nothing", "more"] => world.bucket.lacks = None,
+        ["bucket", "rots", "no", "more"] => world.bucket.rot = None,
+        ["bucket", "rots", words @ ..] => world.bucket.rot = Some(words.join(" ")),
         ["bucket", "is", "down"] => world.bucket.is_down = true,
         ["bucket", "is", "up"] => world.bucket.is_down = false,
         ["restore", "reads", backup] => {

@@ -605,6 +605,12 @@ fn backups() -> Vec<Case> {
             json!({"timeZone": "UTC; 1"}),
             zone,
         ),
+        with(
+            "drills all the time",
+            json!({"drillEvery": "30s"}),
+            refused("spec.backup.drillEvery", "from 1m to 8760h"),
+        ),
+        with("drills each week", json!({"drillEvery": "168h"}), Accepted),
         with("no backup kept", json!({"keep": {"count": 0}}), count),
         with(
             "backups kept for ever",

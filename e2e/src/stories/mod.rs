@@ -28,6 +28,7 @@ mod recover;
 mod recreate;
 mod replace;
 mod rest;
+mod restore;
 mod rollout;
 mod runner;
 mod scale;
@@ -195,6 +196,12 @@ pub fn all() -> Vec<Entry> {
             "majority-lost-and-recovered",
             LocalNodes,
             recover::majority_lost
+        ),
+        story!(
+            Product,
+            "namespace-lost-and-restored",
+            LocalNodes,
+            restore::namespace_lost
         ),
         story!(Product, "disk-full", LocalNodes, disk::full_on_one_member),
         story!(Product, "volumes-grow", LocalNodes, grow::volumes_grow),

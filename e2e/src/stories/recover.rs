@@ -16,7 +16,7 @@ use taskstore_api::{TaskStoreClient, v1};
 
 /// Each moves the lead to one of two others.
 const HAND_OVERS_MAX: usize = 20;
-const HELD_NAMESPACE: &str = "held";
+pub const HELD_NAMESPACE: &str = "held";
 const HELD_QUEUE: &str = "held";
 
 pub async fn majority_lost(story: Story) -> Result<()> {
@@ -102,13 +102,13 @@ fn nodes(lost: &[MemberStatus]) -> Result<Vec<&'static local::Node>> {
 }
 
 /// A task that is running when the majority goes.
-async fn hold(client: &TaskStoreClient) -> Result<v1::ClaimedTask> {
+pub async fn hold(client: &TaskStoreClient) -> Result<v1::ClaimedTask> {
     create(client, HELD_QUEUE).await?;
     claim(client).await
 }
 
 /// One task; on return it is acknowledged.
-async fn create(client: &TaskStoreClient, queue: &str) -> Result<()> {
+pub async fn create(client: &TaskStoreClient, queue: &str) -> Result<()> {
     let task = v1::NewTask {
         lease_ms: 3_600_000,
         ..v1::NewTask::default()
@@ -198,7 +198,7 @@ async fn accept(store: &Store, lost: &[MemberStatus]) -> Result<()> {
 }
 
 /// The task that was running is to be had again, as if it had never been claimed, under a higher token.
-async fn check_held(client: &TaskStoreClient, held: &v1::ClaimedTask) -> Result<()> {
+pub async fn check_held(client: &TaskStoreClient, held: &v1::ClaimedTask) -> Result<()> {
     let again = claim(client).await?;
     let task = again.task.clone().context("a claim without its task")?;
     ensure!(

@@ -6,7 +6,6 @@
 //! newest backup     ─▶ + log to its end              ─▶ what a restore would give now
 //! ```
 
-use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -76,7 +75,6 @@ async fn rehearse(
         backup: Some(from.name.clone()),
         upto,
     };
-    fs::create_dir_all(folder)?;
     let restored = restore(bucket, &wanted, folder, noted).await?;
     Ok(restored.facts)
 }

@@ -3,21 +3,19 @@
 mod args;
 mod show;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
-use serde_json::{Value, json};
 use taskstore_api::{admin, v1};
 
 use self::args::{Action, Create, Prune};
 pub use self::args::{At, BackupArgs};
 pub use self::show::Output;
+use super::drill::in_scratch;
 use crate::backup::bucket::Bucket;
 use crate::backup::check::check;
 use crate::backup::delete::{delete, prune};
 use crate::backup::download::download;
-use crate::backup::drill::{Drilled, drill};
 use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::list::{backups, lineages};
 use crate::backup::log::replay::{Upto, replay};
@@ -62,11 +60,9 @@ pub async fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
             output.verified(&manifest, reached);
         }
         Action::Drill(asked) => {
-            let came_of_it = run_drill(&at, &asked.scratch_dir).await;
-            if let Some(file) = &asked.report {
-                std::fs::write(file, report(&came_of_it).to_string())?;
-            }
-            output.drilled(&came_of_it?);
+            let bucket = open(&at).await?;
+            let lineage = only(&bucket, &at).await?;
+            output.drilled(&in_scratch(&bucket, &lineage, &asked.scratch_dir).await?);
         }
         Action::Export { name, file } => {
             let (bucket, lineage, name) = meant(&at, &name).await?;
@@ -115,24 +111,6 @@ async fn create(at: &At, create: &Create, output: Output) -> anyhow::Result<()> 
         }
     }
     bail!("the member ended before the backup was complete")
-}
-
-async fn run_drill(at: &At, scratch_dir: &Path) -> anyhow::Result<Drilled> {
-    let bucket = open(at).await?;
-    let lineage = only(&bucket, at).await?;
-    let folder = scratch_dir.join(format!("drill-{}", uuid::Uuid::new_v4().simple()));
-    let drilled = drill(&bucket, &lineage, &folder, &Noted::default()).await;
-    let removed = std::fs::remove_dir_all(&folder);
-    let drilled = drilled?;
-    removed?;
-    Ok(drilled)
-}
-
-fn report(came_of_it: &anyhow::Result<Drilled>) -> Value {
-    match came_of_it {
-        Ok(drilled) => json!({ "drilled": drilled }),
-        Err(error) => json!({ "problem": format!("{error:#}") }),
-    }
 }
 
 fn refused(status: tonic::Status) -> anyhow::Error {

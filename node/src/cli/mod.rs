@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod bench;
 pub mod dev;
+pub mod drill;
 pub mod member;
 pub mod restore;
 pub mod task;
@@ -35,6 +36,8 @@ pub enum Command {
     Backup(backup::BackupArgs),
     /// Fills a new store on this machine from a backup in object storage; `taskstore dev` runs it.
     Restore(restore::RestoreArgs),
+    /// Restores what lies in a bucket into nothing, and tells what came of it; the operator starts these.
+    Drill(drill::DrillArgs),
     /// Measures a store of three members on this machine, or an existing one.
     Bench(bench::BenchArgs),
 }

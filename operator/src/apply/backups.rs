@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use crds::backup::{TaskStoreBackupSpec, TaskStoreBackupStatus};
+use crds::destination::Lineage;
+use crds::names;
 use crds::{BackupPolicy, MemberId, TaskStoreBackup, quantity};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use taskstore_api::v1;
 
@@ -12,6 +15,7 @@ use crate::clients::members::Target;
 use crate::clients::orders::Asked;
 use crate::error::{Error, kubernetes};
 use crate::observe::streams;
+use crate::resources;
 use crate::resources::backup::CREDENTIALS;
 use crate::resources::labels;
 
@@ -147,6 +151,19 @@ pub async fn delete(scope: &Scope<'_>, name: &str, uid: &str) -> Result<(), Erro
         Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
         Err(error) => Err(kubernetes("delete backup")(error)),
     }
+}
+
+/// Another operator's is as good.
+pub async fn drill(scope: &Scope<'_>, about: &str, lineage: &Lineage) -> Result<(), Error> {
+    let from = &policy(scope)?.destination;
+    let image = resources::pod::image(scope.cluster, &scope.observed.default_image);
+    let pod = resources::drill::build(scope.cluster, from, lineage, about, image);
+    objects::create(scope, "create drill", &pod, "Pod").await
+}
+
+pub async fn end_drill(scope: &Scope<'_>, uid: &str) -> Result<(), Error> {
+    let name = names::drill(scope.name());
+    objects::delete::<Pod>(scope, "delete drill", &name, uid, None).await
 }
 
 fn object(scope: &Scope<'_>, name: &str) -> TaskStoreBackup {

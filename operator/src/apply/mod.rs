@@ -345,6 +345,8 @@ async fn act(scope: &Scope<'_>, action: &Action) -> Result<(), Error> {
             failures,
         } => backups::prune(scope, asked(scope, *member, about, *failures)?, in_use),
         Action::DeleteBackup { name, uid } => backups::delete(scope, name, uid).await,
+        Action::CreateDrill { about, lineage } => backups::drill(scope, about, lineage).await,
+        Action::DeleteDrill { uid } => backups::end_drill(scope, uid).await,
         Action::ShipLog {
             member,
             about,

@@ -59,6 +59,22 @@ struct Desk {
     backup: Option<Task>,
     prune: Option<Task>,
     shipping: Option<Task>,
+    /// Since when the log is to be shipped, and is not as far as anybody said.
+    unshipped_since: Option<Instant>,
+}
+
+impl Desk {
+    fn note_shipping(&mut self, now: Instant) {
+        let order = self.known.shipping.as_ref();
+        let is_shipped = order.is_none_or(|order| match &order.heard {
+            Heard::News(news) => news.problem.is_empty(),
+            Heard::Nothing | Heard::Failed(_) => false,
+        });
+        match is_shipped {
+            true => self.unshipped_since = None,
+            false => _ = self.unshipped_since.get_or_insert(now),
+        }
+    }
 }
 
 /// Ends when it is dropped.
@@ -184,6 +200,15 @@ impl Orders {
         });
     }
 
+    /// How long the log of some cluster is not shipped although it is to be, the longest of all.
+    pub fn unshipped(&self, now: Instant) -> Duration {
+        let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = clusters.values().filter_map(|desk| desk.unshipped_since);
+        since
+            .min()
+            .map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+
     /// Ends every order of a cluster and forgets it.
     pub fn forget(&self, key: &Key) {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,6 +259,7 @@ impl Orders {
                 }
             });
             *(kind.task)(desk) = Some(Task(task.abort_handle()));
+            desk.note_shipping(Instant::now());
         });
     }
 }
@@ -276,6 +302,7 @@ impl<T: PartialEq> Told<T> {
             };
             let is_news = order.heard != heard;
             order.heard = heard;
+            desk.note_shipping(Instant::now());
             is_news
         });
         if is_news {
@@ -389,6 +416,46 @@ fn facts(facts: &v1::BackupFacts) -> Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_counts_as_shipped_once_a_member_says_so() {
+        let order = |heard| {
+            Some(Order {
+                about: "bucket".into(),
+                member: MemberId(1),
+                given: Timestamp::UNIX_EPOCH,
+                failures: 0,
+                heard,
+            })
+        };
+        let problem = |words: &str| {
+            Heard::News(Shipped {
+                to: None,
+                problem: words.into(),
+            })
+        };
+        let (wake, _news) = mpsc::channel(1);
+        let orders = Orders::new(wake);
+        let rows = [
+            (order(Heard::Nothing), Some(60)),
+            (order(problem("AccessDenied")), Some(120)),
+            (order(problem("")), None),
+            (order(problem("AccessDenied")), Some(60)),
+            (None, None),
+        ];
+        let mut now = Instant::now();
+        for (shipping, seconds) in rows {
+            orders.with(&("shop".into(), "demo".into()), |desk| {
+                desk.known.shipping = shipping;
+                desk.note_shipping(now);
+            });
+            now += Duration::from_mins(1);
+            assert_eq!(
+                orders.unshipped(now),
+                Duration::from_secs(seconds.unwrap_or(0))
+            );
+        }
+    }
 
     #[test]
     fn progress_is_told_in_steps_of_ten() {

@@ -11,6 +11,7 @@
 
 mod app;
 pub mod backups;
+mod drill;
 pub mod objects;
 pub mod report;
 mod snapshot;
@@ -24,6 +25,7 @@ use crds::status::LogId;
 use jiff::Timestamp;
 
 pub use backups::Backups;
+pub use drill::{DrillPod, drill};
 pub use report::{Filled, Membership, Peer, PeerHealth, Phase, Raft, Reach, Report};
 pub use snapshot::{Caches, observe};
 
@@ -44,6 +46,8 @@ pub struct Observed {
     pub refused_growth: BTreeMap<MemberId, RefusedGrowth>,
     /// What the TaskStoreRestore says that the spec names; none once the cluster has begun.
     pub restore: Option<Restore>,
+    /// The pod of a restore drill.
+    pub drill: Option<DrillPod>,
     /// Image of a spec that names none.
     pub default_image: String,
     pub backups: Backups,

@@ -41,7 +41,7 @@ pub fn owner(meta: &ObjectMeta, cluster_uid: &str) -> Owner {
     }
 }
 
-fn life(meta: &ObjectMeta) -> Life {
+pub(super) fn life(meta: &ObjectMeta) -> Life {
     if meta.deletion_timestamp.is_some() {
         Life::Deleting
     } else {

@@ -63,6 +63,9 @@ pub async fn observe(
         .filter_map(|claim| objects::volume(claim, uid))
         .map(|volume| (volume.name.clone(), volume))
         .collect();
+    let drill_name = names::drill(cluster_name(cluster));
+    let mut drills = pods.iter().filter(|pod| pod.name_any() == drill_name);
+    let drill = drills.find_map(|pod| super::drill(pod));
     let pods: BTreeMap<String, Pod> = pods
         .iter()
         .filter_map(|pod| objects::pod(pod, uid))
@@ -104,6 +107,7 @@ pub async fn observe(
             &of_namespace(&caches.restores, cluster),
         ),
         restore: restore(client, cluster).await?,
+        drill,
         default_image: default_image.to_owned(),
     };
     let is_any_fenced = observed.is_any_fenced();

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crds::MemberId;
 use crds::backup::{BackupPhase, TaskStoreBackupStatus};
+use crds::destination::Lineage;
 use crds::status::{LogId, Survivor};
 
 use crate::observe::Start;
@@ -242,6 +243,14 @@ pub enum Action {
         name: String,
         uid: String,
     },
+    /// Restores what lies in this folder, in a pod of its own.
+    CreateDrill {
+        about: String,
+        lineage: Lineage,
+    },
+    DeleteDrill {
+        uid: String,
+    },
     ShipLog {
         member: MemberId,
         about: String,
@@ -380,6 +389,8 @@ impl Action {
                 "the spec was read again, and the newest and those that a restore reads stay"
             }
             Self::DeleteBackup { .. } => "its data is gone, or it never had any; deleted by UID",
+            Self::CreateDrill { .. } => "it reads the bucket and knows no member",
+            Self::DeleteDrill { .. } => "it keeps nothing; deleted by UID",
             Self::ShipLog { .. } => "two that ship the same log leave the same entries behind",
             Self::StopShipping { .. } => "the spec was read again",
             Self::TransferLeader { .. } => {
@@ -484,6 +495,8 @@ impl Action {
             },
             Self::PruneBackups { .. } => "PruneBackups",
             Self::DeleteBackup { .. } => "DeleteBackup",
+            Self::CreateDrill { .. } => "CreateDrill",
+            Self::DeleteDrill { .. } => "DeleteDrill",
             Self::ShipLog { .. } => "ShipLog",
             Self::StopShipping { .. } => "StopShipping",
         }
@@ -595,6 +608,8 @@ impl fmt::Display for Action {
                 }
             }
             Self::DeleteBackup { name, .. } => write!(f, "delete backup {name}"),
+            Self::CreateDrill { .. } => write!(f, "restore the backups in a drill"),
+            Self::DeleteDrill { .. } => write!(f, "delete the pod of the drill"),
             Self::ShipLog {
                 member, instead_of, ..
             } => {

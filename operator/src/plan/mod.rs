@@ -88,6 +88,8 @@ impl Progress {
                     accepted: known.accepted,
                     scheduled_up_to: known.scheduled_up_to.map(|at| at.0),
                     shipper: known.shipper,
+                    drill: known.last_drill,
+                    verified: known.last_verified.map(|at| at.0),
                 }),
             restored: status.restored,
         }

@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod disruption_budget;
+pub mod drill;
 pub mod pod;
 pub mod restore;
 pub mod secret;

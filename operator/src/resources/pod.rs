@@ -190,7 +190,8 @@ fn arguments(cluster: &TaskStoreCluster, identity: &Identity<'_>, start: Start) 
     arguments
 }
 
-fn template(cluster: &TaskStoreCluster) -> PodSpec {
+/// Without what is a member's own.
+pub(super) fn template(cluster: &TaskStoreCluster) -> PodSpec {
     let scheduling = &cluster.spec.scheduling;
     let mut tolerations = always_tolerated();
     tolerations.extend(scheduling.tolerations.iter().cloned());

@@ -1,8 +1,9 @@
 //! What a member needs to fill its disk from a bucket: the order, and the rights to the bucket.
 
+use crds::destination::{Destination, Lineage};
 use crds::names::RESTORE_VOLUME;
 use k8s_openapi::api::core::v1::{PodSpec, SecretVolumeSource, Volume, VolumeMount};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::observe::RestoreOrder;
 
@@ -10,11 +11,26 @@ const CREDENTIALS_DIR: &str = "/restore";
 /// Below it: one set of credentials.
 const CREDENTIALS: &str = "source";
 
-/// Arguments of the member; the order is `Order` of the member's command line.
+/// Arguments of the member.
 pub fn arguments(order: &RestoreOrder) -> Vec<String> {
-    let (from, upto) = (&order.source.destination, &order.upto);
-    let credentials = from.credentials.as_ref().map(|_| CREDENTIALS);
-    let mut order = json!({
+    let source = &order.source;
+    let credentials = source.destination.credentials.as_ref().map(|_| CREDENTIALS);
+    let mut said = order_of(&source.destination, &source.lineage, credentials);
+    said["backup"] = json!(source.backup);
+    said["uptoIndex"] = json!(order.upto.index);
+    let time = order.upto.time.as_ref();
+    said["uptoTimeMs"] = json!(time.map(|time| time.0.as_millisecond()));
+    let mut arguments = vec![format!("--restore={}", without_nulls(said))];
+    if credentials.is_some() {
+        arguments.push(format!("--backup-credentials-dir={CREDENTIALS_DIR}"));
+    }
+    arguments
+}
+
+/// What lies where, as `Order` of the member's command line has it. `credentials` is a folder below the one that
+/// is told beside it.
+pub fn order_of(from: &Destination, lineage: &Lineage, credentials: Option<&str>) -> Value {
+    json!({
         "url": from.url,
         "endpoint": from.endpoint,
         "region": from.region,
@@ -22,20 +38,16 @@ pub fn arguments(order: &RestoreOrder) -> Vec<String> {
         "account": from.account,
         "caBundle": from.ca_bundle,
         "credentials": credentials,
-        "clusterId": order.source.lineage.cluster_id,
-        "incarnation": order.source.lineage.incarnation,
-        "backup": order.source.backup,
-        "uptoIndex": upto.index,
-        "uptoTimeMs": upto.time.as_ref().map(|time| time.0.as_millisecond()),
-    });
+        "clusterId": lineage.cluster_id,
+        "incarnation": lineage.incarnation,
+    })
+}
+
+pub fn without_nulls(mut order: Value) -> Value {
     if let Some(fields) = order.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
     }
-    let mut arguments = vec![format!("--restore={order}")];
-    if credentials.is_some() {
-        arguments.push(format!("--backup-credentials-dir={CREDENTIALS_DIR}"));
-    }
-    arguments
+    order
 }
 
 /// The pod waits until the Secret is there.
@@ -47,6 +59,7 @@ pub fn mount(order: &RestoreOrder, spec: &mut PodSpec) {
         name: RESTORE_VOLUME.into(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret.name.clone()),
+            default_mode: Some(0o440),
             ..SecretVolumeSource::default()
         }),
         ..Volume::default()
@@ -67,7 +80,6 @@ pub fn mount(order: &RestoreOrder, spec: &mut PodSpec) {
 #[cfg(test)]
 mod tests {
     use crds::cluster::SecretName;
-    use crds::destination::{Destination, Lineage};
     use crds::restore::{BucketSource, RestoreUpto};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 

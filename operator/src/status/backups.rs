@@ -1,15 +1,15 @@
 //! How a cluster's backups stand: what the plan records, and what completed ones and shipping say.
 
-use crds::TaskStoreCluster;
 use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::conditions::State;
 use crds::status::BackupStatus;
+use crds::{Reason, TaskStoreCluster};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{Said, said};
 use crate::observe::Observed;
 use crate::plan::Plan;
-use crate::plan::backups::{Readiness, Standing};
+use crate::plan::backups::{Readiness, Standing, Verified};
 
 pub fn next(cluster: &TaskStoreCluster, observed: &Observed, plan: &Plan) -> Option<BackupStatus> {
     let progress = &plan.progress.backup;
@@ -53,10 +53,42 @@ pub fn next(cluster: &TaskStoreCluster, observed: &Observed, plan: &Plan) -> Opt
         accepted: progress.accepted.clone(),
         scheduled_up_to: progress.scheduled_up_to.map(Time),
         shipper: progress.shipper,
+        last_drill: progress.drill.clone(),
+        last_verified: progress.verified.map(Time),
         last_success: success.max().or(old.last_success),
         recoverable_from: taken().min().or(old.recoverable_from),
         recoverable_to: taken().chain(shipped).chain(old.recoverable_to).max(),
     })
+}
+
+pub fn verified(readiness: &Readiness) -> Said {
+    match &readiness.verified {
+        Verified::Never => {
+            let words = "no drill has restored a backup yet";
+            said(State::Unknown, Reason::NotDrilled, words)
+        }
+        Verified::Passed(drill) => {
+            let words = match &drill.restorable {
+                Some(restored) => format!(
+                    "a drill restored {} and the log behind it up to {}: {} tasks",
+                    restored.backup,
+                    restored.restored_to.0.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    restored.tasks
+                ),
+                None => "a drill restored what is there".into(),
+            };
+            said(State::True, Reason::DrillPassed, words)
+        }
+        Verified::Failed(problem) => {
+            let words = format!("a drill could not restore what is there: {problem}");
+            said(State::False, Reason::DrillFailed, words)
+        }
+        Verified::Overdue(at) => {
+            let at = at.strftime("%Y-%m-%dT%H:%M:%SZ");
+            let words = format!("the last drill that restored all ended at {at}");
+            said(State::False, Reason::DrillOverdue, words)
+        }
+    }
 }
 
 pub fn ready(cluster: &TaskStoreCluster, readiness: &Readiness) -> Said {

@@ -25,9 +25,16 @@ pub fn set_all(
 ) {
     let tls = tls(status, observed, cluster);
     let backup = plan.backup_ready.as_ref();
-    let backup = backup.map(|known| (ConditionType::BackupReady, backups::ready(cluster, known)));
+    let backup = backup.into_iter().flat_map(|known| {
+        [
+            (ConditionType::BackupReady, backups::ready(cluster, known)),
+            (ConditionType::BackupVerified, backups::verified(known)),
+        ]
+    });
     if cluster.spec.backup.is_none() {
-        let is_other = |known: &Condition| known.type_ != ConditionType::BackupReady.as_str();
+        let of_backups = [ConditionType::BackupReady, ConditionType::BackupVerified];
+        let is_other =
+            |known: &Condition| of_backups.iter().all(|kind| known.type_ != kind.as_str());
         status.conditions.retain(is_other);
     }
     let said = [

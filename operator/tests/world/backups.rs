@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::destination::Lineage;
-use crds::status::LogId;
+use crds::status::{Drill, LogId, Restored};
 use crds::{BackupPolicy, MemberId};
 use jiff::Timestamp;
-use operator::observe::Life;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator::observe::backups::{
     Backup, Facts, Failure, Heard, Order, Pruned, Shipped, Verdict, Writing,
 };
+use operator::observe::{DrillPod, Life};
 use operator::plan::Action;
 
 use super::effects::{Outcome, guarded};
@@ -24,6 +25,8 @@ pub struct Bucket {
     /// The right that members lack.
     pub lacks: Option<String>,
     pub is_down: bool,
+    /// Why a drill cannot restore what is there.
+    pub rot: Option<String>,
     /// Members that ship the log.
     pub shippers: BTreeSet<MemberId>,
     /// What the last order to prune spares.
@@ -125,6 +128,30 @@ impl World {
                     objects.remove(&name);
                 }
             }
+            Action::CreateDrill { about, lineage } => {
+                assert!(
+                    !self.bucket.backups.is_empty(),
+                    "there is nothing to restore"
+                );
+                let identity = self.cluster.as_ref().and_then(|known| known.status.clone());
+                let identity = identity
+                    .and_then(|status| status.identity)
+                    .expect("it serves");
+                assert_eq!(lineage.cluster_id, identity.cluster_id);
+                let uid = self.fresh("uid");
+                self.objects.drill.get_or_insert(DrillPod {
+                    uid,
+                    life: Life::Present,
+                    about,
+                    end: None,
+                });
+            }
+            Action::DeleteDrill { uid } => {
+                let drill = &mut self.objects.drill;
+                if let Some(pod) = drill.as_mut().filter(|pod| pod.uid == uid) {
+                    pod.life = Life::Deleting;
+                }
+            }
             Action::ShipLog {
                 member,
                 about,
@@ -168,6 +195,35 @@ impl World {
 
     fn policy(&self) -> Option<&BackupPolicy> {
         self.cluster.as_ref()?.spec.backup.as_ref()
+    }
+
+    /// The pod of a drill comes to its end, or is gone.
+    pub(super) fn run_drill(&mut self) {
+        let now = self.now;
+        let newest = self.bucket.backups.iter().max_by_key(|(_, index)| **index);
+        let newest = newest.map(|(name, index)| (name.clone(), *index));
+        let Some(pod) = &mut self.objects.drill else {
+            return;
+        };
+        if pod.life == Life::Deleting {
+            self.objects.drill = None;
+            return;
+        }
+        pod.end.get_or_insert_with(|| Drill {
+            ended_at: Time(now),
+            problem: self.bucket.rot.clone(),
+            restorable: newest
+                .filter(|_| self.bucket.rot.is_none())
+                .map(|(backup, index)| Restored {
+                    parent: Lineage::default(),
+                    backup,
+                    log_id: LogId { term: 1, index },
+                    restored_to: Time(now),
+                    state_hash: "5a".into(),
+                    tasks: 3,
+                }),
+            compared: None,
+        });
     }
 
     /// Members go on with what they were ordered.

@@ -265,6 +265,7 @@ impl World {
         self.observe_budget();
         self.note_losses();
         self.run_orders();
+        self.run_drill();
         self.number_pods(&before.0);
         before != (self.objects.clone(), self.raft.clone(), self.disks.clone())
     }
@@ -593,6 +594,14 @@ fn describe(cluster: &TaskStoreCluster, thought: &Plan) -> String {
                 None => "a lost majority".to_owned(),
             },
             None => "no recovery".to_owned(),
+        });
+    }
+    if old.backup.drill != new.backup.drill
+        && let Some(drill) = &new.backup.drill
+    {
+        words.push(match &drill.problem {
+            Some(problem) => format!("drill failed: {problem}"),
+            None => "drill passed".to_owned(),
         });
     }
     if old.restored != new.restored

@@ -108,9 +108,6 @@ pub struct Drill {
     /// For the time of the drill it needs room for a snapshot.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     pub scratch_dir: PathBuf,
-    /// Also writes what came of it, as JSON, to this file.
-    #[arg(long)]
-    pub report: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -2,8 +2,8 @@
 //! not be kept goes, and one member ships the log behind them.
 //!
 //! ```text
-//!  destination ─accepted─▶ conduct ─▶ schedule ─▶ retention ─▶ shipping
-//!  a member looks at it    the oldest   due runs     after each   one follower
+//!  destination ─accepted─▶ conduct ─▶ schedule ─▶ retention ─▶ shipping ─▶ drill
+//!  a member looks at it    the oldest   due runs     after each   one follower  a pod of its own
 //! ```
 //!
 //! All of it is orders to members, which touch the bucket; nothing here takes anything from the store. The same
@@ -11,18 +11,20 @@
 
 mod conduct;
 mod destination;
+mod drill;
 mod retention;
 pub mod schedule;
 mod shipping;
 
 use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::backup_policy::BackupPolicy;
-use crds::destination::Destination;
-use crds::status::Identity;
+use crds::destination::{Destination, Lineage};
+use crds::status::{Drill, Identity};
 use crds::{MemberId, Reason};
 use jiff::{SignedDuration, Timestamp};
 
 pub use destination::Standing;
+pub use drill::Verified;
 
 use super::{Action, Draft};
 use crate::observe::backups::{Backup, Failure, Order};
@@ -41,6 +43,7 @@ pub struct Readiness {
     pub standing: Standing,
     /// Why the log is not shipped although it is to be.
     pub unshipped: Option<String>,
+    pub verified: Verified,
 }
 
 impl Readiness {
@@ -72,9 +75,12 @@ pub(super) fn plan(draft: &mut Draft<'_>, identity: &Identity) {
         retention::plan(draft, &scope);
     }
     let unshipped = shipping::plan(draft, &scope, is_accepted);
+    drill::plan(draft, &scope, is_accepted);
+    let verified = drill::verified(draft, &scope);
     draft.plan.backup_ready = Some(Readiness {
         standing,
         unshipped,
+        verified,
     });
 }
 
@@ -87,16 +93,21 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// The folder that this cluster writes to.
+    fn lineage(&self) -> Lineage {
+        Lineage {
+            cluster_id: self.identity.cluster_id.clone(),
+            incarnation: self.identity.incarnation,
+        }
+    }
+
     /// Whether a backup is in the bucket and the folder that this cluster writes to.
     fn is_here(&self, backup: &Backup) -> bool {
         let status = &backup.status;
         let lineage = status.lineage.as_ref();
         status.phase == BackupPhase::Completed
             && status.destination.as_ref() == Some(&self.policy.destination)
-            && lineage.is_some_and(|lineage| {
-                lineage.cluster_id == self.identity.cluster_id
-                    && lineage.incarnation == self.identity.incarnation
-            })
+            && lineage == Some(&self.lineage())
     }
 }
 
@@ -109,6 +120,7 @@ pub fn about(destination: &Destination) -> String {
 /// Nothing is backed up any more; what was begun is ended.
 fn unwanted(draft: &mut Draft<'_>) {
     shipping::stop(draft);
+    drill::unwanted(draft);
     if draft.plan.progress.backup.shipper.is_none() {
         draft.plan.progress.backup = Progress::default();
     }
@@ -131,6 +143,10 @@ pub struct Progress {
     pub accepted: Option<String>,
     pub scheduled_up_to: Option<Timestamp>,
     pub shipper: Option<MemberId>,
+    /// The last drill.
+    pub drill: Option<Drill>,
+    /// When the last one that passed ended.
+    pub verified: Option<Timestamp>,
 }
 
 /// Those that are neither completed nor failed, oldest first.
