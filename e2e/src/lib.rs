@@ -2,6 +2,7 @@
 //!
 //! - `local`: upstream Kubernetes on this machine, four workers as namespaces, an S3 server; the only
 //!   module that needs root.
+//! - `audit`: what pods asked that Kubernetes' API server for.
 //! - `bucket`: that S3 server, as those who keep backups see it.
 //! - `cluster`: a Kubernetes to talk to, local or given by a kubeconfig.
 //! - `images`: the product's two images, and any other single-binary image.
@@ -12,6 +13,7 @@
 //! - `stories`: user stories on a cluster, one function each.
 //! - `verify`: all checks by name.
 
+pub mod audit;
 pub mod binaries;
 pub mod bucket;
 pub mod cache;

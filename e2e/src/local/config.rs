@@ -35,6 +35,10 @@ pub fn create(binaries: &Binaries) -> Result<()> {
         include_str!("config/control.sh"),
     )?;
     fs::write(scripts.join("s3.sh"), include_str!("config/s3.sh"))?;
+    fs::write(
+        scripts.join("audit.yaml"),
+        include_str!("config/audit.yaml"),
+    )?;
 
     let programs = state().join("bin");
     fs::create_dir_all(&programs)?;

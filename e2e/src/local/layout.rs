@@ -92,6 +92,11 @@ pub fn pki() -> PathBuf {
     state().join("pki")
 }
 
+/// What pods asked the API server for, an event a line.
+pub fn audit_log() -> PathBuf {
+    home(CONTROL_NAME).join("logs/audit.log")
+}
+
 /// The S3 server's secret access key.
 pub fn s3_secret() -> PathBuf {
     pki().join("s3-secret-access-key")

@@ -347,6 +347,7 @@ fn mark(binaries: &Binaries) -> Result<String> {
             include_str!("config/control.sh"),
             include_str!("config/s3.sh"),
             include_str!("config/s3.yaml"),
+            include_str!("config/audit.yaml"),
             include_str!("config/supervise.sh"),
             include_str!("config/containerd.toml"),
             include_str!("config/kubelet.yaml"),

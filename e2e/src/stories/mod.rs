@@ -28,6 +28,7 @@ mod pods;
 mod recover;
 mod recreate;
 mod replace;
+mod rest;
 mod restore;
 mod rollout;
 mod runner;
@@ -165,6 +166,12 @@ pub fn all() -> Vec<Entry> {
         story!(Product, "rules", AnyCluster, create::rules),
         story!(Product, "create", AnyCluster, create::create),
         story!(Product, "kubectl-taskstore", LocalNodes, plugin::asked),
+        story!(
+            Product,
+            "nothing-asked-at-rest",
+            LocalNodes,
+            rest::nothing_asked
+        ),
         story!(Product, "pod-killed", AnyCluster, pods::pod_killed),
         story!(
             Product,

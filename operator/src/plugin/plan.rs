@@ -132,7 +132,7 @@ fn news(before: &Progress, after: &Progress) -> Vec<String> {
         });
     }
     if before.backup != after.backup {
-        lines.push("backup: whose turn it is, and up to when the schedule was kept".to_owned());
+        lines.push("backup: how far schedule, shipping and drills are".to_owned());
     }
     if before.restored != after.restored {
         lines.push("restored: what the cluster began with".to_owned());

@@ -20,6 +20,7 @@ supervise kube-apiserver "$KUBERNETES" kube-apiserver \
   --enable-admission-plugins=NodeRestriction --kubelet-preferred-address-types=InternalIP \
   --kubelet-certificate-authority="$PKI/ca.crt" \
   --kubelet-client-certificate="$PKI/apiserver-to-kubelet.crt" --kubelet-client-key="$PKI/apiserver-to-kubelet.key" \
+  --audit-policy-file="$STATE/config/audit.yaml" --audit-log-path="$HOME_FOLDER/logs/audit.log" \
   --allow-privileged=true --profiling=false
 
 supervise kube-controller-manager "$KUBERNETES" kube-controller-manager \
