@@ -221,9 +221,7 @@ impl Facts {
     }
 }
 
-/// By a clock that counts milliseconds.
-
-/// As it will be written.
+/// By a clock that counts milliseconds, as it will be written.
 pub fn moment(ms: u64) -> Option<Timestamp> {
     Some(whole_seconds(i64::try_from(ms).ok()?).0)
 }
