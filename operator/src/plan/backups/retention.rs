@@ -21,9 +21,7 @@ pub fn plan(draft: &mut Draft<'_>, scope: &Scope<'_>) {
     let here = observed.backups.objects.values();
     let here: Vec<&Backup> = here.filter(|backup| scope.is_here(backup)).collect();
     let newest = here.iter().max_by_key(|backup| backup.status.log_id);
-    // A drill reads what might go.
-    let is_quiet = open(draft).is_empty() && observed.drill.is_none();
-    let Some(newest) = newest.filter(|_| is_quiet) else {
+    let Some(newest) = newest.filter(|_| open(draft).is_empty()) else {
         return;
     };
     let keep = &scope.policy.keep;
@@ -57,6 +55,10 @@ pub fn plan(draft: &mut Draft<'_>, scope: &Scope<'_>) {
 }
 
 fn ask(draft: &mut Draft<'_>, scope: &Scope<'_>, about: String, failures: u32) {
+    if draft.observed.drill.is_some() {
+        // It reads what might go. Its end wakes us.
+        return;
+    }
     let able = able(draft, scope);
     if let Some(member) = chosen(&able, failures) {
         draft.act(Action::PruneBackups {
