@@ -45,7 +45,10 @@ pub async fn namespace_lost(story: Story) -> Result<()> {
     tokio::time::sleep(APART).await;
     create(&client, LATE).await?;
     let held = hold(&client).await?;
-    let was = shipped_past(&store, Timestamp::now()).await?;
+    tokio::time::sleep(APART).await;
+    let after = Timestamp::now();
+    create(&client, "last").await?;
+    let was = shipped_past(&store, after).await?;
 
     let delete = ["delete", "namespace", &story.namespace, KUBECTL_LIMIT];
     story.cluster.kubectl(&delete).await?;
@@ -165,7 +168,7 @@ async fn drilled(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a restore could go beyond this moment; answers who the store is.
+/// Waits until a restore could go to the second of this moment; answers who the store is.
 async fn shipped_past(store: &Store, moment: Timestamp) -> Result<Identity> {
     let is_past = |cluster: &TaskStoreCluster| {
         let backup = cluster
@@ -173,7 +176,7 @@ async fn shipped_past(store: &Store, moment: Timestamp) -> Result<Identity> {
             .as_ref()
             .and_then(|status| status.backup.as_ref());
         let to = backup.and_then(|backup| backup.recoverable_to.as_ref());
-        to.is_some_and(|to| to.0 > moment)
+        to.is_some_and(|to| to.0.as_second() >= moment.as_second())
     };
     let found = store
         .until("the log is shipped", READY_LIMIT, is_past)
