@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
 use super::DevArgs;
 use super::member::serve;
@@ -21,11 +21,11 @@ pub const LOG_BUDGET_BYTES: u64 = 256 << 20;
 pub fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let store_dir = store_dir(&args.data_dir);
     // A member that finds its volume in use waits for an operator; a person wants to know at once.
-    let content = Volume::open(&store_dir)?.content();
-    let incarnation = match content.map_err(|error| anyhow!("{}: {error}", store_dir.display()))? {
-        Content::Blank => FIRST_INCARNATION,
+    let incarnation = match Volume::open(&store_dir)?.content() {
         // One that was restored has a later one.
-        Content::Stamped(home) => home.stamp().identity.incarnation,
+        Ok(Content::Stamped(home)) => home.stamp().identity.incarnation,
+        // What is wrong with it the member says itself.
+        Ok(Content::Blank) | Err(_) => FIRST_INCARNATION,
     };
     let identity = identity(incarnation);
     let tls_dir = args.data_dir.join(format!("tls-{incarnation}"));
