@@ -3,10 +3,11 @@
 mod world;
 
 use crds::ConditionType;
+use crds::cluster::VolumePolicy;
 use crds::conditions::get;
 use crds::status::{OperationKind, Step};
 use jiff::SignedDuration;
-use operator::observe::{Life, PeerHealth, PodPhase};
+use operator::observe::{Life, PeerHealth, Phase, PodPhase};
 use operator::plan::action::{Guard, PodEnd};
 use operator::plan::{Action, Plan, Progress, Waiting, Wanted, outdated};
 use world::{World, m};
@@ -47,6 +48,33 @@ fn until(world: &mut World, is_last: impl Fn(&Action) -> bool) -> Action {
 #[test]
 fn a_cluster_at_rest_has_nothing_to_do() {
     assert_eq!(decided(&World::at_rest(3)), (vec![], vec![]));
+}
+
+#[test]
+fn a_founder_that_has_not_looked_at_its_volume_yet_is_not_taken_for_stamped() {
+    let mut world = World::new();
+    world.create(3, VolumePolicy::Retain, VolumePolicy::Retain);
+    until(&mut world, |action| matches!(action, Action::Format { .. }));
+    let mut seen = world.look().expect("there is a cluster");
+    let uid = seen.1.volume_of(m(1)).expect("a volume").uid.clone();
+    let known = seen
+        .1
+        .members
+        .get_mut(&m(1))
+        .and_then(|known| known.report.as_mut());
+    let report = known.expect("it reports");
+    (report.phase, report.volume_uid) = (Phase::Starting, uid);
+    let plan = world.think(&seen);
+    assert!(
+        !plan.actions.iter().any(|action| matches!(
+            action,
+            Action::MarkFormatted { member, .. } | Action::Format { member, .. } if *member == m(1)
+        )),
+        "{:?}",
+        plan.actions
+    );
+    let members = vec![m(1)];
+    assert!(plan.waiting.contains(&Waiting::Reports { members }));
 }
 
 #[test]

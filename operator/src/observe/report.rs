@@ -12,6 +12,8 @@ use taskstore_api::v1;
 pub enum Phase {
     /// A member of a newer version may say what we do not know; it is never acted on.
     Unknown,
+    /// It has just started: what it says of its volume it has not looked at yet.
+    Starting,
     Blank,
     Empty,
     Recovering,
@@ -144,7 +146,10 @@ impl Report {
     pub fn read(status: &v1::MemberStatus) -> Self {
         let identity = status.identity.clone().unwrap_or_default();
         Self {
-            phase: phase(status.phase()),
+            phase: match phase(status.phase()) {
+                Phase::Recovering if status.raft.is_none() => Phase::Starting,
+                told => told,
+            },
             cluster_id: identity.cluster_id,
             member: MemberId(identity.member_id),
             volume_uid: identity.volume_uid,
@@ -263,5 +268,23 @@ pub fn membership(membership: &v1::Membership) -> Membership {
         outgoing: ids(&membership.voters_outgoing),
         learners: ids(&membership.learners),
         is_committed: membership.committed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_has_just_started_says_nothing_about_its_volume() {
+        let mut status = v1::MemberStatus {
+            phase: v1::MemberPhase::Recovering.into(),
+            ..v1::MemberStatus::default()
+        };
+        assert_eq!(Report::read(&status).phase, Phase::Starting);
+        status.raft = Some(v1::RaftStatus::default());
+        assert_eq!(Report::read(&status).phase, Phase::Recovering);
+        status.phase = v1::MemberPhase::Blank.into();
+        assert_eq!(Report::read(&status).phase, Phase::Blank);
     }
 }

@@ -53,7 +53,7 @@ fn inspected<'a>(draft: &Draft<'a>, member: MemberId) -> Option<&'a Report> {
             Phase::Empty | Phase::Recovering | Phase::Serving => {
                 report.volume_uid == volume.uid && report.raft.is_some()
             }
-            Phase::Unknown | Phase::Stopping => false,
+            Phase::Unknown | Phase::Starting | Phase::Stopping => false,
         })
 }
 

@@ -109,6 +109,10 @@ pub fn stamp(draft: &mut Draft<'_>, members: &[MemberId]) -> bool {
                     all = false;
                 }
             }
+            Phase::Starting => {
+                unheard.push(*member);
+                all = false;
+            }
             _ => all = false,
         }
     }

@@ -134,7 +134,7 @@ fn health(
         }
     }
     match report.map(|report| report.phase) {
-        Some(Phase::Empty | Phase::Recovering) => Health::Starting,
+        Some(Phase::Starting | Phase::Empty | Phase::Recovering) => Health::Starting,
         // It serves and only misses a leader for a moment: an election flips nothing here.
         Some(Phase::Serving) => before.map_or(Health::Starting, |known| known.health),
         _ => Health::Unknown,
