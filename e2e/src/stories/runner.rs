@@ -18,7 +18,7 @@ const STORY_LIMIT: Duration = Duration::from_secs(600);
 /// So many failed stories say that the rest would fail too: a run of all ends early.
 const FAILED_MAX: usize = 3;
 /// A run of all stories starts no further one after this.
-const RUN_LIMIT: Duration = Duration::from_secs(25 * 60);
+const RUN_LIMIT: Duration = Duration::from_mins(45);
 
 /// Which stories to run, and where.
 #[derive(Args, Debug, Clone)]
