@@ -185,3 +185,6 @@ pub const BACKUP_SEGMENTS_BESIDE_MAX: usize = 8;
 pub const BACKUP_REASON_CHARS_MAX: usize = 400;
 /// Tries of one request after the first.
 pub const BACKUP_RETRIES_MAX: usize = 8;
+/// Places of payloads that a replay notes, beyond twice those of tasks that are there, before it forgets the others:
+/// 1 MiB.
+pub const REPLAY_PLACES_MORE: usize = 65_536;

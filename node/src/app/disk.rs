@@ -18,12 +18,14 @@ use crate::storage::image;
 use crate::storage::log::disk::SystemDisk;
 use crate::storage::log::{self, Geometry, PurgedHook, end_process};
 use crate::storage::log_store::{LogOptions, LogStore};
+use crate::storage::rewrite::Successor;
 use crate::storage::room::make_room;
 use crate::storage::snapshot::{self, Look, SnapshotHandle, SnapshotIdentity, Snapshots, Surveyed};
 use crate::storage::start::{
     Base, FoundOnDisk, SnapshotFacts, StartError, StartOptions, begin, decide, facts_of, read_log,
 };
 use crate::storage::store::{Origin, Store};
+use crate::storage::types::MemberName;
 use crate::task::state::Bounds;
 
 /// How often a volume that is in use is tried again.
@@ -196,11 +198,21 @@ pub fn of_read(doing: &str, error: io::Error) -> StartError {
 
 /// Who the arguments say that this member is.
 pub fn identity(config: &Config) -> Identity {
+    let member = &config.member;
     Identity {
-        cluster_id: config.member.cluster_id.clone(),
-        incarnation: config.member.incarnation,
-        member_id: config.member.member_id,
-        volume_uid: config.member.volume_uid.clone(),
+        cluster_id: member.cluster_id.clone(),
+        incarnation: member.incarnation,
+        member_id: member.member_id,
+        volume_uid: member.volume_uid.clone(),
+    }
+}
+
+/// What a restore or a rewrite makes of a volume: this member's, with a log as it was told.
+pub fn successor(config: &Config, log: Geometry) -> Successor {
+    Successor {
+        identity: identity(config),
+        name: MemberName(config.member.name.clone()),
+        log,
     }
 }
 

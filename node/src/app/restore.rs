@@ -29,7 +29,6 @@ use crate::storage::identity::{Content, RESTORING, Volume};
 use crate::storage::log::{Geometry, end_process};
 use crate::storage::rewrite::{Successor, rewrite};
 use crate::storage::start::StartError;
-use crate::storage::types::MemberName;
 
 /// After a failure the next try waits, twice as long each time.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -87,12 +86,8 @@ async fn fill_noting(
 ) -> Result<(), Error> {
     let noted = Noted::default();
     let progress = noted.watch();
-    let args = &member.config;
-    let successor = Successor {
-        identity: disk::identity(args),
-        name: MemberName(args.member.name.clone()),
-        log: Geometry::for_budget(args.log_budget_bytes),
-    };
+    let log = Geometry::for_budget(member.config.log_budget_bytes);
+    let successor = disk::successor(&member.config, log);
     tokio::select! {
         filled = fill(volume, successor, order, &noted) => filled.map(drop),
         () = tell(member, progress) => Ok(()),

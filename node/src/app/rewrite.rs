@@ -24,12 +24,11 @@ use crate::storage::log::disk::ReadOnlyDisk;
 use crate::storage::log::{LogHooks, end_process};
 use crate::storage::log_store::LogOptions;
 use crate::storage::rewrite::replay::{Before, replay};
-use crate::storage::rewrite::{Successor, rewrite, spare};
+use crate::storage::rewrite::{rewrite, spare};
 use crate::storage::snapshot::{Look, Position, SnapshotHandle, Surveyed};
 use crate::storage::start::{
     Decision, FoundOnDisk, LogFacts, LogRead, StartError, begin_log, decide, facts_of, read_log,
 };
-use crate::storage::types::MemberName;
 use crate::task::state::Bounds;
 
 /// Rewrites and reports. An error is no word on the disk: the next try may succeed.
@@ -187,11 +186,7 @@ impl Former {
             hash = %format_args!("{:032x}", rescued.state.hash()),
             "the former member's state is read"
         );
-        let successor = Successor {
-            identity: disk::identity(&member.config),
-            name: MemberName(member.config.member.name.clone()),
-            log: geometry,
-        };
+        let successor = disk::successor(&member.config, geometry);
         let given = rewrite(volume, successor, rescued, payloads, end_process()).await;
         given.map_err(|error| match error.kind() {
             // Of the former snapshot or log: of what is written now every error may be gone at the next try.

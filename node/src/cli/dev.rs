@@ -15,7 +15,7 @@ use crate::storage::identity::{Content, Volume};
 const CLUSTER_ID: &str = "dev";
 const FIRST_INCARNATION: u16 = 1;
 /// Smaller than a cluster's: a laptop has other things on its disk.
-pub const LOG_BUDGET_BYTES: u64 = 256 << 20;
+const LOG_BUDGET_BYTES: u64 = 256 << 20;
 
 /// Runs the store. Its peer and admin ports are open on loopback alone, with certificates of its own.
 pub fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
@@ -27,13 +27,11 @@ pub fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         // What is wrong with it the member says itself.
         Ok(Content::Blank) | Err(_) => FIRST_INCARNATION,
     };
-    let identity = identity(incarnation);
-    let tls_dir = args.data_dir.join(format!("tls-{incarnation}"));
-    if !tls_dir.exists() {
-        write_certificates(&identity, &tls_dir)
-            .with_context(|| format!("cannot write {}", tls_dir.display()))?;
+    let mut config = config(&args.data_dir, incarnation);
+    if !config.tls_dir.exists() {
+        write_certificates(&config.member, &config.tls_dir)
+            .with_context(|| format!("cannot write {}", config.tls_dir.display()))?;
     }
-    let mut config = Config::new(store_dir, identity, tls_dir);
     config.listen = args.listen_ip;
     config.ports = Ports {
         client: args.client_port,
@@ -43,7 +41,6 @@ pub fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     };
     config.internal = IpAddr::from([127, 0, 0, 1]);
     config.client_tls = false;
-    config.log_budget_bytes = LOG_BUDGET_BYTES;
     config.standalone = true;
     println!(
         "clients: http://{} (gRPC and JSON)",
@@ -59,14 +56,18 @@ pub fn store_dir(data_dir: &Path) -> PathBuf {
 }
 
 /// Of the only member.
-pub fn identity(incarnation: u16) -> MemberIdentity {
-    MemberIdentity {
+pub fn config(data_dir: &Path, incarnation: u16) -> Config {
+    let identity = MemberIdentity {
         cluster_id: CLUSTER_ID.into(),
         incarnation,
         member_id: u64::from(incarnation) << 32 | 1,
         volume_uid: String::new(),
         name: "127.0.0.1".into(),
-    }
+    };
+    let tls_dir = data_dir.join(format!("tls-{incarnation}"));
+    let mut config = Config::new(store_dir(data_dir), identity, tls_dir);
+    config.log_budget_bytes = LOG_BUDGET_BYTES;
+    config
 }
 
 /// Whole or not at all: a folder that a kill has left half written would stop every later start.
@@ -96,7 +97,8 @@ mod tests {
         let half = tls_dir.with_extension("unfinished");
         std::fs::create_dir_all(&half).unwrap();
         std::fs::write(half.join("ca.crt"), "half").unwrap();
-        write_certificates(&identity(FIRST_INCARNATION), &tls_dir).unwrap();
+        let config = config(dir.path(), FIRST_INCARNATION);
+        write_certificates(&config.member, &tls_dir).unwrap();
         assert!(TlsStore::load(&tls_dir).is_ok());
         assert!(!half.exists());
     }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::backup::{At, Output, only};
 use super::dev;
+use crate::app::disk;
 use crate::app::restore::fill;
 use crate::backup::credentials::Credentials;
 use crate::backup::destination::Destination;
@@ -20,11 +21,9 @@ use crate::backup::layout::{BackupName, Lineage};
 use crate::backup::log::replay::Upto;
 use crate::backup::progress::Noted;
 use crate::backup::restore::Wanted;
-use crate::config::{MemberIdentity, RestoreOrder};
-use crate::storage::identity::{Content, Identity, Volume};
+use crate::config::RestoreOrder;
+use crate::storage::identity::{Content, Volume};
 use crate::storage::log::Geometry;
-use crate::storage::rewrite::Successor;
-use crate::storage::types::MemberName;
 
 #[derive(Debug, Clone, Args)]
 pub struct RestoreArgs {
@@ -69,23 +68,9 @@ pub async fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     if let Content::Stamped(_) = content.map_err(|error| anyhow!("{error}"))? {
         bail!("{} holds a store already", args.data_dir.display());
     }
-    let MemberIdentity {
-        cluster_id,
-        incarnation,
-        member_id,
-        volume_uid,
-        name,
-    } = dev::identity(incarnation);
-    let successor = Successor {
-        identity: Identity {
-            cluster_id,
-            incarnation,
-            member_id,
-            volume_uid,
-        },
-        name: MemberName(name),
-        log: Geometry::for_budget(dev::LOG_BUDGET_BYTES),
-    };
+    let config = dev::config(&args.data_dir, incarnation);
+    let log = Geometry::for_budget(config.log_budget_bytes);
+    let successor = disk::successor(&config, log);
     let facts = fill(&volume, successor, &order, &Noted::default()).await?;
     Output::asked(args.json).restored(&facts, &args.data_dir);
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! Watches a volume: at each step, before and after it, everything the disk could hold if all ended there,
 //! and what a restart may then find.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -38,6 +38,17 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    /// Each way the volume may have been left, once, with how that came about first.
+    pub fn distinct_ends(&self) -> impl Iterator<Item = (&Left, String)> {
+        let mut seen = HashSet::new();
+        let ends = self
+            .moments
+            .iter()
+            .flat_map(|moment| moment.ends.iter().map(move |end| (moment, end)));
+        ends.filter(move |(_, (_, id))| seen.insert(*id))
+            .map(|(moment, (end, id))| (&self.left[id], moment.named(*end)))
+    }
+
     /// As it stood when this step was taken first.
     pub fn tree(&self, step: Step, is_after: bool) -> &Tree {
         let is_it = |moment: &&Moment| moment.step == Some(step) && moment.is_after == is_after;

@@ -1,7 +1,6 @@
 //! A restore while it is crashed. Afterwards the volume is blank, or the new member's with all that was asked
 //! for; and the restore, run again, comes to the same state.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +26,7 @@ use crate::backup::restore::{Facts, Wanted};
 use crate::backup::write::{Order, write};
 use crate::config::RestoreOrder;
 use crate::storage::identity::{Content, Volume};
-use crate::storage::rewrite::Successor;
-use crate::storage::types::{Entry, MemberName};
+use crate::storage::types::Entry;
 
 const SEGMENT_ENTRIES: usize = 7;
 
@@ -111,11 +109,7 @@ impl Rig {
     pub async fn restore(&self, root: &Path, order: &RestoreOrder) -> Result<Facts, Error> {
         let volume = Arc::new(Volume::open(root)?);
         let config = self.config_of(root, NEW_MEMBER);
-        let successor = Successor {
-            identity: disk::identity(&config),
-            name: MemberName(config.member.name),
-            log: GEOMETRY,
-        };
+        let successor = disk::successor(&config, GEOMETRY);
         fill(&volume, successor, order, &Noted::default()).await
     }
 }
@@ -135,16 +129,9 @@ pub async fn restore(rig: &Rig, report: &mut Report) {
     let recorded = lab.recorded();
     report.scenarios += 1;
     report.count(&recorded);
-    let mut seen = HashSet::new();
-    for moment in &recorded.moments {
-        for (end, id) in &moment.ends {
-            if !seen.insert(*id) {
-                continue;
-            }
-            if let Err(wrong) = go_on(rig, &recorded.left[id], &order, report).await {
-                let path = format!("{}: {}", lab.name, moment.named(*end));
-                report.wrong.push(format!("{path}: {wrong}"));
-            }
+    for (left, how) in recorded.distinct_ends() {
+        if let Err(wrong) = go_on(rig, left, &order, report).await {
+            report.wrong.push(format!("{}: {how}: {wrong}", lab.name));
         }
     }
 }

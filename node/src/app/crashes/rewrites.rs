@@ -1,7 +1,6 @@
 //! A rewrite of the identity while it is crashed. Afterwards the former member starts with all that it had, or
 //! the volume is the new member's; and the rewrite, run again, comes to the same state.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -70,16 +69,9 @@ async fn crashed(mut lab: Lab<'_>, last: LogId, report: &mut Report) {
     let recorded = lab.recorded();
     report.scenarios += 1;
     report.count(&recorded);
-    let mut seen = HashSet::new();
-    for moment in &recorded.moments {
-        for (end, id) in &moment.ends {
-            if !seen.insert(*id) {
-                continue;
-            }
-            if let Err(wrong) = start_all(&lab, &recorded.left[id], last, report).await {
-                let path = format!("{}: {}", lab.name, moment.named(*end));
-                report.wrong.push(format!("{path}: {wrong}"));
-            }
+    for (left, how) in recorded.distinct_ends() {
+        if let Err(wrong) = start_all(&lab, left, last, report).await {
+            report.wrong.push(format!("{}: {how}: {wrong}", lab.name));
         }
     }
 }

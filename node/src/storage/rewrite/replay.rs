@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use super::payloads::{Cold, LogAgain, Payloads};
 use super::{Rescued, blocking};
+use crate::limits::REPLAY_PLACES_MORE;
 use crate::storage::image::Image;
 use crate::storage::image::watch::WatchThread;
 use crate::storage::log::FatalHook;
@@ -23,8 +24,6 @@ use crate::storage::store::{Held, Origin};
 use crate::storage::types::{Entry, LogId};
 use crate::task::state::{Bounds, State};
 
-/// Places are looked through after so many more, for tasks whose rows are gone: 1 MiB of them.
-const PLACES_LOOKED_THROUGH: usize = 65_536;
 /// Entries decoded at a time.
 const ENTRIES_A_PIECE: usize = 64;
 
@@ -91,7 +90,7 @@ impl Replay {
         let taken = self.held.dirty.take();
         self.places
             .extend(taken.fresh.keys().map(|seq| (*seq, index)));
-        if self.places.len() >= 2 * self.places_kept + PLACES_LOOKED_THROUGH {
+        if self.places.len() >= 2 * self.places_kept + REPLAY_PLACES_MORE {
             let tasks = &self.held.state.tables().tasks;
             self.places.retain(|(seq, _)| tasks.get(*seq).is_some());
             self.places_kept = self.places.len();
