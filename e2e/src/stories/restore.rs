@@ -11,7 +11,9 @@ use anyhow::{Context, Result, ensure};
 use crds::conditions::is_true;
 use crds::restore::RestorePhase;
 use crds::status::Identity;
-use crds::{ConditionType, TaskStoreBackup, TaskStoreCluster, TaskStoreRestore};
+use crds::{
+    ConditionType, TaskStoreBackup, TaskStoreCluster, TaskStoreRestore, TaskStoreRestoreStatus,
+};
 use jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::wait::await_condition;
@@ -138,7 +140,16 @@ spec: {{ cluster: store }}
     );
     let seconds = start.elapsed().as_secs_f64();
     story.figures.add("backup_seconds", seconds);
-    Ok(())
+    is_seen_completed(story, &format!("taskstorebackup/{name}")).await
+}
+
+/// As people wait for it.
+async fn is_seen_completed(story: &Story, what: &str) -> Result<()> {
+    let completed = "--for=jsonpath={.status.phase}=Completed";
+    story
+        .kubectl(&["wait", what, completed, KUBECTL_LIMIT])
+        .await
+        .map(drop)
 }
 
 async fn drilled(store: &Store) -> Result<()> {
@@ -219,7 +230,9 @@ spec:
     ))
 }
 
-async fn ended(story: &Story, name: &str) -> Result<TaskStoreRestore> {
+/// What it says once it is over.
+async fn ordered(story: &Story, name: &str, order: &str) -> Result<TaskStoreRestoreStatus> {
+    story.apply(order).await?;
     let restores: Api<TaskStoreRestore> =
         Api::namespaced(story.cluster.client().await?, &story.namespace);
     let is_over = |found: Option<&TaskStoreRestore>| {
@@ -232,7 +245,10 @@ async fn ended(story: &Story, name: &str) -> Result<TaskStoreRestore> {
     )
     .await;
     match ended {
-        Ok(found) => found?.context("the restore is gone"),
+        Ok(found) => {
+            let status = found?.and_then(|found| found.status);
+            status.context("the restore is gone")
+        }
         Err(_) => {
             let status = restores.get(name).await.map(|found| found.status);
             anyhow::bail!("the restore {name} does not end; its status is {status:?}")
@@ -248,10 +264,9 @@ async fn restore(
     replicas: u32,
     upto: Option<Timestamp>,
 ) -> Result<()> {
-    story
-        .apply(&order(story, of, name, cluster, replicas, upto)?)
-        .await?;
-    let status = ended(story, name).await?.status.context("no status")?;
+    let order = order(story, of, name, cluster, replicas, upto)?;
+    let status = ordered(story, name, &order).await?;
+    is_seen_completed(story, &format!("taskstorerestore/{name}")).await?;
     ensure!(
         status.phase == RestorePhase::Completed && status.restored.is_some(),
         "the restore ended as {status:?}"
@@ -274,10 +289,8 @@ async fn refused(story: &Story, of: &Identity) -> Result<()> {
         incarnation: of.incarnation + 5,
         ..of.clone()
     };
-    story
-        .apply(&order(story, &other, "wrong", "wrong", 1, None)?)
-        .await?;
-    let status = ended(story, "wrong").await?.status.context("no status")?;
+    let order = order(story, &other, "wrong", "wrong", 1, None)?;
+    let status = ordered(story, "wrong", &order).await?;
     let message = status.message.clone().unwrap_or_default();
     ensure!(
         status.phase == RestorePhase::Failed && message.contains("a backup in s3://"),
