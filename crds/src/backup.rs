@@ -71,7 +71,6 @@ pub struct TaskStoreBackupStatus {
 
     /// In words: what it waits for, or why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
     pub message: Option<String>,
 
     /// Where it is, as the cluster's spec said when it began.

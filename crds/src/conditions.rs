@@ -267,10 +267,7 @@ pub fn set(
     generation: Option<i64>,
     now: &Time,
 ) {
-    let mut message: String = message.into();
-    if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
-        message.truncate(end);
-    }
+    let message = shortened(message.into());
     let mut wanted = Condition {
         type_: kind.as_str().into(),
         status: state.as_str().into(),
@@ -291,6 +288,14 @@ pub fn set(
         }
         None => conditions.push(wanted),
     }
+}
+
+/// As long as a message may be, of a condition or of a status.
+pub fn shortened(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
+        message.truncate(end);
+    }
+    message
 }
 
 /// The condition of a type, if it was ever set.

@@ -24,12 +24,10 @@ pub const MEMBER_CONTAINER: &str = "taskstore";
 pub const DATA_VOLUME: &str = "data";
 /// The volume with a member's certificates and keys, in every pod.
 pub const TLS_VOLUME: &str = "tls";
-/// The volume with the rights to the bucket that a member is restored from.
-pub const RESTORE_VOLUME: &str = "taskstore-restore";
 /// The volume with the CA that containers beside a member trust.
 pub const CA_VOLUME: &str = "taskstore-ca";
 
-/// The volume with the credentials that the spec names for backups, in pods of clusters that name some.
+/// The volume with the credentials of a bucket, in pods that are to reach one with a Secret's.
 pub const BACKUP_VOLUME: &str = "taskstore-backup";
 
 /// Labels of what we make. All of them are indexed by the API server; facts that nobody selects by

@@ -15,9 +15,6 @@ use crate::destination::{Destination, Lineage};
 use crate::status::Restored;
 use crate::template::open_object;
 
-/// Longest message of a status, in characters.
-pub const MESSAGE_CHARS_MAX: usize = 1024;
-
 /// Makes a TaskStoreCluster that begins with the contents of a backup and of the log behind it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -147,7 +144,6 @@ pub struct TaskStoreRestoreStatus {
 
     /// In words: what it waits for, or why it failed, with the object of the bucket that is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
     pub message: Option<String>,
 
     /// What the spec's source came to, and what the first member reads.

@@ -364,7 +364,6 @@ pub struct Drill {
     pub outcome: DrillOutcome,
     /// Why it did not pass, with the object of the bucket that is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
     pub message: Option<String>,
     /// What a restore would have given at that moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]

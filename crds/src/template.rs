@@ -19,7 +19,7 @@ pub struct PodTemplate {
     /// May change: running members' pods are made again one at a time, the leader last; where only images
     /// of containers differ, those containers alone restart. The account that `serviceAccountName` names takes the
     /// place of ours, with its token as you say. Not to be set, because they are the member's: what is
-    /// named `taskstore`, `taskstore-ca`, `taskstore-restore`, `data` or `tls`, the ports 7400 to 7403, hostNetwork, hostPID, nodeName,
+    /// named `taskstore`, `taskstore-ca`, `taskstore-backup`, `data` or `tls`, the ports 7400 to 7403, hostNetwork, hostPID, nodeName,
     /// shareProcessNamespace, activeDeadlineSeconds, dnsPolicy, hostname, subdomain and another restartPolicy
     /// than Always.
     #[schemars(schema_with = "open_object")]

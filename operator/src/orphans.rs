@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use crds::TaskStoreBackup;
 use jiff::Timestamp;
-use kube::api::PostParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 
 use crate::clients::members::Key;
-use crate::error::{Error, kubernetes};
+use crate::clients::objects::replace_status;
+use crate::error::Error;
 use crate::observe::Caches;
 use crate::observe::backups::backup;
 use crate::plan::backups::{GRACE, failed};
@@ -23,7 +22,6 @@ pub async fn give_up(
     let theirs = caches.backups.state_filter(|backup| {
         backup.namespace().as_deref() == Some(namespace) && backup.spec.cluster == *cluster
     });
-    let api: Api<TaskStoreBackup> = Api::namespaced(client.clone(), namespace);
     let mut wait = None;
     for object in theirs {
         let Some(seen) = backup(&object).filter(|seen| seen.is_open()) else {
@@ -38,15 +36,10 @@ pub async fn give_up(
         let words = format!("there is no TaskStoreCluster {cluster} in this namespace");
         let mut wanted = object.as_ref().clone();
         wanted.status = Some(failed(&seen, words));
-        let name = object.name_any();
-        match api
-            .replace_status(&name, &PostParams::default(), &wanted)
-            .await
-        {
-            Ok(_) => {}
+        match replace_status(client, "status of a backup", &wanted).await {
             // The change that made it so comes as an event.
-            Err(kube::Error::Api(answer)) if answer.is_conflict() || answer.is_not_found() => {}
-            Err(error) => return Err(kubernetes("status of a backup")(error)),
+            Ok(()) | Err(Error::Stale { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(wait)

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use crds::{TaskStoreCluster, TaskStoreClusterStatus, Violation};
 use jiff::Timestamp;
-use kube::Api;
-use kube::api::PostParams;
 use kube::runtime::controller::Action as Requeue;
 
 use crate::apply::{Scope, apply, proof};
 use crate::clients::members::Key;
+use crate::clients::objects::replace_status;
 use crate::context::{Context, Held};
 use crate::error::{Error, kubernetes};
 use crate::observe::{Caches, Observed, observe, streams};
@@ -158,20 +157,10 @@ pub async fn write_status(
     if cluster.status.as_ref() == Some(&status) {
         return Ok(());
     }
-    let api: Api<TaskStoreCluster> = Api::namespaced(ctx.client.clone(), namespace(cluster));
     let mut wanted = cluster.clone();
     wanted.status = Some(status);
     ctx.metrics.status_written();
-    match api
-        .replace_status(cluster_name(cluster), &PostParams::default(), &wanted)
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(answer)) if answer.is_not_found() => {
-            Err(Error::Stale { doing: "status" })
-        }
-        Err(error) => Err(kubernetes("status")(error)),
-    }
+    replace_status(&ctx.client, "status", &wanted).await
 }
 
 fn wake(plan: &Plan, now: Timestamp) -> Requeue {

@@ -10,19 +10,13 @@ use serde_json::Value;
 use super::Violation;
 use crate::cluster::TaskStoreCluster;
 use crate::names::{
-    BACKUP_VOLUME, CA_VOLUME, CLIENT_PORT, DATA_VOLUME, HEALTH_PORT, MEMBER_CONTAINER,
-    RESTORE_VOLUME, TLS_VOLUME, label,
+    BACKUP_VOLUME, CA_VOLUME, CLIENT_PORT, DATA_VOLUME, HEALTH_PORT, MEMBER_CONTAINER, TLS_VOLUME,
+    label,
 };
 use crate::template::{PodTemplate, Unreadable};
 
 const OWN_PORTS: RangeInclusive<i32> = CLIENT_PORT as i32..=HEALTH_PORT as i32;
-const OWN_VOLUMES: [&str; 5] = [
-    DATA_VOLUME,
-    TLS_VOLUME,
-    CA_VOLUME,
-    BACKUP_VOLUME,
-    RESTORE_VOLUME,
-];
+const OWN_VOLUMES: [&str; 4] = [DATA_VOLUME, TLS_VOLUME, CA_VOLUME, BACKUP_VOLUME];
 const OWN_PREFIX: &str = "taskstore.dev/";
 const OWN_LABELS: [&str; 4] = [
     label::APP_NAME,

@@ -7,13 +7,13 @@ use crds::destination::Lineage;
 use crds::names;
 use crds::{BackupPolicy, MemberId, TaskStoreBackup, quantity};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, PostParams, Preconditions};
 use taskstore_api::v1;
 
 use super::{Scope, objects};
 use crate::clients::members::Target;
+use crate::clients::objects::replace_status;
 use crate::clients::orders::Asked;
-use crate::error::{Error, kubernetes};
+use crate::error::Error;
 use crate::observe::streams;
 use crate::resources;
 use crate::resources::backup::CREDENTIALS;
@@ -122,35 +122,14 @@ pub async fn note(
     version: &str,
     status: &TaskStoreBackupStatus,
 ) -> Result<(), Error> {
-    let doing = "status of a backup";
     let mut backup = object(scope, name);
     backup.metadata.resource_version = Some(version.to_owned());
     backup.status = Some(status.clone());
-    let api = scope.api::<TaskStoreBackup>();
-    match api
-        .replace_status(name, &PostParams::default(), &backup)
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(answer)) if answer.is_not_found() => Err(Error::Stale { doing }),
-        Err(error) => Err(kubernetes(doing)(error)),
-    }
+    replace_status(&scope.ctx.client, "status of a backup", &backup).await
 }
 
 pub async fn delete(scope: &Scope<'_>, name: &str, uid: &str) -> Result<(), Error> {
-    let exactly = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: Some(uid.to_owned()),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    match scope.api::<TaskStoreBackup>().delete(name, &exactly).await {
-        Ok(_) => Ok(()),
-        // Gone, or another one of the same name.
-        Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
-        Err(error) => Err(kubernetes("delete backup")(error)),
-    }
+    objects::delete::<TaskStoreBackup>(scope, "delete backup", name, uid, None).await
 }
 
 /// Another operator's is as good.

@@ -24,6 +24,7 @@ use kube::Api;
 use kube::api::ListParams;
 use tracing::info;
 
+use crate::clients::objects::recheck;
 use crate::context::Context;
 use crate::error::{Error, kubernetes};
 use crate::events;
@@ -87,32 +88,13 @@ impl<'a> Scope<'a> {
 
 pub async fn apply(scope: &Scope<'_>, actions: &[Action]) -> Result<(), Error> {
     if actions.iter().any(|action| action.recheck().of_cluster()) {
-        recheck_cluster(scope).await?;
+        // An operator with an old cache must not undo what a later one has recorded.
+        recheck(&scope.ctx.client, "cluster read again", scope.cluster).await?;
     }
     for alike in actions.chunk_by(|one, other| one.kind() == other.kind()) {
         try_join_all(alike.iter().map(|action| perform(scope, action))).await?;
     }
     Ok(())
-}
-
-/// An operator with an old cache must not undo what a later one has recorded.
-async fn recheck_cluster(scope: &Scope<'_>) -> Result<(), Error> {
-    let doing = "cluster read again";
-    let found = scope
-        .api::<TaskStoreCluster>()
-        .get_metadata_opt(scope.name())
-        .await
-        .map_err(kubernetes(doing))?;
-    let decided_on = &scope.cluster.metadata;
-    match found {
-        Some(found)
-            if found.metadata.resource_version == decided_on.resource_version
-                && found.metadata.uid == decided_on.uid =>
-        {
-            Ok(())
-        }
-        _ => Err(Error::Stale { doing }),
-    }
 }
 
 /// Voters change or go down only while no eviction can be granted, and what a cache shows closed may be open

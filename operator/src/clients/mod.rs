@@ -1,4 +1,5 @@
-//! What talks to the outside: members' admin ports. The API server is reached through kube's own client.
+//! What talks to the outside: members' admin ports, and writes of the API server that more than one part makes.
 
 pub mod members;
+pub mod objects;
 pub mod orders;

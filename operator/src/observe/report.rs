@@ -143,6 +143,15 @@ pub enum PeerHealth {
 }
 
 impl Report {
+    /// Its volume holds a store whose only voter it is, and it does not run yet: a rewrite or a restore is done.
+    pub fn begins_alone(&self, member: MemberId) -> bool {
+        let voters = self.raft.as_ref().map(|raft| &raft.membership.voters);
+        self.phase == Phase::Recovering
+            && self.member == member
+            && self.initialized
+            && voters.is_some_and(|voters| voters.iter().eq([&member]))
+    }
+
     pub fn read(status: &v1::MemberStatus) -> Self {
         let identity = status.identity.clone().unwrap_or_default();
         Self {

@@ -404,6 +404,6 @@ impl Waiting {
 }
 
 /// To the second, in UTC: what moves more often would be written more often.
-fn clock(at: Timestamp) -> String {
+pub fn clock(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

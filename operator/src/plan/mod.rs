@@ -252,6 +252,19 @@ impl<'a> Draft<'a> {
             .and_then(|known| known.pvc_uid.as_deref())
     }
 
+    /// Of the next incarnation: above this one, and above every incarnation and every number that is seen anywhere.
+    fn next_member(&self, incarnation: u16) -> MemberId {
+        let volumes = self.observed.volumes.values().map(|volume| volume.member);
+        let recorded = self.recorded.members.iter().map(|known| known.id);
+        let config = self.plan.progress.membership.iter();
+        let config = config.flat_map(|known| known.voters.iter().chain(&known.learners).copied());
+        let seen: Vec<MemberId> = volumes.chain(recorded).chain(config).collect();
+        let incarnations = seen.iter().map(|member| member.incarnation());
+        let incarnation = incarnations.fold(incarnation, u16::max);
+        let number = seen.iter().map(|member| member.number()).max().unwrap_or(0);
+        MemberId::new(incarnation.saturating_add(1), number.saturating_add(1))
+    }
+
     /// Why a member of the configuration cannot do its work.
     fn loss(&self, leader: &Leader<'_>, member: MemberId) -> Option<Loss> {
         loss::of(self.observed, leader, member, self.recorded_volume(member))

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::action::PodEnd;
 use super::survivors::{Assessed, OFFER_AFTER, assess, reaches};
 use super::{Action, Draft, Seat, Waiting, healing};
-use crate::observe::{Life, Phase, Report, Start, VolumeState};
+use crate::observe::{Life, Phase, Start, VolumeState};
 
 /// True while nothing else may be planned.
 pub fn plan(draft: &mut Draft<'_>, identity: &Identity) -> bool {
@@ -61,7 +61,7 @@ fn offer(draft: &mut Draft<'_>, identity: &Identity) -> bool {
         });
         return false;
     }
-    let new = next_member(draft, identity);
+    let new = draft.next_member(identity.incarnation);
     let id = format!("recover-{}-{nonce}", new.incarnation());
     draft.begin(id, OperationKind::Recover, Step::StopMembers, vec![new]);
     if let Some(operation) = draft.plan.progress.operation.as_mut() {
@@ -76,19 +76,6 @@ fn wake_for_offer(draft: &mut Draft<'_>, since: &Time) {
     {
         draft.wake_at(at);
     }
-}
-
-/// Above every incarnation and every number that is seen anywhere.
-fn next_member(draft: &Draft<'_>, identity: &Identity) -> MemberId {
-    let volumes = draft.observed.volumes.values().map(|volume| volume.member);
-    let recorded = draft.recorded.members.iter().map(|known| known.id);
-    let config = draft.plan.progress.membership.iter();
-    let config = config.flat_map(|known| known.voters.iter().chain(&known.learners).copied());
-    let seen: Vec<MemberId> = volumes.chain(recorded).chain(config).collect();
-    let incarnations = seen.iter().map(|member| member.incarnation());
-    let incarnation = incarnations.fold(identity.incarnation, u16::max);
-    let number = seen.iter().map(|member| member.number()).max().unwrap_or(0);
-    MemberId::new(incarnation.saturating_add(1), number.saturating_add(1))
 }
 
 /// Every pod goes, and its end is waited for.
@@ -210,7 +197,7 @@ fn rewrite(draft: &mut Draft<'_>, identity: &Identity, new: MemberId, source: Me
             member: new,
             what: report.damage.clone(),
         }),
-        Some(report) if is_rewritten(report, new) => {
+        Some(report) if report.begins_alone(new) => {
             if retire_others(draft, identity, new) {
                 draft.step(Step::Start);
             }
@@ -235,12 +222,4 @@ fn retire_others(draft: &mut Draft<'_>, identity: &Identity, new: MemberId) -> b
         });
     }
     others.is_empty()
-}
-
-fn is_rewritten(report: &Report, new: MemberId) -> bool {
-    let voters = report.raft.as_ref().map(|raft| &raft.membership.voters);
-    report.phase == Phase::Recovering
-        && report.member == new
-        && report.initialized
-        && voters.is_some_and(|voters| voters.iter().eq([&new]))
 }

@@ -19,21 +19,12 @@ use crate::observe::{Filled, Life, Phase, Report, Restore, RestoreOrder, Start, 
 /// Nothing tells us that the TaskStoreRestore has changed.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
-/// Decides who the cluster is: above every incarnation and every number that is seen anywhere.
+/// Decides who the cluster is.
 pub fn begin(draft: &mut Draft<'_>) {
     let Some(order) = ordered(draft) else {
         return;
     };
-    let seen: Vec<MemberId> = draft
-        .observed
-        .volumes
-        .values()
-        .map(|volume| volume.member)
-        .collect();
-    let incarnations = seen.iter().map(|member| member.incarnation());
-    let incarnation = incarnations.fold(order.source.lineage.incarnation, u16::max);
-    let number = seen.iter().map(|member| member.number()).max().unwrap_or(0);
-    let first = MemberId::new(incarnation.saturating_add(1), number.saturating_add(1));
+    let first = draft.next_member(order.source.lineage.incarnation);
     let cluster_id = draft.cluster.metadata.uid.clone().unwrap_or_default();
     record(draft, cluster_id, first);
 }
@@ -131,7 +122,7 @@ fn fill(draft: &mut Draft<'_>, first: MemberId) {
         });
         return;
     }
-    if !is_filled(report, first) {
+    if !report.begins_alone(first) {
         if observed.restore == Some(Restore::Ended) {
             // Or the next start of its container might find what this one did not.
             give_up(draft, first);
@@ -163,14 +154,6 @@ fn give_up(draft: &mut Draft<'_>, first: MemberId) {
         });
     }
     ordered(draft);
-}
-
-fn is_filled(report: &Report, first: MemberId) -> bool {
-    let voters = report.raft.as_ref().map(|raft| &raft.membership.voters);
-    report.phase == Phase::Recovering
-        && report.member == first
-        && report.initialized
-        && voters.is_some_and(|voters| voters.iter().eq([&first]))
 }
 
 fn note(draft: &mut Draft<'_>, report: &Report) {

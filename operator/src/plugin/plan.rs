@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::Place;
 use super::look::look;
 use crate::plan::action::list;
+use crate::plan::explain::clock;
 use crate::plan::{Action, Plan, Progress, plan};
 
 pub async fn run(place: &Place) -> Result<String> {
@@ -75,8 +76,7 @@ pub fn words(cluster: &TaskStoreCluster, plan: &Plan) -> String {
         text.push_str("The operator would do nothing: all is as the spec asks.\n");
     }
     if let Some(at) = plan.wake_at {
-        let at = at.strftime("%Y-%m-%dT%H:%M:%SZ");
-        text.push_str(&format!("Without news it looks again at {at}.\n"));
+        text.push_str(&format!("Without news it looks again at {}.\n", clock(at)));
     }
     text
 }
@@ -149,7 +149,7 @@ pub fn operation(operation: &Operation) -> String {
     if let Some(replaced) = &operation.replaces {
         text.push_str(&format!(", replaces {}", list([replaced])));
     }
-    let since = operation.started_at.0.strftime("%Y-%m-%dT%H:%M:%SZ");
+    let since = clock(operation.started_at.0);
     text.push_str(&format!(", since {since}"));
     text
 }

@@ -8,6 +8,7 @@ use taskstore_api::v1;
 use super::reach::{Reach, leader};
 use super::{Place, plan, table};
 use crate::plan::action::short;
+use crate::plan::explain::clock;
 
 pub async fn run(place: &Place) -> Result<String> {
     let live = live(place).await;
@@ -93,7 +94,7 @@ fn members(status: &TaskStoreClusterStatus, live: Option<&(MemberId, v1::RaftSta
     rows.extend(status.members.iter().map(|member| {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         let since = member.since.as_ref();
-        let since = since.map(|since| since.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let since = since.map(|since| clock(since.0));
         let role = match status.leader.as_ref() == Some(&member.pod) {
             true => format!("{:?}, leads", member.role),
             false => format!("{:?}", member.role),

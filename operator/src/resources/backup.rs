@@ -1,5 +1,5 @@
-//! What a member needs to reach the bucket of its backups: the Secret that the spec names, in a folder. Without
-//! the Secret backups fail, and say why; a member starts all the same.
+//! What a pod needs to reach a bucket: the Secret that is named for it, in a folder. Without the Secret backups fail,
+//! and say why; a member starts all the same.
 
 use crds::TaskStoreCluster;
 use crds::names::BACKUP_VOLUME;
@@ -16,14 +16,15 @@ pub fn secret(cluster: &TaskStoreCluster) -> Option<&str> {
     Some(&secret.name)
 }
 
-/// Gives the member's container, still the first one, what is in the Secret.
-pub fn mount(secret: &str, spec: &mut PodSpec) {
+/// Gives the first container what is in the Secret, in a folder that it is told. Unless that is optional the pod
+/// waits for it.
+pub fn mount(secret: &str, is_optional: bool, spec: &mut PodSpec) {
     spec.volumes.get_or_insert_default().push(Volume {
         name: BACKUP_VOLUME.into(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret.to_owned()),
             default_mode: Some(0o440),
-            optional: Some(true),
+            optional: Some(is_optional),
             ..SecretVolumeSource::default()
         }),
         ..Volume::default()
@@ -61,7 +62,7 @@ mod tests {
             ..PodSpec::default()
         };
         assert_eq!(mounted(&spec), None);
-        mount("bucket", &mut spec);
+        mount("bucket", true, &mut spec);
         assert_eq!(mounted(&spec), Some("bucket"));
         let source = spec.volumes.as_ref().expect("one")[0].secret.as_ref();
         assert_eq!(source.expect("a Secret").optional, Some(true));

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use crds::TaskStoreCluster;
 use crds::destination::{Destination, Lineage};
 use crds::names::{self, annotation, label};
+use crds::restore::RestoreUpto;
 use k8s_openapi::api::core::v1::{
     Container, EmptyDirVolumeSource, Pod, PodSpec, Volume, VolumeMount,
 };
 
-use super::restore::{order_of, without_nulls};
-use super::{backup, cluster_name, labels, metadata, pod};
+use super::{backup, cluster_name, labels, metadata, pod, restore};
 
 pub const CONTAINER: &str = "drill";
 const SCRATCH: &str = "scratch";
@@ -34,9 +34,7 @@ pub fn build(
     metadata.labels = Some(labels);
     let about = (annotation::DRILL_OF.to_owned(), about.to_owned());
     metadata.annotations = Some(BTreeMap::from([about]));
-    let secret = backup::secret(cluster);
-    let credentials = secret.map(|_| backup::CREDENTIALS);
-    let order = without_nulls(order_of(from, lineage, credentials));
+    let order = restore::order(from, lineage, None, &RestoreUpto::default());
     let mut spec = alone(cluster);
     if let Some(container) = spec.containers.first_mut() {
         container.image = Some(image.to_owned());
@@ -52,8 +50,8 @@ pub fn build(
             ..VolumeMount::default()
         }]);
     }
-    if let Some(secret) = secret {
-        backup::mount(secret, &mut spec);
+    if let Some(secret) = &from.credentials {
+        backup::mount(&secret.name, true, &mut spec);
     }
     Pod {
         metadata,
@@ -138,6 +136,6 @@ mod tests {
                 .iter()
                 .any(|(key, value)| labels.get(key) != Some(value))
         );
-        assert_eq!(backup::mounted(&spec), None.or(Some("keys")));
+        assert_eq!(backup::mounted(&spec), Some("keys"));
     }
 }

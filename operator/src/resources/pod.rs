@@ -137,11 +137,12 @@ fn spec(cluster: &TaskStoreCluster, identity: &Identity<'_>, image: &str, start:
         data_volume(identity.volume),
         tls_volume(cluster, identity.member),
     ]);
-    if let Some(order) = identity.restore {
-        restore::mount(order, &mut spec);
+    let restored = identity.restore.map(|order| &order.source.destination);
+    if let Some(secret) = restored.and_then(|from| from.credentials.as_ref()) {
+        backup::mount(&secret.name, false, &mut spec);
     }
     if let Some(secret) = backup::secret(cluster).filter(|_| start == Start::Serve) {
-        backup::mount(secret, &mut spec);
+        backup::mount(secret, true, &mut spec);
     }
     match (sidecar::App::of(cluster), start) {
         (None, _) => spec,
@@ -180,12 +181,13 @@ fn arguments(cluster: &TaskStoreCluster, identity: &Identity<'_>, start: Start) 
         Start::Serve => {}
         Start::Inspect => arguments.push("--inspect".to_owned()),
         Start::Rewrite { from } => arguments.push(format!("--rewrite-from={from}")),
-        Start::Restore => arguments.extend(
-            identity
-                .restore
-                .iter()
-                .flat_map(|order| restore::arguments(order)),
-        ),
+        Start::Restore => {
+            if let Some(RestoreOrder { source, upto }) = identity.restore {
+                let (from, lineage) = (&source.destination, &source.lineage);
+                let order = restore::order(from, lineage, source.backup.as_deref(), upto);
+                arguments.push(format!("--restore={order}"));
+            }
+        }
     }
     arguments
 }

@@ -13,8 +13,9 @@ pub mod next;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::conditions::shortened;
 use crds::names::label;
-use crds::{TaskStoreBackup, TaskStoreCluster, TaskStoreRestore, TaskStoreRestoreStatus};
+use crds::{TaskStoreBackup, TaskStoreCluster, TaskStoreRestore};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, PostParams};
@@ -26,6 +27,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::clients::objects::{recheck, replace_status};
 use crate::context::Context;
 use crate::error::{Error, kubernetes};
 pub use next::{Found, Next, next};
@@ -82,11 +84,15 @@ async fn reconcile(restore: Arc<TaskStoreRestore>, ctx: Arc<Context>) -> Result<
         match make_cluster(&ctx, &restore).await? {
             Made::Yes => {}
             Made::Refused(words) => next::fail(&mut next.status, now, words),
-            Made::NotNow(words) => next.status.message = Some(next::shortened(&words)),
+            Made::NotNow(words) => next.status.message = Some(shortened(words)),
         }
     }
     let looks_again = next.looks_again || next.makes_cluster;
-    write_status(&ctx, &restore, next.status).await?;
+    if restore.status.as_ref() != Some(&next.status) {
+        let mut wanted = restore.as_ref().clone();
+        wanted.status = Some(next.status);
+        replace_status(&ctx.client, "restore status", &wanted).await?;
+    }
     Ok(match looks_again {
         true => Requeue::requeue(LOOK_AGAIN),
         false => Requeue::await_change(),
@@ -130,7 +136,8 @@ async fn make_cluster(ctx: &Context, restore: &TaskStoreRestore) -> Result<Made,
     let uid = restore.uid().unwrap_or_default();
     cluster.labels_mut().insert(label::RESTORE_UID.into(), uid);
     cluster.data = json!({ "spec": spec });
-    recheck(ctx, restore).await?;
+    // An old cache must not make a cluster again that was made and deleted.
+    recheck(&ctx.client, "restore read again", restore).await?;
     let clusters: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), &namespace, &kind);
     match clusters.create(&PostParams::default(), &cluster).await {
         Ok(_) => {
@@ -147,41 +154,4 @@ async fn make_cluster(ctx: &Context, restore: &TaskStoreRestore) -> Result<Made,
         }
         Err(error) => Err(kubernetes("cluster made")(error)),
     }
-}
-
-/// An old cache must not make a cluster again that was made and deleted.
-async fn recheck(ctx: &Context, restore: &TaskStoreRestore) -> Result<(), Error> {
-    let doing = "restore read again";
-    let namespace = restore.namespace().unwrap_or_default();
-    let restores: Api<TaskStoreRestore> = Api::namespaced(ctx.client.clone(), &namespace);
-    let found = restores.get_metadata_opt(&restore.name_any()).await;
-    let found = found.map_err(kubernetes(doing))?;
-    match found {
-        Some(found)
-            if found.metadata.resource_version == restore.metadata.resource_version
-                && found.metadata.uid == restore.metadata.uid =>
-        {
-            Ok(())
-        }
-        _ => Err(Error::Stale { doing }),
-    }
-}
-
-/// Writes a status that differs, and only onto the version it was made from.
-async fn write_status(
-    ctx: &Context,
-    restore: &TaskStoreRestore,
-    status: TaskStoreRestoreStatus,
-) -> Result<(), Error> {
-    if restore.status.as_ref() == Some(&status) {
-        return Ok(());
-    }
-    let api: Api<TaskStoreRestore> =
-        Api::namespaced(ctx.client.clone(), &restore.namespace().unwrap_or_default());
-    let mut wanted = restore.clone();
-    wanted.status = Some(status);
-    let written = api
-        .replace_status(&restore.name_any(), &PostParams::default(), &wanted)
-        .await;
-    written.map(drop).map_err(kubernetes("restore status"))
 }

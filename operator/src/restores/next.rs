@@ -9,7 +9,7 @@
 //! it, so that each step is taken up by the next operator. The cluster does the rest by itself.
 
 use crds::backup::BackupPhase;
-use crds::conditions::{get, is_true};
+use crds::conditions::{get, is_true, shortened};
 use crds::names::label;
 use crds::restore::{BucketSource, RestorePhase};
 use crds::{
@@ -142,7 +142,7 @@ fn follow(cluster: &TaskStoreCluster, now: Timestamp, status: &mut TaskStoreRest
         fail(status, now, message.to_owned());
         return;
     }
-    status.message = Some(shortened(message)).filter(|message| !message.is_empty());
+    status.message = Some(shortened(message.to_owned())).filter(|message| !message.is_empty());
     status.phase = match (
         &status.restored,
         is_true(&theirs.conditions, ConditionType::Ready),
@@ -161,14 +161,6 @@ fn follow(cluster: &TaskStoreCluster, now: Timestamp, status: &mut TaskStoreRest
 /// Final: another try is another TaskStoreRestore.
 pub fn fail(status: &mut TaskStoreRestoreStatus, now: Timestamp, words: String) {
     status.phase = RestorePhase::Failed;
-    status.message = Some(shortened(&words));
+    status.message = Some(shortened(words));
     status.completed_at = Some(Time(now));
-}
-
-/// As the CRD bounds it.
-pub fn shortened(words: &str) -> String {
-    match words.char_indices().nth(crds::restore::MESSAGE_CHARS_MAX) {
-        Some((end, _)) => words[..end].to_owned(),
-        None => words.to_owned(),
-    }
 }

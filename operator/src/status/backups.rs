@@ -4,13 +4,13 @@ use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::conditions::State;
 use crds::status::BackupStatus;
 use crds::{Reason, TaskStoreCluster};
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{Said, said};
 use crate::observe::Observed;
 use crate::plan::Plan;
 use crate::plan::backups::{Readiness, Standing, Verified};
+use crate::plan::explain::clock;
 
 pub fn next(cluster: &TaskStoreCluster, observed: &Observed, plan: &Plan) -> Option<BackupStatus> {
     let progress = &plan.progress.backup;
@@ -104,10 +104,6 @@ pub fn verified(readiness: &Readiness) -> Said {
             said(State::False, Reason::DrillOverdue, words)
         }
     }
-}
-
-fn clock(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 pub fn ready(cluster: &TaskStoreCluster, readiness: &Readiness) -> Said {

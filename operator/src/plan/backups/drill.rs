@@ -1,6 +1,7 @@
 //! Restores what lies in the bucket, into nothing, and notes what came of it: once after the first backup, then as
 //! often as the spec says. Nothing else says that a backup is good.
 
+use crds::conditions::shortened;
 use crds::duration;
 use crds::status::{Drill, DrillOutcome};
 use jiff::{SignedDuration, Timestamp};
@@ -14,8 +15,6 @@ use crate::plan::{Action, Draft};
 const AGAIN: SignedDuration = SignedDuration::from_hours(1);
 /// A pod that has not started for so long is taken away.
 const START_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
-/// As the CRD bounds it.
-const MESSAGE_CHARS_MAX: usize = 1024;
 
 /// How it stands with the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,10 +62,10 @@ fn conclude(draft: &mut Draft<'_>, pod: &DrillPod, about: &str) {
     if pod.about != about {
         return delete(draft, pod);
     }
-    let Some(end) = pod.end.clone().or_else(|| never_started(draft, pod)) else {
+    let Some(mut drill) = pod.end.clone().or_else(|| never_started(draft, pod)) else {
         return;
     };
-    let drill = shortened(end);
+    drill.message = drill.message.map(shortened);
     let progress = &mut draft.plan.progress.backup;
     if progress.drill.as_ref() == Some(&drill) {
         return delete(draft, pod);
@@ -102,15 +101,6 @@ fn delete(draft: &mut Draft<'_>, pod: &DrillPod) {
     draft.act(Action::DeleteDrill {
         uid: pod.uid.clone(),
     });
-}
-
-fn shortened(mut drill: Drill) -> Drill {
-    if let Some(message) = &mut drill.message
-        && let Some((cut, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX)
-    {
-        message.truncate(cut);
-    }
-    drill
 }
 
 fn begin(draft: &mut Draft<'_>, scope: &Scope<'_>, about: String) {

@@ -18,6 +18,7 @@ mod shipping;
 
 use crds::backup::{BackupPhase, TaskStoreBackupStatus};
 use crds::backup_policy::BackupPolicy;
+use crds::conditions::shortened;
 use crds::destination::{Destination, Lineage};
 use crds::status::{Drill, Identity};
 use crds::{MemberId, Reason};
@@ -158,11 +159,7 @@ fn open(draft: &Draft<'_>) -> Vec<Backup> {
 }
 
 fn note(draft: &mut Draft<'_>, backup: &Backup, mut status: TaskStoreBackupStatus) {
-    if let Some(message) = status.message.as_mut()
-        && let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX)
-    {
-        message.truncate(end);
-    }
+    status.message = status.message.map(shortened);
     if status != backup.status {
         draft.act(Action::NoteBackup {
             name: backup.name.clone(),
@@ -171,9 +168,6 @@ fn note(draft: &mut Draft<'_>, backup: &Backup, mut status: TaskStoreBackupStatu
         });
     }
 }
-
-/// As in the CRD.
-const MESSAGE_CHARS_MAX: usize = 1024;
 
 fn waiting(backup: &Backup, words: impl Into<String>) -> TaskStoreBackupStatus {
     TaskStoreBackupStatus {
